@@ -1,0 +1,213 @@
+"""The frozen values that flow along the path, with their shapes, and the glossary.
+
+Axes: E epochs, N samples, C classes, D embedding width, K kept, T curve points, H W height and width.
+
+Glossary
+    sample, sample_id   one labelled input and its stable name; `index` is its row in the source as it is now
+    canonical order     samples sorted by `sample_id`; ties between samples go to the smaller id
+    signal (E, N)       a number per epoch and sample, taken from the training forward pass
+    indicator, curve    a number per moment of training, (T,) points at `curve_epochs`
+    critical period     the epochs in [start_epoch, end_epoch), 0-based, `end_epoch` exclusive
+    score (N,)          one number a sample; `high_means` "hard" or "easy"; difficulty: higher = harder
+    selection           which samples are kept; `keep_fraction` in (0, 1]
+    fingerprint         identity of a data set; digest: hash of a file
+    suspicion           in [0, 1]: how likely the given label is wrong
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from clprune.errors import MissingSignalError, UsageError
+
+HighMeans = Literal["hard", "easy"]
+UNLABELLED = -1
+
+
+def digest_of_ids(sample_ids: np.ndarray) -> str:
+    """sha256 of the ids in the order given; the order is part of it. Ids may hold any character but NUL."""
+    return hashlib.sha256("\0".join(sample_ids.tolist()).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: ids, labels, sizes at once; inputs one at a time, or all in `images` where they are an array.
+
+    `read_input(index)` gives a PIL image, an array (H, W, C) or (H, W), or a text. `paths[index]` is the file behind a
+    sample where there is one, `read_bytes(index)` the encoded bytes as (content, suffix with dot) where they exist
+    without a file. `load_test()` opens the test split, None where there is none. `skipped` lists (name, reason) of inputs left out.
+    """
+
+    locator: str
+    sample_ids: np.ndarray  # (N,) str, unique
+    labels: Int[np.ndarray, "N"]  # int64, UNLABELLED where there is none
+    class_names: tuple[str, ...]
+    sample_bytes: Int[np.ndarray, "N"]  # int64, real bytes where known, else the array's bytes
+    read_input: Callable[[int], Any]
+    kind: Literal["image", "text", "array"] = "image"
+    images: np.ndarray | None = None  # (N, H, W, C) uint8
+    paths: Sequence[Path] | None = None
+    read_bytes: Callable[[int], tuple[bytes, str]] | None = None
+    load_test: Callable[[], Source] | None = None
+    content_digest: str = ""  # of the inputs, where it is cheap; part of the fingerprint
+    skipped: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.read_input(index), int(self.labels[index])
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def canonical_order(self) -> Int[np.ndarray, "N"]:
+        """Row indices sorted by sample id."""
+        return np.argsort(self.sample_ids, kind="stable")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the data set, whatever the order of its rows: sha256 over the ids, labels and sizes by id."""
+        order = self.canonical_order
+        digest = hashlib.sha256(digest_of_ids(self.sample_ids[order]).encode())
+        digest.update(self.labels[order].astype("<i8").tobytes())
+        digest.update(self.sample_bytes[order].astype("<i8").tobytes())
+        digest.update("\0".join((*self.class_names, self.content_digest)).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What was recorded while a model trained: rows of `signals` are epochs, columns samples in the source's order."""
+
+    sample_ids: np.ndarray  # (N,) str
+    labels: Int[np.ndarray, "N"]
+    signals: Mapping[str, Float[np.ndarray, "E N"]]  # float32, NaN where a sample was not seen
+    curves: Mapping[str, Float[np.ndarray, "T"]]
+    curve_epochs: Float[np.ndarray, "T"]  # epochs done at each point
+    facts: Mapping[str, Any]  # seed, proxy, device, seconds, energy_kwh, ...
+
+    @property
+    def n_epochs(self) -> int:
+        return len(next(iter(self.signals.values())))
+
+    def signal(self, name: str) -> Float[np.ndarray, "E N"]:
+        if name not in self.signals:
+            raise MissingSignalError(f"signal '{name}' was not recorded (there are: {', '.join(sorted(self.signals))}). Record the run again with it.")
+        return self.signals[name]
+
+
+@dataclass(frozen=True)
+class CriticalPeriod:
+    """Where the critical period lies, 0-based, `end_epoch` exclusive, and how that was decided.
+
+    `settled` is False where the end was not established: then `end_epoch` is merely the last epoch that was run. `interval` is
+    the range of the end in epochs; `confidence` in [0, 1]; `indicators` holds each indicator's own end in epochs (None: abstains).
+    """
+
+    start_epoch: int
+    end_epoch: int
+    settled: bool
+    confidence: float
+    interval: tuple[float, float] | None
+    border_epoch: float | None  # memorization phase before it, forgetting phase after
+    indicators: Mapping[str, float | None]
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of the samples, and in which direction each one points."""
+
+    sample_ids: np.ndarray  # (N,) str
+    labels: Int[np.ndarray, "N"]
+    values: Mapping[str, Float[np.ndarray, "N"]]
+    high_means: Mapping[str, HighMeans]
+
+    def difficulty(self, name: str) -> Float[np.ndarray, "N"]:
+        """The score turned so that higher means harder: the only place where a sign is flipped."""
+        if name not in self.values:
+            raise UsageError(f"there is no score '{name}' in this run (there are: {', '.join(sorted(self.values))}).")
+        return self.values[name] if self.high_means[name] == "hard" else -self.values[name]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of the samples in the source's order, from the proxy at the end of the critical period."""
+
+    vectors: Float[np.ndarray, "N D"]  # float16 or float32, memory-mapped when large
+    layer: str
+
+
+@dataclass(frozen=True)
+class Neighborhood:
+    """What nearness in feature space says of each sample."""
+
+    duplicate_of: Int[np.ndarray, "N"]  # index of the sample that this one nearly repeats, -1 where it repeats none
+    duplicate_distance: Float[np.ndarray, "N"]  # NaN where it repeats none
+    suspicion: Float[np.ndarray, "N"]  # in [0, 1]
+    suggested_label: Int[np.ndarray, "N"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many samples to keep, and how that number was found."""
+
+    keep_fraction: float
+    n_keep: int
+    method: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The kept samples, best first, their loss weights, and why each of the others was dropped."""
+
+    kept_ids: np.ndarray  # (K,) str, best first
+    kept_indices: Int[np.ndarray, "K"]  # rows of the source, in the same order
+    weights: Float[np.ndarray, "K"]
+    strategy: str
+    reasons: Sequence[str]  # (N,) "kept", or why the sample was dropped
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of training on each arm ("pruned", "random", "full"), and what it cost."""
+
+    arms: Mapping[str, Mapping[str, Any]]
+    comparison: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SavingsLine:
+    """One line of the savings table. `value` is None where nothing was measured."""
+
+    name: str
+    value: float | None
+    unit: str
+    method: Literal["measured", "computed", "assumed", "not measured"]
+    note: str = ""
+    price: float | None = None
+    price_date: str | None = None
+    price_source: str | None = None
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What is saved, net of the pruning itself."""
+
+    lines: tuple[SavingsLine, ...]
+    facts: Mapping[str, Any]

@@ -1,0 +1,94 @@
+"""Images of a source as one uint8 array: as they are where they are one already, else decoded once into a memory-mapped cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from clprune.datatypes import Source, digest_of_ids
+from clprune.errors import DataError
+from clprune.storage import digest_of_file, mapped_npy, read_json, read_npy, write_json
+
+LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
+
+
+def load_images(
+    source: Source, *, side: int | None = None, cache: Path, on_progress: Callable[[int, int], None] | None = None
+) -> tuple[UInt8[np.ndarray, "N H W C"], dict[str, Any]]:
+    """All images (N, H, W, C) and the rule by which they were brought to one size.
+
+    Rule: images that all have one size of at most 64 pixels stay as they are. Others are scaled so that the shorter side is `side` (by default
+    the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB; transparency on white;
+    EXIF orientation applied; 16-bit divided down. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
+    an image which cannot be decoded.
+    """
+    if source.images is not None and side in (None, source.images.shape[1]):
+        return source.images, {"size": list(source.images.shape[1:3]), "resized": False}
+    sizes, gray = _looked_at(source)
+    widths_heights = set(sizes)
+    if side is None and len(widths_heights) == 1 and max(sizes[0]) <= LARGEST_SIDE:
+        width, height, resized = sizes[0][0], sizes[0][1], False
+    else:
+        chosen = side or min(LARGEST_SIDE, int(np.median([min(size) for size in sizes])))
+        width = height = chosen
+        resized = True
+    channels = 1 if gray else 3
+    rule = {"size": [height, width], "resized": resized, "channels": channels, "resize": "bilinear to the shorter side, then centre crop" if resized else "none"}
+    name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{height}x{width}x{channels}"
+    path, note = cache / f"{name}.npy", cache / f"{name}.json"
+    if path.exists() and note.exists() and read_json(note, what="cache")["sha256"] == digest_of_file(path):
+        return read_npy(path, mapped=True), rule
+    with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
+        with ThreadPoolExecutor(2) as pool:
+            decoded = pool.map(lambda index: _decoded(source, index, (width, height), gray), range(len(source)), chunksize=64)
+            for index, pixels in enumerate(decoded):
+                array[index] = pixels
+                if on_progress and index % 512 == 0:
+                    on_progress(index, len(source))
+    write_json(note, {"schema_version": 1, "sha256": digest_of_file(path), "rule": rule})
+    return read_npy(path, mapped=True), rule
+
+
+def _looked_at(source: Source) -> tuple[list[tuple[int, int]], bool]:
+    """Size (width, height) of every image, and whether all are gray, from the headers."""
+    sizes, gray = [], True
+    for index in range(len(source)):
+        image = source.read_input(index)
+        if isinstance(image, np.ndarray):
+            sizes.append((image.shape[1], image.shape[0]))
+            gray &= image.ndim == 2 or image.shape[2] == 1
+        else:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "TIFF", "WEBP") else False
+            sizes.append(image.size[::-1] if turned else image.size)
+            gray &= image.mode in ("1", "L", "I;16", "I")
+            image.close()
+    return sizes, gray
+
+
+def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> np.ndarray:
+    """One image (H, W, C) uint8 of the wanted size."""
+    try:
+        image = source.read_input(index)
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[2] == 1 else image)
+        if image.format == "JPEG":
+            image.draft(None, (2 * size[0], 2 * size[1]))
+        image.load()
+    except Exception as error:  # whatever a decoder raises, the message must name the sample
+        raise DataError(f"{source.locator}: '{source.sample_ids[index]}' cannot be decoded ({type(error).__name__}: {error}). Mend or remove it.") from error
+    image = ImageOps.exif_transpose(image) or image
+    if image.mode in ("I;16", "I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if gray else "RGB")
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(size[1], size[0], 1 if gray else 3)

@@ -1,0 +1,30 @@
+"""Hand the kept samples over, in the form that the user's training already reads; complete or absent."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from clprune import families
+from clprune.datatypes import Source
+from clprune.errors import UsageError
+from clprune.manifest import Manifest
+from clprune.storage import new_folder
+
+
+def export(manifest: Manifest, source: Source, form: str, destination: Path, *, force: bool = False) -> dict[str, Any]:
+    """Write the kept samples of `source` to `destination` as `form` (an exporter's name, with options if wanted).
+
+    Raises FingerprintError for other data than the manifest's, UsageError for an unknown form, a destination that exists, or one
+    inside the data's own folder.
+    """
+    member, options, spelled = families.choose("exporters", form.replace("-", "_"))
+    manifest.require_same_data(source)
+    root = source.facts.get("root")
+    if root is not None and destination.resolve().is_relative_to(Path(root).resolve()):
+        raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
+    started = time.perf_counter()
+    with new_folder(destination, force=force) as side:
+        told = member(manifest, source, side, **options)
+    return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told

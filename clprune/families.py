@@ -1,0 +1,121 @@
+"""How a member of a family is declared and found: the folder is the registry.
+
+A member is the function in `clprune/<folder>/<name>.py` that has the file's name and wears the family's decorator. Adding one
+is adding one file. `find` imports only the file asked for; `names` imports nothing.
+
+    scores      (signals...) -> (N,)                           @score("p_label", high_means="easy")
+    strategies  (needs..., n_keep, rng) -> (K,) positions      @strategy("difficulty", "labels")
+    indicators  (records...) -> (T,)                           @indicator("gradient_sq")
+    sources     (locator, *, strict) -> Source                 @source(claims=lambda locator: ...)
+    proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy
+    exporters   (manifest, source, destination) -> dict        @exporter
+
+A choice is written the same in Python, on the command line and in the manifest: `stratified(n_strata=50)`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clprune.datatypes import HighMeans
+from clprune.errors import UsageError
+
+FAMILIES = ("sources", "proxies", "indicators", "scores", "strategies", "exporters")
+
+
+def _declare(function: Callable[..., Any], **facts: Any) -> Callable[..., Any]:
+    function.member_facts = facts  # type: ignore[attr-defined]
+    return function
+
+
+def score(*signals: str, high_means: HighMeans) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a score: the signals (E, N) it is given, in this order, and what a high value means."""
+    return lambda function: _declare(function, needs=signals, high_means=high_means)
+
+
+def strategy(*needs: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a strategy: which of `difficulty`, `labels`, `vectors`, `suspicion`, `duplicate_of`, `value:NAME` it is given."""
+    return lambda function: _declare(function, needs=needs)
+
+
+def indicator(*records: str, decides: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare an indicator: the records it is given; `decides` if its curve votes on the end of the critical period."""
+    return lambda function: _declare(function, needs=records, decides=decides)
+
+
+def source(*, claims: Callable[[str], bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a source: `claims(locator)` says whether a DATA argument is meant for it."""
+    return lambda function: _declare(function, claims=claims)
+
+
+def proxy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare a proxy: `(n_classes, input_shape) -> torch.nn.Module` from (B, C, H, W) to logits (B, n_classes)."""
+    return _declare(function)
+
+
+def exporter(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare an exporter: `(manifest, source, destination, **options) -> report`, writing only inside `destination`."""
+    return _declare(function)
+
+
+def names(family: str) -> list[str]:
+    """Sorted names of a family's members, from the files alone."""
+    folder = Path(__file__).parent / family
+    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
+
+
+def find(family: str, name: str) -> Callable[..., Any]:
+    """The member `name` of `family`. Raises UsageError that lists what there is."""
+    if name not in names(family):
+        raise UsageError(f"there is no '{name}' among the {family} (there are: {', '.join(names(family))}).")
+    member = getattr(importlib.import_module(f"clprune.{family}.{name}"), name)
+    assert hasattr(member, "member_facts"), f"clprune/{family}/{name}.py: the function '{name}' does not wear the family's decorator"
+    return member
+
+
+def members(family: str) -> dict[str, Callable[..., Any]]:
+    """All members of a family by name; imports each file."""
+    return {name: find(family, name) for name in names(family)}
+
+
+def facts(member: Callable[..., Any]) -> dict[str, Any]:
+    """What the decorator was told: `needs`, `high_means`, `claims`, ..."""
+    return member.member_facts  # type: ignore[attr-defined]
+
+
+def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
+    """Split `stratified(n_strata=50)` into its name and its options, which are Python literals.
+
+    >>> parse_choice("stratified(n_strata=50, cutoff=0.1)")
+    ('stratified', {'n_strata': 50, 'cutoff': 0.1})
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+            return tree.func.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise UsageError(f"cannot read the choice {text!r}; write a name, or a name with options such as 'stratified(n_strata=50)'.")
+
+
+def choose(family: str, text: str) -> tuple[Callable[..., Any], dict[str, Any], str]:
+    """Find the member that a choice names; returns it, its options, and the choice with every option spelled out.
+
+    Raises UsageError for an unknown name or option.
+    """
+    name, options = parse_choice(text)
+    member = find(family, name)
+    allowed = {p.name: p.default for p in inspect.signature(member).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    if unknown := sorted(set(options) - set(allowed)):
+        raise UsageError(f"'{name}' has no option {', '.join(unknown)} (it has: {', '.join(allowed) or 'none'}).")
+    complete = allowed | options
+    spelled = ", ".join(f"{key}={value!r}" for key, value in complete.items())
+    return member, options, f"{name}({spelled})" if complete else name

@@ -1,0 +1,1 @@
+"""Curves that tell how far the critical period is: one file an indicator."""

@@ -1,0 +1,1 @@
+"""The Recorder inside somebody else's loop: one file a framework."""

@@ -1,0 +1,117 @@
+"""The record of a selection: what is kept, how that was decided, and the digests that prove it.
+
+A manifest is a folder: `manifest.json` (every choice, seeds, versions, digests; written last), `samples.parquet` (a row a sample) and
+`kept.npy` (sorted rows). Paths in it are relative to its folder, so that the folder can be moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+from numpy.dtypes import StringDType
+
+from clprune.datatypes import Source, digest_of_ids
+from clprune.errors import DataError, FingerprintError
+from clprune.storage import SCHEMA_VERSION, inventory, new_folder, read_json, read_parquet, require_intact, verify_inventory, write_json, write_npy, write_parquet
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest on disk. `document` is manifest.json; the tables are read when they are first asked for."""
+
+    folder: Path
+    document: Mapping[str, Any]
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """One row a sample, in the order of the source when it was scored."""
+        require_intact(self.folder, self.document["files"])
+        return read_parquet(self.folder / "samples.parquet")
+
+    @cached_property
+    def kept_ids(self) -> np.ndarray:
+        """Ids of the kept samples (K,), best first."""
+        kept = self.samples.filter(pa.compute.field("kept")).sort_by("rank")
+        return np.array(kept["sample_id"].to_pylist(), dtype=StringDType())
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "K"]:
+        """Loss weights of the kept samples, in the order of `kept_ids`; their mean is 1."""
+        kept = self.samples.filter(pa.compute.field("kept")).sort_by("rank")
+        return kept["weight"].to_numpy()
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.document["fingerprint"])
+
+    @property
+    def n_kept(self) -> int:
+        return int(self.document["n_kept"])
+
+    def require_same_data(self, source: Source) -> None:
+        """Raise FingerprintError unless `source` holds the samples, labels and sizes that were scored, in whatever order."""
+        if source.fingerprint != self.fingerprint:
+            raise FingerprintError(
+                f"{source.locator} is not the data set of {self.folder}: it has {len(source)} samples and fingerprint {source.fingerprint[:12]}, "
+                f"the manifest was made from {self.document['n_samples']} samples with {self.fingerprint[:12]}. Point to the data that was scored, or score this one."
+            )
+
+    def indices(self, source: Source) -> Int[np.ndarray, "K"]:
+        """Rows of `source`, as it is ordered now, that are kept; sorted. Raises FingerprintError for other data."""
+        self.require_same_data(source)
+        order = source.canonical_order
+        at = np.searchsorted(source.sample_ids[order], np.sort(self.kept_ids))
+        return np.sort(order[at]).astype(np.int64)
+
+
+def write_manifest(folder: Path, samples: pa.Table, document: Mapping[str, Any], *, force: bool = False) -> Manifest:
+    """Write a manifest folder, complete or not at all. `samples` has `index` and `kept` columns among others."""
+    kept = np.sort(samples.filter(pa.compute.field("kept"))["index"].to_numpy()).astype(np.int64)
+    ids = np.array(samples["sample_id"].to_pylist(), dtype=StringDType())
+    with new_folder(folder, force=force) as side:
+        write_parquet(side / "samples.parquet", samples)
+        write_npy(side / "kept.npy", kept)
+        full = dict(document) | {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "manifest",
+            "order_digest": digest_of_ids(ids),
+            "n_samples": len(samples),
+            "n_kept": len(kept),
+            "files": inventory(side, ["samples.parquet", "kept.npy"]),
+        }
+        write_json(side / "manifest.json", full)
+    return Manifest(folder, full)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Open a manifest folder (or its manifest.json). Raises DataError, SchemaError or IntegrityError."""
+    if folder.name == "manifest.json":
+        folder = folder.parent
+    document = read_json(folder / "manifest.json", what="manifest")
+    missing = [key for key in ("fingerprint", "files", "n_samples", "n_kept", "source") if key not in document]
+    if document.get("kind") != "manifest" or missing:
+        raise DataError(f"{folder / 'manifest.json'} is not a manifest (missing: {', '.join(missing) or 'kind'}).")
+    return Manifest(folder, document)
+
+
+def verify_manifest(manifest: Manifest, source: Source | None = None) -> list[str]:
+    """What is wrong with a manifest, one sentence each: its files, their agreement, and the data if `source` is given."""
+    if problems := verify_inventory(manifest.folder, manifest.document["files"]):
+        return problems
+    kept = np.load(manifest.folder / "kept.npy", allow_pickle=False)
+    rows = manifest.samples.filter(pa.compute.field("kept"))["index"].to_numpy()
+    if not np.array_equal(kept, np.sort(rows)) or len(kept) != manifest.n_kept:
+        problems.append("kept.npy and samples.parquet do not name the same rows. Select again.")
+    if source is not None:
+        try:
+            manifest.require_same_data(source)
+        except FingerprintError as error:
+            problems.append(str(error))
+    return problems

@@ -1,0 +1,413 @@
+"""The whole path, one call per step. Every command of the command line is one function here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clprune import families
+from clprune.datatypes import Savings, Source
+from clprune.errors import DataError, GuardError, UsageError
+from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
+from clprune.run import Run, read_run, write_run
+from clprune.storage import cache_folder, locked, require_space, verify_inventory
+
+Progress = Callable[[dict[str, Any]], None]
+FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, TDDS): the yardstick for "share of a full training"
+
+
+def score(
+    data: str,
+    out: Path,
+    *,
+    proxy: str = "small_cnn",
+    max_epochs: int = 30,
+    seed: int = 0,
+    device: str = "auto",
+    exact: bool = False,
+    image_size: int | None = None,
+    strict: bool = False,
+    force: bool = False,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
+
+    A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
+    (DataError) unless `force`.
+    """
+    from clprune.decoding import load_images
+    from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+    from clprune.score_table import score_table
+    from clprune.trajectory import record_trajectory
+
+    source = _open(data, strict)
+    if source.kind == "text":
+        raise UsageError(f"{data} holds text; scoring text is not there yet. Score it from logged losses or logits.")
+    asked = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "image_size": image_size}
+    with locked(out):
+        if (out / "run.json").exists() and not force:
+            finished = read_run(out)
+            same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
+            if same and not verify_inventory(out, finished.document["files"]):
+                return dict(finished.document)
+            other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
+            raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
+        if force:
+            for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy"):
+                shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+        require_space(out, _disk_bytes(len(source), max_epochs), "scoring")
+        started = time.perf_counter()
+        report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
+        images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
+        decode_seconds = time.perf_counter() - started
+        checkpoint = out / "checkpoint"
+        run = record_trajectory(
+            source, images, proxy=proxy, max_epochs=max_epochs, seed=seed, device=device, exact=exact, checkpoint=checkpoint, on_progress=on_progress
+        )
+        if on_progress:
+            on_progress({"stage": "neighbours", "done": 0, "total": 1})
+        at = time.perf_counter()
+        table, missing = score_table(run.trajectory, run.period)
+        epochs = slice(run.period.start_epoch, run.period.end_epoch)
+        neighborhood = find_neighborhood(
+            source.sample_ids,
+            source.labels,
+            run.trajectory.signal("p_label")[epochs],
+            run.trajectory.signal("predicted")[epochs],
+            vectors=run.embeddings.vectors if run.embeddings else None,
+            images=images,
+        )
+        facts = run.trajectory.facts
+        document = {
+            "source": data,
+            "asked": asked,
+            "proxy": proxy,
+            "seed": seed,
+            "epochs_run": run.trajectory.n_epochs,
+            "share_of_full_training": run.trajectory.n_epochs / FULL_TRAINING_EPOCHS,
+            "share_is_of_epochs": FULL_TRAINING_EPOCHS,
+            "seconds": decode_seconds + facts["seconds"] + time.perf_counter() - at,
+            "timings": {"decode_seconds": decode_seconds, "proxy_seconds": facts["seconds"], "neighbor_seconds": time.perf_counter() - at},
+            "energy_kwh": facts["energy_kwh"],
+            "energy_method": facts["energy_method"],
+            "device": facts["device"],
+            "threads": facts["threads"],
+            "recipe": facts["recipe"],
+            "image_rule": rule,
+            "scores_missing": missing,
+            "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
+            "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
+            "skipped": [list(pair) for pair in source.skipped],
+            "notes": list(source.facts.get("notes", [])),
+            "has_test_split": source.load_test is not None,
+            "versions": _versions(),
+        }
+        written = write_run(out, source, run.trajectory, run.period, table, neighborhood, run.embeddings, document)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return dict(written.document)
+
+
+def plan(
+    data: str, *, proxy: str = "small_cnn", max_epochs: int = 30, device: str = "auto", image_size: int | None = None, strict: bool = False, exact: bool = False
+) -> dict[str, Any]:
+    """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written."""
+    import torch
+
+    from clprune.proxies import build_proxy
+    from clprune.training import Recipe, new_state, pick_device, to_device, train
+
+    source, recipe = _open(data, strict), Recipe(exact=exact)
+    first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
+    side = image_size or min(64, min(first.shape[:2]))
+    channels = 1 if first.ndim == 2 else min(3, first.shape[2])
+    rng, target = np.random.default_rng(0), pick_device(device)
+    n_steps = 6
+    sample = rng.integers(0, 256, (recipe.batch_size * n_steps, side, side, channels), dtype=np.uint8)
+    probe = to_device(sample, rng.integers(0, source.n_classes, len(sample)), target)
+    with torch.random.fork_rng(devices=[]):
+        state = new_state(build_proxy(proxy, source.n_classes, probe.input_shape), target, recipe)
+    train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
+    run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
+    per_epoch = run.seconds / run.samples_seen * len(source)
+    steps = -(-len(source) // recipe.batch_size) * max_epochs
+    pixels = len(source) * side * side * channels
+    return {
+        "source": data,
+        "n_samples": len(source),
+        "n_classes": source.n_classes,
+        "image": [side, side, channels],
+        "skipped": len(source.skipped),
+        "max_epochs": max_epochs,
+        "max_steps": steps,
+        "seconds_per_epoch": per_epoch,
+        "max_minutes": per_epoch * max_epochs / 60,
+        "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
+        "disk_mb": (_disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
+        "device": str(target),
+    }
+
+
+def select(
+    run: Path, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, min_per_class: int = 1, force: bool = False
+) -> Manifest:
+    """Spend the budget on a run's scores and write the manifest folder `out`."""
+    from clprune.selection import DEFAULT_STRATEGY, budget_for
+    from clprune.selection import select as choose
+
+    started = time.perf_counter()
+    scored = read_run(run)
+    table, neighborhood, document = scored.table, scored.neighborhood, scored.document
+    budget = budget_for(keep, len(table.sample_ids))
+    strategy = strategy or DEFAULT_STRATEGY
+    needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
+    vectors = scored.vectors if "vectors" in needs else None
+    selection = choose(
+        table, budget, strategy=strategy, seed=seed, neighborhood=neighborhood, vectors=vectors, n_classes=document["n_classes"], min_per_class=min_per_class
+    )
+    n = len(table.sample_ids)
+    rank, weight, ids = np.full(n, -1, dtype=np.int64), np.zeros(n), table.sample_ids.tolist()
+    rank[selection.kept_indices] = np.arange(len(selection.kept_indices))
+    weight[selection.kept_indices] = selection.weights
+    kept = rank >= 0
+    names = document["class_names"]
+    columns: dict[str, Any] = {
+        "sample_id": ids,
+        "index": np.arange(n),
+        "label": table.labels,
+        "class_name": [names[label] for label in table.labels.tolist()],
+        "bytes": scored.sample_bytes,
+        "kept": kept,
+        "rank": rank,
+        "weight": weight,
+        "reason": list(selection.reasons),
+        "duplicate_of": pa.array([ids[at] if at >= 0 else None for at in neighborhood.duplicate_of.tolist()], pa.string()),
+        "suspicion": neighborhood.suspicion,
+        "suggested_label": neighborhood.suggested_label,
+    }
+    columns |= {name: table.values[name] for name in sorted(table.values)}
+    reasons, counts = np.unique(np.array([reason.partition(" train-")[0] if reason.startswith("repeats") else reason for reason in selection.reasons]), return_counts=True)
+    summary: dict[str, int] = {}
+    for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True):
+        key = "repeats another sample" if reason.startswith("repeats") else reason
+        summary[key] = summary.get(key, 0) + count
+    record = {
+        "source": document["source"],
+        "fingerprint": document["fingerprint"],
+        "keep_fraction": len(selection.kept_ids) / n,
+        "budget": {"asked": str(keep), "method": budget.method, "n_keep": budget.n_keep},
+        "strategy": selection.strategy,
+        "seed": seed,
+        "min_per_class": min_per_class,
+        "class_names": names,
+        "kept_per_class": np.bincount(table.labels[kept], minlength=len(names)),
+        "samples_per_class": np.bincount(table.labels, minlength=len(names)),
+        "reasons": summary,
+        "unique_samples_kept": len(selection.kept_ids),
+        "samples_seen_per_epoch": len(selection.kept_ids),
+        "kept_bytes": int(scored.sample_bytes[kept].sum()),
+        "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
+        "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},
+        "run": {key: document[key] for key in ("proxy", "seed", "epochs_run", "clp", "recipe", "device", "threads", "asked", "suspects", "image_rule")},
+        "versions": document["versions"],
+        "timings": {"score_seconds": document["seconds"], "select_seconds": time.perf_counter() - started, "energy_kwh": document["energy_kwh"], "energy_method": document["energy_method"]},
+    }
+    return write_manifest(out, pa.table(columns), record, force=force)
+
+
+def export(manifest: Path, form: str, destination: Path, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
+    """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved."""
+    from clprune.export import export as hand_over
+
+    record = read_manifest(manifest)
+    return hand_over(record, _open(data or str(record.document["source"]), False), form, destination, force=force)
+
+
+def evaluate(
+    manifest: Path,
+    *,
+    seeds: int = 3,
+    against: str = "random,full",
+    proxy: str | None = None,
+    epochs: int | None = None,
+    budget: str = "equal-steps",
+    device: str = "auto",
+    data: str | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
+    from clprune.decoding import load_images
+    from clprune.evaluation import evaluate as compare_arms
+    from clprune.evaluation import write_evaluation
+
+    record = read_manifest(manifest)
+    source = _open(data or str(record.document["source"]), False)
+    kept = record.indices(source)
+    if source.load_test is None:
+        raise DataError(f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column).")
+    test = source.load_test()
+    cache = cache_folder() / "images"
+    images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
+    test_images, test_rule = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
+    if test_images.shape[1:] != images.shape[1:]:
+        raise DataError(f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size.")
+    evaluation = compare_arms(
+        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or record.document["run"]["proxy"], seeds=seeds,
+        against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
+        order=source.canonical_order, on_progress=on_progress,
+    )  # fmt: skip
+    document = write_evaluation(record.folder, evaluation)
+    if evaluation.comparison.get("not_better_than_random"):
+        raise GuardError(str(evaluation.comparison["sentence"]))
+    return document
+
+
+def savings(manifest: Path, **prices: Any) -> Savings:
+    """What the selection saves, net of its cost; written to savings.json beside the manifest."""
+    from clprune.savings import savings as compute
+    from clprune.savings import write_savings
+
+    record = read_manifest(manifest)
+    result = compute(record, **prices)
+    write_savings(record.folder, result)
+    return result
+
+
+def verify(folder: Path, *, data: str | None = None) -> list[str]:
+    """What is wrong with a run or a manifest, one sentence each; with `data` also whether the data are still those."""
+    source = _open(data, False) if data else None
+    if (folder / "manifest.json").exists() or folder.name == "manifest.json":
+        return verify_manifest(read_manifest(folder), source)
+    run = read_run(folder)
+    problems = verify_inventory(folder, run.document["files"])
+    if source is not None and source.fingerprint != run.document["fingerprint"]:
+        problems.append(f"{source.locator} is not the data set that was scored: its fingerprint is {source.fingerprint[:12]}, the run's {run.document['fingerprint'][:12]}.")
+    return problems
+
+
+def detect(run_or_csv: Path, *, live: bool = False) -> dict[str, Any]:
+    """Start and end of the critical period, from a run or from logged curves; with `live` the epoch at which the live rule fires."""
+    from dataclasses import asdict
+
+    from clprune.critical_period import find_critical_period, live_firing, read_curves
+
+    path = read_run(run_or_csv).curves_file if run_or_csv.is_dir() else run_or_csv
+    times, curves = read_curves(path)
+    if live:
+        return {"fired_epoch": live_firing(times, curves)}
+    return asdict(find_critical_period(curves, times, n_epochs=int(np.ceil(times[-1]))))
+
+
+def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
+    """How well two runs agree on the samples that both have: rank correlation of each score, overlap of kept halves, ends."""
+    a, b = read_run(run_a), read_run(run_b)
+    order_a, order_b = np.argsort(a.table.sample_ids, kind="stable"), np.argsort(b.table.sample_ids, kind="stable")
+    ids_a, ids_b = a.table.sample_ids[order_a], b.table.sample_ids[order_b]
+    place = np.searchsorted(ids_a, ids_b).clip(0, len(ids_a) - 1)
+    both = ids_a[place] == ids_b
+    if both.sum() < 3:
+        raise DataError(f"{run_a} and {run_b} share {int(both.sum())} sample ids; there is nothing to compare.")
+    rows_a, rows_b = order_a[place[both]], order_b[both]
+    scores: dict[str, dict[str, float]] = {}
+    half = max(1, int(both.sum()) // 2)
+    for name in sorted(set(a.table.values) & set(b.table.values)):
+        difficulty_a, difficulty_b = a.table.difficulty(name)[rows_a], b.table.difficulty(name)[rows_b]
+        ranks = [np.argsort(np.argsort(d, kind="stable"), kind="stable") for d in (difficulty_a, difficulty_b)]
+        hard = [np.argsort(-d, kind="stable")[:half] for d in (difficulty_a, difficulty_b)]
+        scores[name] = {"rank_correlation": float(np.corrcoef(*ranks)[0, 1]), "hard_half_overlap": len(np.intersect1d(*hard)) / half}
+    ends = {
+        key: {"end_epoch": run.document["clp"]["end_epoch"], "end_samples_seen": run.document["clp"]["end_epoch"] * run.document["n_samples"], "settled": run.document["clp"]["settled"]}
+        for key, run in (("a", a), ("b", b))
+    }
+    return {"n_shared": int(both.sum()), "same_data": a.document["fingerprint"] == b.document["fingerprint"], "scores": scores, "ends": ends}
+
+
+def report(folder: Path, out: Path) -> None:
+    """One page on a run or a manifest."""
+    raise UsageError("the page is not there yet; `clprune savings` and `clprune select` print their tables.")
+
+
+def prune(
+    data: str, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, force: bool = False, on_progress: Progress | None = None, **options: Any
+) -> dict[str, Any]:
+    """Score, select, verify, savings: `out/run` and `out/manifest`."""
+    from dataclasses import asdict
+
+    run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
+    manifest = select(out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force)
+    problems = verify(out / "manifest")
+    saved = savings(out / "manifest")
+    return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "out": str(out)}
+
+
+def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) -> dict[str, Any]:
+    """`prune` on the embedded sample, and how many of its planted wrong labels and near-duplicates were found."""
+    import json
+
+    from clprune.sources.embedded import NAME, sample_folder
+
+    result = prune(NAME, out, keep="0.5", force=force, on_progress=on_progress)
+    run = read_run(out / "run")
+    truth = json.loads((sample_folder() / "truth.json").read_text())
+    return result | {"found": _found(run, read_manifest(out / "manifest"), truth)}
+
+
+def _found(run: Run, manifest: Manifest, truth: dict[str, Any]) -> dict[str, Any]:
+    """Recall and precision against the truth file, and what a random half would have kept."""
+    ids, hood = run.table.sample_ids.tolist(), run.neighborhood
+    wrong = np.isin(np.array(ids), list(truth["wrong_labels"]))
+    n_top = round(0.05 * len(ids))
+    top = np.argsort(-hood.suspicion, kind="stable")[:n_top]
+    flagged = hood.suspicion > run.document["suspects"]["above"]
+    planted = {frozenset(pair) for pair in truth["duplicates"].items()}
+    pairs = {frozenset((ids[row], ids[at])) for row, at in enumerate(hood.duplicate_of.tolist()) if at >= 0}
+    kept = set(manifest.kept_ids.tolist())
+    return {
+        "wrong_labels": {
+            "planted": int(wrong.sum()),
+            "recall_in_top_5_percent": float(wrong[top].sum() / wrong.sum()),
+            "flagged": int(flagged.sum()),
+            "recall": float(flagged[wrong].mean()),
+            "precision": float(wrong[flagged].mean()),
+            "kept": sum(name in kept for name in truth["wrong_labels"]),
+            "kept_by_a_random_choice": manifest.document["keep_fraction"] * int(wrong.sum()),
+        },
+        "duplicates": {
+            "planted": len(planted),
+            "flagged": len(pairs),
+            "recall": len(planted & pairs) / len(planted),
+            "precision": len(planted & pairs) / max(1, len(pairs)),
+            "kept_both": sum(a in kept and b in kept for a, b in truth["duplicates"].items()),
+            "kept_both_by_a_random_choice": manifest.document["keep_fraction"] ** 2 * len(planted),
+        },
+    }
+
+
+def _open(data: str, strict: bool) -> Source:
+    from clprune.sources import open_source
+
+    return open_source(data, strict=strict)
+
+
+def _disk_bytes(n_samples: int, n_epochs: int) -> int:
+    """Upper bound of what a run writes: 8 signals of 4 bytes an epoch, twice while it runs, features and tables."""
+    return n_samples * (2 * 8 * 4 * n_epochs + 512 * 2 + 300)
+
+
+def _versions() -> dict[str, str]:
+    names = ("clprune", "torch", "torchvision", "numpy", "faiss-cpu", "pyarrow", "pillow")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found | {"python": platform.python_version(), "cpu_count": str(os.cpu_count())}

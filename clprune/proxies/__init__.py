@@ -1,0 +1,42 @@
+"""Small models that are trained for a short while: one file a proxy."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clprune import families
+from clprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """A new model for `choice`: a member's name, `torchvision:MODEL`, or `module:function` of the user's `(n_classes, input_shape)`.
+
+    Raises UsageError where there is no such model, or it is not a torch module.
+    """
+    module_name, colon, function = choice.partition(":")
+    if not colon:
+        member, options, _ = families.choose("proxies", choice)
+        return member(n_classes, input_shape, **options)
+    if module_name == "torchvision":
+        return families.find("proxies", "torchvision")(n_classes, input_shape, model=function)
+    factory = import_from_user(module_name, function, "proxy")
+    model = factory(n_classes, input_shape)
+    if not hasattr(model, "named_modules"):
+        raise UsageError(f"proxy '{choice}' returned a {type(model).__name__}; it must return a torch.nn.Module that maps (B, C, H, W) to (B, {n_classes}).")
+    return model
+
+
+def import_from_user(module_name: str, function: str, what: str) -> Any:
+    """A function of the user's own module, looked up from the current folder too."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{what} '{module_name}:{function}' cannot be imported ({error}). Run from the folder that holds {module_name}.py, or set PYTHONPATH.") from error

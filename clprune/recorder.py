@@ -1,0 +1,231 @@
+"""The one way statistics are taken: `observe` after each forward pass, `end_epoch` after each epoch, in any training loop.
+
+Everything is computed from the logits (and the input of the last linear layer, where it is at hand) of the training's own forward pass.
+It stays on the device and is copied to the host once an epoch. An epoch is cut into windows by the share of samples observed; each
+window gives one point of every curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.dtypes import StringDType
+from torch import Tensor, nn
+
+from clprune import families
+from clprune.critical_period import LiveRule, find_critical_period
+from clprune.datatypes import CriticalPeriod, Source, Trajectory
+from clprune.errors import DataError, UsageError
+from clprune.signals import BATCH_RECORDS, names_of_signals, observe_batch
+
+WINDOWS_PER_EPOCH = 4
+
+
+class _Indexed:
+    """A map-style dataset whose items carry their row as a third element."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+        item = self.dataset[index]
+        if isinstance(item, Mapping):
+            raise UsageError("recorder.indexed() takes datasets that give (input, label); this one gives a mapping. Add the row to it yourself and pass it to observe().")
+        return item[0], item[1], index
+
+
+class Recorder:
+    """Records a training run and says when its critical learning period has ended.
+
+    `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
+    recorded too. `in_critical_period` is True until the live rule has fired; `settled` until then False.
+
+    >>> recorder = Recorder(train_set)                                     # doctest: +SKIP
+    >>> for x, y, index in DataLoader(recorder.indexed(train_set), ...):   # doctest: +SKIP
+    ...     ...; recorder.observe(index, logits, y)
+    >>> if recorder.end_epoch(): ...                                       # doctest: +SKIP
+    """
+
+    def __init__(
+        self, source: Any, *, n_classes: int | None = None, model: nn.Module | None = None, device: torch.device | str | None = None, min_epochs: int = 3
+    ) -> None:
+        self.n_samples = len(source)
+        if self.n_samples == 0:
+            raise DataError("there is nothing to record: the data set is empty.")
+        if isinstance(source, Source):
+            self.sample_ids, self.labels = source.sample_ids, source.labels
+            n_classes = source.n_classes
+        else:
+            width = len(str(self.n_samples - 1))
+            self.sample_ids = np.array([f"{row:0{width}d}" for row in range(self.n_samples)], dtype=StringDType())
+            self.labels = np.full(self.n_samples, -1, dtype=np.int64)  # learned from what is observed
+        self.n_classes = n_classes
+        self.live = LiveRule(min_epochs=min_epochs)
+        self.epochs: list[dict[str, np.ndarray]] = []  # finished epochs: signal -> (N,)
+        self.curves: dict[str, list[float]] = {}
+        self.curve_epochs: list[float] = []
+        self._device = torch.device(device) if device is not None else None
+        self._current: Tensor | None = None
+        self._watched = _Rotation(model) if model is not None else None
+        self._indicators = families.members("indicators")
+        self._start_epoch()
+
+    # ---- in the loop
+
+    def indexed(self, dataset: Any) -> _Indexed:
+        """The dataset with each item's row as third element, for a DataLoader. Must have the length given at the start."""
+        if len(dataset) != self.n_samples:
+            raise UsageError(f"this dataset has {len(dataset)} samples, the recorder was made for {self.n_samples}.")
+        return _Indexed(dataset)
+
+    def observe(self, index: Int[Tensor, "B"], logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], features: Float[Tensor, "B D"] | None = None) -> None:
+        """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time.
+
+        Labels are class numbers of the unmixed inputs: with mixup or soft labels pass the sample's own label and logits of the clean input.
+        Raises UsageError for shapes that do not fit.
+        """
+        if logits.ndim != 2 or labels.shape != logits.shape[:1] or index.shape != labels.shape:
+            raise UsageError(f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(logits.shape)}, {tuple(labels.shape)}.")
+        if labels.is_floating_point():
+            raise UsageError("observe() takes class numbers; soft or mixed labels have no single class. Pass each sample's own label.")
+        record = observe_batch(logits, labels, features)
+        index = index.to(record.samples.device, non_blocking=True)
+        if self._current is None:
+            self._names = names_of_signals(features is not None)
+            self._current = torch.full((len(self._names), self.n_samples), float("nan"), device=record.samples.device)
+            self._window_of = torch.full((self.n_samples,), -1.0, device=record.samples.device)
+            self._label_of = torch.full((self.n_samples,), -1, dtype=torch.int64, device=record.samples.device)
+        window = min(WINDOWS_PER_EPOCH - 1, self._n_observed * WINDOWS_PER_EPOCH // self.n_samples)
+        self._close_windows(window)
+        known = self._window_of.index_select(0, index)
+        fresh = known < 0
+        before = self._current.index_select(1, index)
+        self._current.index_copy_(1, index, torch.where(fresh, record.samples, before))
+        self._window_of.index_copy_(0, index, torch.where(fresh, float(window), known))
+        self._label_of.index_copy_(0, index, labels.to(torch.int64))
+        self._records[window].append(record.batch)
+        self._n_observed += len(index)
+
+    def end_epoch(self) -> bool:
+        """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended."""
+        if self._current is None or self._n_observed == 0:
+            raise UsageError("end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass.")
+        self._close_windows(WINDOWS_PER_EPOCH)
+        host = self._current.cpu().numpy()
+        now = {name: row.copy() for name, row in zip(self._names, host, strict=True)}
+        seen_labels = self._label_of.cpu().numpy()
+        self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
+        windows = self._window_of.cpu().numpy().astype(np.int64)
+        before = self.epochs[-1] if self.epochs else None
+        for window in range(WINDOWS_PER_EPOCH):
+            if not self._records[window]:
+                continue
+            records = self._window_records(window, np.flatnonzero(windows == window), now, before)
+            self.curve_epochs.append(len(self.epochs) + (window + 1) / WINDOWS_PER_EPOCH)
+            for name, member in self._indicators.items():
+                needs = families.facts(member)["needs"]
+                value = float(member(*(records[need] for need in needs))) if all(need in records for need in needs) else float("nan")
+                self.curves.setdefault(name, []).append(value)
+        self.epochs.append(now)
+        self._start_epoch()
+        return self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs), self._difficulty_so_far())
+
+    @property
+    def in_critical_period(self) -> bool:
+        """True until the live rule has said that the critical period is over."""
+        return not self.live.fired
+
+    # ---- afterwards
+
+    def critical_period(self) -> CriticalPeriod:
+        """Where the critical period lies, from all that was recorded so far."""
+        return find_critical_period(self._curve_arrays(), np.asarray(self.curve_epochs), fired_epoch=self.live.fired_epoch, n_epochs=len(self.epochs))
+
+    def trajectory(self, **facts: Any) -> Trajectory:
+        """Everything recorded so far; `facts` are added to the run's facts."""
+        if not self.epochs:
+            raise UsageError("nothing was recorded yet: call end_epoch() after the first epoch.")
+        signals = {name: np.stack([epoch[name] for epoch in self.epochs]) for name in self.epochs[0]}
+        return Trajectory(self.sample_ids, self.labels, signals, self._curve_arrays(), np.asarray(self.curve_epochs), facts)
+
+    def state_after_last_epoch(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What `restore` needs: the last epoch's signals, and the rest (which replaces the rest of the epoch before)."""
+        rest = {f"curve.{name}": np.asarray(values) for name, values in self.curves.items()} | {"curve_epochs": np.asarray(self.curve_epochs)}
+        if self._watched is not None:
+            rest |= {f"initial.{i:04d}": weight.cpu().numpy() for i, weight in enumerate(self._watched.initial)}
+        return self.epochs[-1], rest
+
+    def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
+        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run."""
+        self.curves = {name[6:]: values.tolist() for name, values in rest.items() if name.startswith("curve.")}
+        self.curve_epochs = rest["curve_epochs"].tolist()
+        if self._watched is not None:
+            self._watched.initial = [torch.from_numpy(rest[f"initial.{i:04d}"].copy()).to(w.device) for i, w in enumerate(self._watched.initial)]
+        curves, times = self._curve_arrays(), np.asarray(self.curve_epochs)
+        for done in range(1, len(epochs) + 1):  # the rule sees again what it saw, epoch by epoch
+            self.epochs = epochs[:done]
+            until = times <= done + 1e-9
+            self.live.update({name: values[until] for name, values in curves.items()}, times[until], self._difficulty_so_far())
+
+    # ---- inside
+
+    def _start_epoch(self) -> None:
+        self._n_observed = 0
+        self._open_window = 0
+        self._records: list[list[Tensor]] = [[] for _ in range(WINDOWS_PER_EPOCH)]
+        self._rotations: dict[int, Tensor] = {}
+        if self._current is not None:
+            self._current.fill_(float("nan"))
+            self._window_of.fill_(-1.0)
+
+    def _close_windows(self, window: int) -> None:
+        """Look at the weights when a window is over."""
+        if window > self._open_window:
+            if self._watched is not None:
+                self._rotations[window - 1] = self._watched.now()
+            self._open_window = window
+
+    def _window_records(self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        batches = torch.stack(self._records[window]).cpu().numpy().astype(np.float64)
+        records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches.T, strict=True))
+        if not np.isfinite(records["fisher_trace"]).all():
+            for name in BATCH_RECORDS[2:]:
+                del records[name]
+        if window in self._rotations:
+            records["weight_cosines"] = self._rotations[window].cpu().numpy()
+        records["p_label_now"], records["correct_now"] = now["p_label"][rows], now["correct"][rows]
+        if before is not None:
+            known = np.isfinite(before["p_label"][rows])
+            rows = rows[known]
+            records |= {"correct_before": before["correct"][rows], "correct_after": now["correct"][rows]}
+            records |= {"margin_before": before["margin"][rows], "margin_after": now["margin"][rows]}
+        return records
+
+    def _curve_arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(values) for name, values in self.curves.items()}
+
+    def _difficulty_so_far(self) -> list[np.ndarray]:
+        """Mean of 1 - p_label up to the last epoch and up to the one before it: has the ranking settled?"""
+        sums = [1 - np.nan_to_num(epoch["p_label"], nan=1.0) for epoch in self.epochs]
+        return [np.mean(sums[:-1], axis=0), np.mean(sums, axis=0)] if len(sums) > 1 else []
+
+
+class _Rotation:
+    """Cosine of each weight matrix with its initial value."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weights = [p for p in model.parameters() if p.ndim > 1]
+        self.initial = [p.detach().clone() for p in self.weights]
+
+    @torch.no_grad()
+    def now(self) -> Float[Tensor, "L"]:
+        return torch.stack([torch.cosine_similarity(w.flatten(), w0.flatten(), dim=0) for w, w0 in zip(self.weights, self.initial, strict=True)])
+
+

@@ -1,0 +1,150 @@
+"""The run folder that `clprune score` writes: what was recorded, found and scored, with the digest of every file.
+
+    run.json                the record; written last
+    scores.parquet          sample_id, index, label, one column a score
+    samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance
+    trajectory/SIGNAL.npy   (E, N) float32 a signal
+    trajectory/curves.csv   the indicators, at several moments an epoch
+    embeddings.npy          (N, D) float16
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.dtypes import StringDType
+
+from clprune.datatypes import CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
+from clprune.errors import DataError
+from clprune.storage import SCHEMA_VERSION, inventory, read_json, read_npy, read_parquet, require_intact, write_bytes, write_json, write_npy, write_parquet
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk; the tables are read, and checked against their digests, when they are first asked for."""
+
+    folder: Path
+    document: Mapping[str, Any]
+
+    @cached_property
+    def _scores(self) -> pa.Table:
+        return self._read("scores.parquet")
+
+    @cached_property
+    def _samples(self) -> pa.Table:
+        return self._read("samples.parquet")
+
+    def _read(self, name: str) -> pa.Table:
+        require_intact(self.folder, {name: self.document["files"][name]})
+        return read_parquet(self.folder / name)
+
+    @cached_property
+    def table(self) -> ScoreTable:
+        """The scores."""
+        names = [name for name in self._scores.column_names if name not in ("sample_id", "index", "label")]
+        ids = np.array(self._scores["sample_id"].to_pylist(), dtype=StringDType())
+        values = {name: self._scores[name].to_numpy() for name in names}
+        return ScoreTable(ids, self._scores["label"].to_numpy(), values, self.document["high_means"])
+
+    @cached_property
+    def neighborhood(self) -> Neighborhood:
+        """Duplicates and suspected labels."""
+        rows = self._samples
+        place = {sample_id: row for row, sample_id in enumerate(rows["sample_id"].to_pylist())}
+        duplicate_of = np.array([-1 if name is None else place[name] for name in rows["duplicate_of"].to_pylist()], dtype=np.int64)
+        distance = np.array([np.nan if value is None else value for value in rows["duplicate_distance"].to_pylist()])
+        return Neighborhood(duplicate_of, distance, rows["suspicion"].to_numpy(), rows["suggested_label"].to_numpy())
+
+    @cached_property
+    def sample_bytes(self) -> np.ndarray:
+        return self._samples["bytes"].to_numpy()
+
+    @cached_property
+    def vectors(self) -> np.ndarray | None:
+        """The embeddings (N, D), memory-mapped, or None."""
+        if "embeddings.npy" not in self.document["files"]:
+            return None
+        require_intact(self.folder, {"embeddings.npy": self.document["files"]["embeddings.npy"]})
+        return read_npy(self.folder / "embeddings.npy", mapped=True)
+
+    @property
+    def curves_file(self) -> Path:
+        return self.folder / "trajectory" / "curves.csv"
+
+
+def write_run(
+    folder: Path,
+    source: Source,
+    trajectory: Trajectory,
+    period: CriticalPeriod,
+    table: ScoreTable,
+    neighborhood: Neighborhood,
+    embeddings: Embeddings | None,
+    document: Mapping[str, Any],
+) -> Run:
+    """Write a run's files, and last its run.json, which makes it a run."""
+    ids, rows = source.sample_ids.tolist(), np.arange(len(source))
+    scores = {"sample_id": ids, "index": rows, "label": table.labels} | {name: table.values[name] for name in sorted(table.values)}
+    write_parquet(folder / "scores.parquet", pa.table(scores))
+    repeats = neighborhood.duplicate_of >= 0
+    samples = {
+        "sample_id": ids,
+        "index": rows,
+        "bytes": source.sample_bytes,
+        "suspicion": neighborhood.suspicion,
+        "suggested_label": neighborhood.suggested_label.astype(np.int64),
+        "duplicate_of": pa.array([ids[at] if at >= 0 else None for at in neighborhood.duplicate_of.tolist()], pa.string()),
+        "duplicate_distance": pa.array(neighborhood.duplicate_distance, mask=~repeats),
+    }
+    write_parquet(folder / "samples.parquet", pa.table(samples))
+    names = ["scores.parquet", "samples.parquet", "trajectory/curves.csv"]
+    for name, values in trajectory.signals.items():
+        write_npy(folder / "trajectory" / f"{name}.npy", values.astype(np.float32))
+        names.append(f"trajectory/{name}.npy")
+    write_bytes(folder / "trajectory" / "curves.csv", _curves_as_csv(trajectory).encode())
+    if embeddings is not None:
+        write_npy(folder / "embeddings.npy", embeddings.vectors)
+        names.append("embeddings.npy")
+    full = dict(document) | {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "run",
+        "fingerprint": source.fingerprint,
+        "n_samples": len(source),
+        "n_classes": source.n_classes,
+        "class_names": list(source.class_names),
+        "clp": asdict(period),
+        "high_means": dict(table.high_means),
+        "files": inventory(folder, names),
+    }
+    write_json(folder / "run.json", full)
+    return Run(folder, full)
+
+
+def _curves_as_csv(trajectory: Trajectory) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = sorted(trajectory.curves)
+    writer.writerow(["epoch", *names])
+    for at, epoch in enumerate(trajectory.curve_epochs):
+        values = [trajectory.curves[name][at] for name in names]
+        writer.writerow([repr(float(epoch)), *("" if np.isnan(value) else repr(float(value)) for value in values)])
+    return text.getvalue()
+
+
+def read_run(folder: Path) -> Run:
+    """Open a finished run. Raises DataError where it is missing or unfinished, SchemaError where it is newer than this clprune."""
+    if not (folder / "run.json").exists() and (folder / "checkpoint").is_dir():
+        raise DataError(f"{folder} holds an unfinished run. Finish it with the same `clprune score` command.")
+    document = read_json(folder / "run.json", what="run")
+    missing = [key for key in ("fingerprint", "files", "clp", "high_means", "class_names") if key not in document]
+    if document.get("kind") != "run" or missing:
+        raise DataError(f"{folder / 'run.json'} is not a run (missing: {', '.join(missing) or 'kind'}).")
+    return Run(folder, document)

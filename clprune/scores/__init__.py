@@ -1,0 +1,1 @@
+"""One number a sample, from its signals: one file a score."""

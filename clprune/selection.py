@@ -1,0 +1,141 @@
+"""Spend a budget: which samples are kept, best first, and why each of the others is not."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+from jaxtyping import Int
+
+from clprune import families
+from clprune.datatypes import Budget, Neighborhood, ScoreTable, Selection
+from clprune.errors import DataError, GuardError, UsageError
+
+DEFAULT_STRATEGY = "blend"
+
+
+def budget_for(keep: str | float | int, n_samples: int) -> Budget:
+    """Read `--keep`: a share in (0, 1] ("0.5", "1.0"), or a whole number of samples ("30000", and 1 means one sample only as the int 1 or "1").
+
+    Raises UsageError for anything else.
+    """
+    text = str(keep).strip()
+    try:
+        if isinstance(keep, int) or text.isdigit():
+            n_keep = int(text)
+            if not 1 <= n_keep <= n_samples:
+                raise UsageError(f"keep is {n_keep}, but there are {n_samples} samples. Give a number from 1 to {n_samples}, or a share such as 0.5.")
+            return Budget(n_keep / n_samples, n_keep, "given")
+        fraction = float(text)
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"keep is {text!r}. Give a share in (0, 1] such as 0.5, or a whole number of samples.") from None
+    if not 0 < fraction <= 1:
+        raise UsageError(f"keep is {text}. Give a share in (0, 1] such as 0.5, or a whole number of samples.")
+    return Budget(fraction, max(1, round(fraction * n_samples)), "given")
+
+
+def select(
+    table: ScoreTable,
+    budget: Budget,
+    *,
+    strategy: str = DEFAULT_STRATEGY,
+    seed: int = 0,
+    neighborhood: Neighborhood | None = None,
+    vectors: np.ndarray | None = None,
+    n_classes: int | None = None,
+    min_per_class: int = 1,
+) -> Selection:
+    """Keep `budget.n_keep` samples by `strategy`. The strategy sees the samples in the order of their ids, so row order has no influence.
+
+    At least `min_per_class` samples of every class that has as many are kept. Raises GuardError where the budget cannot hold them.
+    """
+    member, options, spelled = families.choose("strategies", strategy)
+    order = np.argsort(table.sample_ids, kind="stable")
+    labels = table.labels[order]
+    sizes = np.bincount(labels, minlength=n_classes or 0)
+    floor = np.minimum(sizes, min_per_class)
+    if floor.sum() > budget.n_keep:
+        raise GuardError(
+            f"keeping {budget.n_keep} of {len(order)} samples cannot hold {min_per_class} of each of the {np.count_nonzero(sizes)} classes: some would vanish. "
+            f"Keep at least {floor.sum()}, or pass --min-per-class 0."
+        )
+    inputs = _inputs(member, options, table, neighborhood, vectors, order)
+    rng = np.random.default_rng(seed)
+    picked = np.asarray(member(*inputs, budget.n_keep, rng, **options))
+    if len(picked) != budget.n_keep or len(np.unique(picked)) != len(picked):
+        raise DataError(f"strategy '{spelled}' returned {len(picked)} positions ({len(np.unique(picked))} different) instead of {budget.n_keep}.")
+    picked = _hold_floor(picked, labels, floor, lambda rows, n: np.asarray(member(*(_part(value, rows, len(order)) for value in inputs), n, rng, **options)))
+    kept = order[picked]
+    reasons = _reasons(member, spelled, table, neighborhood, kept, options)
+    return Selection(table.sample_ids[kept], kept.astype(np.int64), np.ones(len(kept)), spelled, reasons)
+
+
+def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
+    """The arrays that a strategy declares, in the order of the ids."""
+    inputs = []
+    for need in families.facts(member)["needs"]:
+        if need == "difficulty":
+            score = options.get("score", inspect.signature(member).parameters["score"].default)
+            inputs.append(table.difficulty(score)[order])
+        elif need == "labels":
+            inputs.append(table.labels[order])
+        elif need == "vectors" and vectors is not None:
+            inputs.append(vectors[order])
+        elif need == "suspicion":
+            inputs.append(neighborhood.suspicion[order] if neighborhood is not None else np.zeros(len(order)))
+        elif need == "duplicate_of":
+            inputs.append(_reordered(neighborhood.duplicate_of, order) if neighborhood is not None else np.full(len(order), -1))
+        elif need.startswith("value:"):
+            inputs.append(table.values[need[6:]][order])
+        else:
+            raise DataError(f"strategy '{member.__name__}' needs {need}, which this run does not hold. Score the data again with a proxy that gives it.")
+    return inputs
+
+
+def _reordered(pointers: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
+    """Row pointers (-1: none) after the rows were put in `order`."""
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    moved = pointers[order]
+    return np.where(moved >= 0, place[np.maximum(moved, 0)], -1)
+
+
+def _part(value: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    return value[rows] if len(value) == n else value
+
+
+def _hold_floor(picked, labels, floor, choose):  # type: ignore[no-untyped-def]
+    """Put classes that fell below their floor back in, in place of the last picked samples of classes that can spare them."""
+    have = np.bincount(labels[picked], minlength=len(floor))
+    short = np.flatnonzero(have < floor)
+    if not len(short):
+        return picked
+    chosen = set(picked.tolist())
+    added: list[int] = []
+    for label in short:
+        rows = np.array([row for row in np.flatnonzero(labels == label) if row not in chosen])
+        added += rows[choose(rows, int(floor[label] - have[label]))].tolist()
+    spare, removed = have - floor, set()
+    for row in picked[::-1]:
+        if len(removed) == len(added):
+            break
+        if spare[labels[row]] > 0:
+            spare[labels[row]] -= 1
+            removed.add(row)
+    return np.array([row for row in picked if row not in removed] + added)
+
+
+def _reasons(member, spelled, table, neighborhood, kept, options) -> list[str]:  # type: ignore[no-untyped-def]
+    """Why each sample (N,) is kept or dropped."""
+    needs = families.facts(member)["needs"]
+    reasons = np.full(len(table.sample_ids), f"not chosen by {member.__name__}", dtype=object)
+    if neighborhood is not None and "duplicate_of" in needs:
+        for row in np.flatnonzero(neighborhood.duplicate_of >= 0):
+            reasons[row] = f"repeats {table.sample_ids[neighborhood.duplicate_of[row]]}"
+    if neighborhood is not None and "suspicion" in needs:
+        limit = options.get("suspect_above", inspect.signature(member).parameters["suspect_above"].default)
+        reasons[neighborhood.suspicion > limit] = "label suspected wrong"
+    reasons[kept] = "kept"
+    return reasons.tolist()

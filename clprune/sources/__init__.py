@@ -1,0 +1,23 @@
+"""Where data comes from: one file a source."""
+
+from __future__ import annotations
+
+from clprune import families
+from clprune.datatypes import Source
+from clprune.errors import UsageError
+
+FORMS = (
+    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz, FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], "
+    "torchvision:NAME?root=DIR, or module:function"
+)
+
+
+def open_source(locator: str, *, strict: bool = False) -> Source:
+    """Open the data set that a DATA argument names. Unreadable inputs are left out and listed in `skipped`; `strict` refuses them.
+
+    Raises UsageError for a locator of no known form, DataError or LabelError for data that cannot be used.
+    """
+    for member in families.members("sources").values():
+        if families.facts(member)["claims"](locator):
+            return member(locator, strict=strict)
+    raise UsageError(f"'{locator}' is not a form of data that clprune reads, or does not exist. Give one of: {FORMS}.")

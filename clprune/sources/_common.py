@@ -1,0 +1,129 @@
+"""Checks that every source goes through."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy.dtypes import StringDType
+
+from clprune.datatypes import UNLABELLED
+from clprune.errors import DataError, LabelError
+
+MAX_PIXELS = 64_000_000  # an image with more is refused before it is decoded
+
+
+def shown(items: Sequence[Any], n: int = 5) -> str:
+    """The first few items for a message."""
+    return ", ".join(str(item) for item in items[:n]) + (f" and {len(items) - n} more" if len(items) > n else "")
+
+
+def require_ids(sample_ids: Sequence[str], locator: str) -> np.ndarray:
+    """Ids as an array of strings. Raises DataError that names duplicates, or where there are no samples."""
+    ids = np.array(sample_ids, dtype=StringDType())
+    if not len(ids):
+        raise DataError(f"{locator} holds no samples.")
+    ordered = np.sort(ids)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if len(twice):
+        raise DataError(f"{locator}: ids must be unique, these occur more than once: {shown(twice.tolist())}.")
+    return ids
+
+
+def row_ids(n: int) -> list[str]:
+    """Ids for samples that have none: the row number, padded so that the order of ids is the order of rows."""
+    width = len(str(max(n - 1, 0)))
+    return [f"{row:0{width}d}" for row in range(n)]
+
+
+def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], locator: str) -> list[str]:
+    """Notes on the classes. Raises LabelError where labels are out of range, missing, or of one class only."""
+    n_classes = len(class_names)
+    wrong = np.flatnonzero((labels >= n_classes) | (labels < 0))
+    if len(wrong):
+        seen = shown([f"row {row}: {labels[row]}" for row in wrong])
+        kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}"
+        raise LabelError(f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample one of its {n_classes} classes, or leave those rows out.")
+    sizes = np.bincount(labels, minlength=n_classes)
+    if np.count_nonzero(sizes) < 2:
+        raise LabelError(f"{locator}: all {len(labels)} samples are of one class ({class_names[int(sizes.argmax())]}); there is nothing to learn. Check the labels.")
+    notes = []
+    if len(empty := np.flatnonzero(sizes == 0)):
+        notes.append(f"no samples of {shown([class_names[c] for c in empty])}")
+    if len(single := np.flatnonzero(sizes == 1)):
+        notes.append(f"a single sample of {shown([class_names[c] for c in single])}: it is always kept, and its scores mean little")
+    return notes
+
+
+def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[Int[np.ndarray, "N"], tuple[str, ...]]:
+    """Class numbers and names from a column of whole numbers or of texts (then classes are the sorted texts).
+
+    Raises LabelError that names the first rows with missing, NaN or broken values.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "iu":
+        labels = array.astype(np.int64)
+        if (labels < 0).any():
+            return labels, tuple(str(c) for c in range(max(1, int(labels.max()) + 1)))
+        return labels, tuple(str(c) for c in range(int(labels.max()) + 1))
+    if array.dtype.kind == "b":
+        return array.astype(np.int64), ("false", "true")
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(array) | (array != np.round(array)))
+        if len(bad):
+            seen = shown([f"row {row}: {array[row]}" for row in bad])
+            raise LabelError(f"{locator}: {len(bad)} values of '{column}' are not whole numbers ({seen}). Give class numbers or class names.")
+        return integer_labels(array.astype(np.int64), locator, column)
+    texts = ["" if value is None else str(value) for value in array.tolist()]
+    missing = [row for row, text in enumerate(texts) if not text.strip() or text == "nan"]
+    if missing:
+        raise LabelError(f"{locator}: {len(missing)} values of '{column}' are missing (rows {shown(missing)}). Fill them in, or leave those rows out.")
+    names = sorted(set(texts))
+    number = {name: c for c, name in enumerate(names)}
+    return np.array([number[text] for text in texts], dtype=np.int64), tuple(names)
+
+
+def problem_of_image(head: Any) -> str | None:
+    """Why a file (path or bytes) is not a whole image of a sane size, from its header and its end; None if it seems fine."""
+    from PIL import Image
+
+    content = head if isinstance(head, bytes) else None
+    try:
+        size = len(content) if content is not None else Path(head).stat().st_size
+        if size == 0:
+            return "the file is empty"
+        with Image.open(io.BytesIO(content) if content is not None else head) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                return f"{width} x {height} pixels are more than {MAX_PIXELS:,}"
+            if image.format == "PNG":
+                image.verify()
+                return None
+            if image.format == "JPEG":
+                return None if b"\xff\xd9" in _tail(content, head) else "the file is cut off"
+            if image.format in ("WEBP", "BMP", "GIF", "TIFF"):
+                image.load()
+        return None
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, its own bomb error, ...
+        return f"not a readable image ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+
+
+def _tail(content: bytes | None, path: Any) -> bytes:
+    if content is not None:
+        return content[-64:]
+    with open(path, "rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 64))
+        return file.read()
+
+
+def refuse_skipped(skipped: Sequence[tuple[str, str]], locator: str, *, strict: bool, n_left: int) -> None:
+    """Raise DataError where inputs were left out and `strict` is set, or nothing is left."""
+    if skipped and (strict or not n_left):
+        listed = "; ".join(f"{name}: {reason}" for name, reason in skipped[:10])
+        more = f"; and {len(skipped) - 10} more" if len(skipped) > 10 else ""
+        raise DataError(f"{locator}: {len(skipped)} inputs cannot be used ({listed}{more}). Mend or remove them" + (", or leave out --strict." if n_left else "."))

@@ -1,0 +1,115 @@
+"""An .npz file with x_train, y_train[, x_test, y_test][, ids][, class_names]; `FILE.npz?labels=y_aggre` picks another label array."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clprune.datatypes import Source
+from clprune.errors import DataError
+from clprune.families import source
+from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, shown
+
+
+@source(claims=lambda locator: locator.partition("?")[0].endswith(".npz"))
+def arrays(locator: str, *, strict: bool = False) -> Source:
+    """Images (N, H, W) or (N, H, W, C), C 1 or 3, uint8; floats in [0, 1] are scaled to 0..255, other floats are rounded and must lie in it.
+
+    Ids are the file's `ids`, else the row numbers. Other arrays without images, such as logits, are not read here.
+    """
+    name, _, query = locator.partition("?")
+    label_key = dict(part.partition("=")[::2] for part in query.split("&") if part).get("labels", "y_train")
+    path = Path(name)
+    held = _open(path)
+    if "x_train" not in held or label_key not in held:
+        raise DataError(f"{path} needs the arrays x_train and {label_key}; it holds {', '.join(held)}.")
+    classes = [str(c) for c in held["class_names"]] if "class_names" in held else None
+    ids = held["ids"].tolist() if "ids" in held else None
+    return _part(locator, path, held, "x_train", label_key, ids, classes, has_test="x_test" in held and "y_test" in held)
+
+
+def _part(
+    locator: str, path: Path, held: dict[str, np.ndarray], x_key: str, y_key: str, ids: list[Any] | None, classes: list[str] | None, *, has_test: bool = False
+) -> Source:
+    images, where = _as_images(held[x_key], f"{path}: {x_key}"), f"{path}: {y_key}"
+    if held[y_key].ndim != 1 or len(held[y_key]) != len(images):
+        raise DataError(f"{where} has shape {held[y_key].shape}, {x_key} has {len(images)} samples. Give one label a sample.")
+    labels, found = integer_labels(held[y_key], where)
+    class_names = tuple(classes) if classes else found
+    if x_key == "x_train":
+        notes = require_classes(labels, class_names, where)
+    else:
+        notes = []
+        if (labels < 0).any() or (labels >= len(class_names)).any():
+            raise DataError(f"{where}: labels outside 0..{len(class_names) - 1}.")
+    if ids is not None and len(ids) != len(images):
+        raise DataError(f"{path}: ids has {len(ids)} entries, {x_key} has {len(images)} samples.")
+    sample_ids = require_ids([str(i) for i in ids] if ids is not None else row_ids(len(images)), str(path))
+    order = np.argsort(sample_ids, kind="stable")
+    digest = hashlib.sha256()
+    for start in range(0, len(images), 4096):
+        digest.update(np.ascontiguousarray(images[order[start : start + 4096]]).data)
+    return Source(
+        locator=locator,
+        sample_ids=sample_ids,
+        labels=labels,
+        class_names=class_names,
+        sample_bytes=np.full(len(images), images[0].nbytes, dtype=np.int64),
+        read_input=lambda index: images[index],
+        images=images,
+        load_test=(lambda: _part(locator, path, held, "x_test", "y_test", None, list(class_names))) if has_test else None,
+        content_digest=digest.hexdigest(),
+        facts={"notes": notes},
+    )
+
+
+def _as_images(array: np.ndarray, where: str) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
+        raise DataError(f"{where} has shape {array.shape}; images must be (N, H, W) or (N, H, W, C) with C 1 or 3.")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{where} has type {array.dtype}; images must be numbers.")
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(bad):
+        raise DataError(f"{where}: {len(bad)} images hold NaN or infinity (rows {shown(bad.tolist())}). Mend or remove them.")
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 255:
+        raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
+    return np.round(array * (255 if array.dtype.kind == "f" and high <= 1 else 1)).astype(np.uint8)
+
+
+def _open(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz; those that are stored uncompressed are memory-mapped where they lie in the file."""
+    try:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            held = {}
+            for info in archive.infolist():
+                key = info.filename.removesuffix(".npy")
+                if info.compress_type == zipfile.ZIP_STORED and info.file_size > 1 << 20:
+                    file.seek(info.header_offset + 26)
+                    name_length, extra_length = np.frombuffer(file.read(4), "<u2")
+                    start = info.header_offset + 30 + int(name_length) + int(extra_length)
+                    file.seek(start)
+                    version = np.lib.format.read_magic(file)
+                    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    shape, fortran, dtype = header(file)
+                    if dtype.hasobject:
+                        raise DataError(f"{path}: array '{key}' holds Python objects; save it with a plain dtype.")
+                    if file.tell() + dtype.itemsize * int(np.prod(shape)) > start + info.file_size:
+                        raise DataError(f"{path}: array '{key}' is cut off.")
+                    held[key] = np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order="F" if fortran else "C")
+                else:
+                    with archive.open(info) as member:
+                        held[key] = np.lib.format.read_array(member, allow_pickle=False)
+            return held
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}. Check the path.") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path} is not a readable .npz file ({error}). Write it again with numpy.savez.") from error

@@ -1,0 +1,103 @@
+"""A folder with one subfolder per class, or with `train/` and `test/` (or `val/`) of that form."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from clprune.datatypes import Source
+from clprune.errors import DataError
+from clprune.families import source
+from clprune.sources._common import problem_of_image, refuse_skipped, require_classes, require_ids
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@source(claims=lambda locator: Path(locator).is_dir())
+def image_folder(locator: str, *, strict: bool = False) -> Source:
+    """Images by class folder; ids are paths relative to the root, classes the sorted folder names (as torchvision numbers them).
+
+    Files may lie deeper than one level. Links that leave the root are left out, loops are seen. Hidden files are ignored.
+    """
+    root = Path(locator)
+    train = next((root / name for name in ("train", "training") if (root / name).is_dir()), None)
+    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
+    if train is not None and test is not None:
+        opened = _open_one(train, locator, strict, None)
+        return replace(opened, load_test=lambda: _open_one(test, str(test), strict, opened.class_names))
+    return _open_one(root, locator, strict, None)
+
+
+def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, ...] | None) -> Source:
+    folders = sorted((entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")))
+    if not folders:
+        raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
+    names = known_classes or tuple(_text(name) for name in folders)
+    number = {name: c for c, name in enumerate(names)}
+    ids, labels, paths, sizes, skipped = [], [], [], [], []
+    real_root = root.resolve()
+    for folder in folders:
+        if _text(folder) not in number:
+            raise DataError(f"{root} has a class folder '{_text(folder)}' that the training part lacks (it has: {', '.join(names)}).")
+        for path in _walk(root / folder, real_root, skipped, set()):
+            name = _text(path.relative_to(root).as_posix())
+            if path.suffix.lower() not in SUFFIXES:
+                skipped.append((name, f"'{path.suffix}' is not a suffix of images"))
+            elif problem := problem_of_image(path):
+                skipped.append((name, problem))
+            else:
+                ids.append(name)
+                labels.append(number[_text(folder)])
+                paths.append(path)
+                sizes.append(path.stat().st_size)
+    refuse_skipped(skipped, str(root), strict=strict, n_left=len(ids))
+    sample_ids, label_array = require_ids(ids, str(root)), np.array(labels, dtype=np.int64)
+    notes = [] if known_classes else require_classes(label_array, names, str(root))
+    return Source(
+        locator=locator,
+        sample_ids=sample_ids,
+        labels=label_array,
+        class_names=names,
+        sample_bytes=np.array(sizes, dtype=np.int64),
+        read_input=lambda index: _read(paths[index]),
+        paths=paths,
+        read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),
+        skipped=tuple(skipped),
+        facts={"notes": notes, "root": str(root)},
+    )
+
+
+def _walk(folder: Path, real_root: Path, skipped: list[tuple[str, str]], above: set[tuple[int, int]]) -> list[Path]:
+    """Files below `folder` in sorted order; what lies outside the root, and folders met again on the way down, are skipped."""
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in above:
+        skipped.append((_text(str(folder)), "a link back to a folder above it"))
+        return []
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink() and not path.resolve().is_relative_to(real_root):
+            skipped.append((_text(str(path)), "a link that leaves the folder"))
+        elif entry.is_dir():
+            found += _walk(path, real_root, skipped, above | {(status.st_dev, status.st_ino)})
+        elif entry.is_file():
+            found.append(path)
+        else:
+            skipped.append((_text(str(path)), "not a regular file"))
+    return found
+
+
+def _text(name: str) -> str:
+    """A file name as text that can be stored: bytes that are not UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _read(path: Path):  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    return Image.open(path)

@@ -1,0 +1,46 @@
+"""A data set of torchvision by name: `torchvision:CIFAR10?root=DIR`, with `&download=1` to fetch it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+from clprune.datatypes import Source
+from clprune.errors import DataError, UsageError
+from clprune.families import source
+from clprune.sources.python_dataset import source_of_dataset
+
+
+@source(claims=lambda locator: locator.startswith("torchvision:"))
+def torchvision(locator: str, *, strict: bool = False) -> Source:
+    """The training part, and the test part where the class has one (`train=False` or `split="test"`). Nothing is downloaded unless asked for."""
+    from torchvision import datasets
+
+    name, _, query = locator.removeprefix("torchvision:").partition("?")
+    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    if not hasattr(datasets, name) or not inspect.isclass(getattr(datasets, name)):
+        raise UsageError(f"torchvision.datasets has no '{name}'. Write it as there, for example torchvision:CIFAR10?root=DIR.")
+    kind = getattr(datasets, name)
+    train = source_of_dataset(_build(kind, options, locator, train=True), locator)
+
+    def load_test() -> Source:
+        return source_of_dataset(_build(kind, options, locator, train=False), locator, class_names=train.class_names)
+
+    has_test = {"train", "split"} & set(inspect.signature(kind).parameters)
+    return replace(train, load_test=load_test if has_test else None)
+
+
+def _build(kind: Any, options: dict[str, str], locator: str, *, train: bool) -> Any:
+    parameters = inspect.signature(kind).parameters
+    given: dict[str, Any] = {"root": options.get("root", ".")}
+    if "download" in parameters:
+        given["download"] = options.get("download") == "1"
+    if "train" in parameters:
+        given["train"] = train
+    elif "split" in parameters:
+        given["split"] = "train" if train else "test"
+    try:
+        return kind(**given)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DataError(f"{locator} cannot be opened ({str(error).splitlines()[0]}). Check root=, or add &download=1.") from error

@@ -1,0 +1,277 @@
+"""Everything that is written goes through here: complete or absent, never half.
+
+A file is written beside its target, synced, moved over it in one step, and its folder synced. A folder is filled to the side and
+renamed in. What is read back is checked against its digest before it is parsed (a flipped bit in Parquet, npy or safetensors
+is not noticed by their readers).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from clprune.errors import ClpruneError, DataError, IntegrityError, SchemaError, StorageError, UsageError
+
+SCHEMA_VERSION = 1
+_CHUNK_BYTES = 1 << 22
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ClpruneError):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(f"no space to write {path} ({error.strerror}). Free some space or choose another place; nothing that existed was changed.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"no permission to write {path} ({error.strerror}). Choose a folder you may write to.") from error
+        raise StorageError(f"cannot write {path}: {error}.") from error
+
+
+def require_space(folder: Path, n_bytes: int, what: str) -> None:
+    """Refuse before writing when `folder`'s file system has less than 1.2 times `n_bytes` free."""
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < 1.2 * n_bytes:
+        raise StorageError(f"{what} needs {n_bytes / 1e6:.0f} MB in {folder}, where {free / 1e6:.0f} MB are free. Free some space or choose another place.")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Replace the file at `path` in one step. Raises StorageError; then what was there before is still there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """numpy numbers and arrays as what JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def to_json(document: Any, *, indent: int | None = 2) -> str:
+    """JSON as clprune writes it everywhere: sorted keys, UTF-8, NaN refused."""
+    return json.dumps(document, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    write_bytes(path, (to_json(document) + "\n").encode())
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """Read a JSON document that clprune wrote. Raises DataError where it is missing or broken, SchemaError where it is newer."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"there is no {what} at {path.parent} ({path.name} is missing). Check the path, or make it again.") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not readable JSON ({error}). Restore it, or make the {what} again.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("schema_version"), int):
+        raise IntegrityError(f"{path} is not a {what} of clprune: it has no schema_version.")
+    if document["schema_version"] > SCHEMA_VERSION:
+        raise SchemaError(f"{path} has schema version {document['schema_version']}, this clprune reads up to {SCHEMA_VERSION}. Upgrade clprune.")
+    return document
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table with page checksums; the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table that `write_parquet` wrote, page checksums verified."""
+    try:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing.") from None
+    except (OSError, pa.ArrowException) as error:
+        raise IntegrityError(f"{path} cannot be read as Parquet ({error}). Restore it, or make it again.") from error
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """Read an array, as a read-only memory map if `mapped`."""
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise IntegrityError(f"{path} cannot be read as an array ({error}). Restore it, or make it again.") from error
+
+
+@contextmanager
+def mapped_npy(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.memmap]:
+    """Fill a large array through a memory map; it appears at `path` when the block ends well.
+
+    The space is reserved first: writing to a memory map on a full disk would kill the process.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    require_space(path.parent, n_bytes, f"{path.name}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            with open(temporary, "r+b") as file:
+                if file.seek(0, os.SEEK_END):
+                    os.posix_fallocate(file.fileno(), 0, file.tell())
+            yield array  # type: ignore[misc]
+            array.flush()
+            with open(temporary, "r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def digest_of_file(path: Path) -> str:
+    """sha256 of a file, read in chunks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inventory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Bytes and sha256 of files in `folder`, by relative path: what a manifest holds of them."""
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest_of_file(folder / name)} for name in sorted(names)}
+
+
+def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the files of an inventory, one sentence each; empty if all is well."""
+    problems = []
+    for name, expected in sorted(files.items()):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            problems.append(f"{name}: lies outside {folder}; this inventory was not written by clprune.")
+        elif not path.is_file():
+            problems.append(f"{name}: missing. Restore it, or make it again.")
+        elif path.stat().st_size != expected["bytes"]:
+            problems.append(f"{name}: has {path.stat().st_size} bytes, {expected['bytes']} were written. Restore it, or make it again.")
+        elif digest_of_file(path) != expected["sha256"]:
+            problems.append(f"{name}: its content changed since it was written (sha256 differs). Restore it, or make it again.")
+    return problems
+
+
+def require_intact(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise IntegrityError that names every file which is not as written."""
+    if problems := verify_inventory(folder, files):
+        raise IntegrityError(f"{folder}: " + " ".join(problems))
+
+
+@contextmanager
+def new_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
+    """Fill a folder to the side; it appears at `destination` in one step when the block ends well, and not at all otherwise.
+
+    Raises UsageError where `destination` holds something and `force` is False.
+    """
+    destination = destination.absolute()
+    if destination.exists() and not force and not (destination.is_dir() and not any(destination.iterdir())):
+        raise UsageError(f"{destination} exists already. Choose another place, or pass --force to replace it.")
+    side = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.partial")
+    old = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.old")
+    with _explained(destination):
+        side.mkdir(parents=True)
+        try:
+            yield side
+            for folder, _, files in os.walk(side):
+                for name in files:
+                    _sync_file(Path(folder) / name)
+                _sync_folder(Path(folder))
+            if destination.exists():
+                os.rename(destination, old)
+            os.rename(side, destination)
+            _sync_folder(destination.parent)
+        except BaseException:
+            if old.exists() and not destination.exists():
+                os.rename(old, destination)
+            raise
+        finally:
+            shutil.rmtree(side, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_file(path: Path) -> None:
+    if path.is_symlink():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process. Raises StorageError that names the owner if another process holds it."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock, owner = FileLock(folder / ".lock"), folder / ".owner"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            seen = owner.read_text().strip() if owner.exists() else "unknown"
+            raise StorageError(f"{folder} is in use by process {seen}. Wait for it, or choose another folder.") from None
+        try:
+            owner.write_text(f"{os.getpid()}\n")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: CLPRUNE_CACHE, else the user's cache folder. Safe to delete."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("CLPRUNE_CACHE") or user_cache_path("clprune"))

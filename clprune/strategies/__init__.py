@@ -1,0 +1,1 @@
+"""Ways to spend a budget: one file a strategy."""

@@ -1,0 +1,44 @@
+"""The default: suspected wrong labels and repeats out, then part by early uncertainty and part at random, class by class."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from clprune.families import strategy
+from clprune.strategies._quota import by_class, proportional_quota
+
+
+@strategy("difficulty", "labels", "suspicion", "duplicate_of")
+def blend(
+    difficulty: Float[np.ndarray, "N"],
+    labels: Int[np.ndarray, "N"],
+    suspicion: Float[np.ndarray, "N"],
+    duplicate_of: Int[np.ndarray, "N"],
+    n_keep: int,
+    rng: np.random.Generator,
+    *,
+    score: str = "dual",
+    suspect_above: float = 0.8,
+    scored_share: float | None = None,
+) -> Int[np.ndarray, "K"]:
+    """Spend `scored_share` of each class's budget on the highest `score`, the rest at random among what is left of the class.
+
+    Samples with a suspicion above `suspect_above` and near-duplicates are used last, least suspect first. By default the scored share is
+    1.5 times the kept share, at most 1: choosing by difficulty pays where much is kept and costs coverage where little is
+    (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy.
+    Classes keep their share of the clean samples.
+    """
+    n = len(labels)
+    share = min(1.0, 1.5 * n_keep / n) if scored_share is None else scored_share
+    clean = (suspicion <= suspect_above) & (duplicate_of < 0)
+    last = np.lexsort((suspicion, suspicion > suspect_above))
+    reserve = last[~clean[last]]
+    n_clean = min(n_keep, int(clean.sum()))
+    quota = proportional_quota(np.bincount(labels[clean], minlength=labels.max() + 1), n_clean)
+    n_scored = np.round(share * quota).astype(np.int64)
+    hard_first = np.argsort(-difficulty, kind="stable")
+    scored = by_class(hard_first[clean[hard_first]], labels, n_scored)
+    rest = clean.copy()
+    rest[scored] = False
+    shuffled = rng.permutation(n)
+    drawn = by_class(shuffled[rest[shuffled]], labels, quota - n_scored)
+    return np.concatenate([scored, drawn, reserve[: n_keep - n_clean]])

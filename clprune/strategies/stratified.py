@@ -1,0 +1,29 @@
+"""Coverage-centric coreset selection, CCS (Zheng et al., 2023, arXiv:2210.15809): cut the hardest, then cover all levels of difficulty."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from clprune.families import strategy
+from clprune.strategies._quota import even_quota
+
+
+@strategy("difficulty")
+def stratified(
+    difficulty: Float[np.ndarray, "N"], n_keep: int, rng: np.random.Generator, *, score: str = "aum", n_strata: int = 50, cutoff: float = 0.1
+) -> Int[np.ndarray, "K"]:
+    """Drop the hardest `cutoff` share (less where too few would be left), cut the rest into `n_strata` ranges of equal width, spend
+    evenly over the strata that hold anything, at random inside each. Infinite difficulties count as the largest finite one.
+    """
+    n = len(difficulty)
+    order = np.argsort(-difficulty, kind="stable")
+    left = np.sort(order[min(round(cutoff * n), n - n_keep) :])
+    finite = difficulty[np.isfinite(difficulty)]
+    values = np.clip(difficulty[left], finite.min(), finite.max()) if len(finite) else np.zeros(len(left))
+    low, high = values.min(), values.max()
+    stratum = np.minimum((values - low) / (high - low) * n_strata, n_strata - 1).astype(np.int64) if high > low else np.zeros(len(left), dtype=np.int64)
+    sizes = np.bincount(stratum, minlength=n_strata)
+    filled = np.flatnonzero(sizes)
+    quota = np.zeros_like(sizes)
+    quota[filled] = even_quota(sizes[filled], n_keep)
+    picked = [rng.permutation(left[stratum == s])[: quota[s]] for s in filled]
+    return rng.permutation(np.concatenate(picked))

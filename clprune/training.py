@@ -1,0 +1,290 @@
+"""The one training loop: the proxy run, every arm of an evaluation and the benchmarks go through `train`.
+
+The data lie on the device as uint8; one gather picks a batch, crops and flips it. Every sample is seen once an epoch (batch sizes
+differ by at most one). Order and augmentation of an epoch depend on (seed, epoch) only, so a run goes on after any epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from clprune.errors import TrainingError, UsageError
+
+Observe = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are the proxy run's: a constant rate after a short warm-up, whose length no constant depends on."""
+
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    warmup_steps: int = 50
+    schedule: Literal["constant", "cosine"] = "constant"
+    flip: bool = True
+    crop_padding: int | None = None  # pixels; None: an eighth of the side
+    exact: bool = False  # float32, contiguous layout, deterministic algorithms, instead of bf16 and channels_last
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """Images and labels where the training happens; statistics of the pixels by channel."""
+
+    pixels: UInt8[Tensor, "N*H*W C"]
+    labels: Int[Tensor, "N"]
+    shape: tuple[int, int, int]  # H, W, C
+    mean: Float[Tensor, "C"]
+    std: Float[Tensor, "C"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W), as a model sees it."""
+        height, width, channels = self.shape
+        return channels, height, width
+
+    def batch(self, rows: Int[Tensor, "B"], *, shifts: Int[Tensor, "B 2"] | None, flips: Tensor | None, dtype: torch.dtype) -> Float[Tensor, "B C H W"]:
+        """Normalised images in channels_last memory; shifted with mirrored borders and flipped where asked, in the same gather."""
+        height, width, channels = self.shape
+        device = self.pixels.device
+        y = torch.arange(height, device=device).expand(len(rows), -1)
+        x = torch.arange(width, device=device).expand(len(rows), -1)
+        if shifts is not None:
+            y = _mirrored(y + shifts[:, :1], height)
+            x = _mirrored(x + shifts[:, 1:], width)
+        if flips is not None:
+            x = torch.where(flips.unsqueeze(1), width - 1 - x, x)
+        at = ((rows.unsqueeze(1) * height + y) * width).unsqueeze(2) + x.unsqueeze(1)
+        picked = self.pixels.index_select(0, at.flatten()).view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+        return ((picked.float() - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)).to(dtype)
+
+
+def _mirrored(at: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1 mirrored back in, the border pixel not repeated."""
+    at = at.abs()
+    return torch.where(at >= size, 2 * (size - 1) - at, at)
+
+
+def pixel_statistics(images: UInt8[np.ndarray, "N H W C"]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation by channel, in 0..255, of at most 5,000 images spread over the set."""
+    some = np.asarray(images[:: max(1, len(images) // 5000)], dtype=np.float32)
+    return some.mean(axis=(0, 1, 2)), some.std(axis=(0, 1, 2)) + 1e-3
+
+
+def to_device(images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], device: torch.device, *, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> DeviceData:
+    """Put a data set on the device; a memory map stays one on the CPU. `statistics` are those of the training set for test data."""
+    mean, std = statistics or pixel_statistics(images)
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    flat = images.reshape(-1, shape[2])
+    if not flat.flags.writeable:
+        flat = flat.view()
+        if not isinstance(images, np.memmap):
+            flat = flat.copy()
+    pixels = _tensor_over(flat).to(device)
+    to = {"device": device, "dtype": torch.float32}
+    return DeviceData(pixels, torch.from_numpy(labels.astype(np.int64)).to(device), shape, torch.as_tensor(mean, **to), torch.as_tensor(std, **to))
+
+
+def _tensor_over(array: np.ndarray) -> Tensor:
+    """A tensor on the array's memory, without a copy also where that is read-only (nothing here writes to it)."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(np.asarray(array))
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{name}' is not available here ({str(error).splitlines()[0]}). Use --device auto or cpu.") from error
+    return device
+
+
+def prepare_model(model: nn.Module, device: torch.device, recipe: Recipe) -> nn.Module:
+    """Move a model to the device, in the memory layout of the recipe."""
+    model = model.to(device)
+    return model if recipe.exact else model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class FeatureTap:
+    """Catches the input of a model's last linear layer during its forward pass: `features` (B, D), or None without such a layer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.features: Tensor | None = None
+        linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        self.layer = linear[-1][0] if linear else None
+        self._handle = linear[-1][1].register_forward_pre_hook(self._catch) if linear else None
+
+    def _catch(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.features = inputs[0] if inputs[0].ndim == 2 else None
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+
+@dataclass
+class TrainingState:
+    """Everything that a run needs to go on after an epoch."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epochs_done: int = 0
+    steps_done: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training did."""
+
+    epochs: int
+    steps: int
+    samples_seen: int
+    seconds: float
+    stopped_early: bool
+    recipe: dict[str, Any]
+
+
+def new_state(model: nn.Module, device: torch.device, recipe: Recipe) -> TrainingState:
+    model = prepare_model(model, device, recipe)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]  # biases and normalisation are not decayed
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    return TrainingState(model, optimizer)
+
+
+def rate_at(step: int, n_steps: int, recipe: Recipe) -> float:
+    """Learning rate of a step: linear warm-up, then constant or half a cosine down to 0 at `n_steps`."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / max(1, n_steps)))
+    return recipe.learning_rate * warm
+
+
+def epoch_rows(rows: Int[np.ndarray, "K"], epoch: int, seed: int, batch_size: int) -> list[np.ndarray]:
+    """The batches of an epoch: all rows in an order drawn from (seed, epoch), sizes differing by at most one."""
+    shuffled = np.random.default_rng((seed, epoch, 1)).permutation(rows)
+    return np.array_split(shuffled, math.ceil(len(rows) / batch_size))
+
+
+def train(
+    state: TrainingState,
+    data: DeviceData,
+    recipe: Recipe,
+    *,
+    n_epochs: int,
+    seed: int,
+    rows: Int[np.ndarray, "K"] | None = None,
+    n_steps: int | None = None,
+    observe: Observe | None = None,
+    end_epoch: Callable[[TrainingState], bool] | None = None,
+    weights: Float[np.ndarray, "N"] | None = None,
+) -> TrainingRun:
+    """Train on `rows` (all by default) until `n_epochs` or `n_steps` (then epochs do not count), or until `end_epoch` says True.
+
+    `observe(rows, logits, labels, features)` is called after each forward pass with tensors on the device; `weights` (N,)
+    multiply each sample's loss. Raises TrainingError when the loss is no longer finite.
+    """
+    model, optimizer, device = state.model, state.optimizer, data.pixels.device
+    chosen = np.arange(len(data)) if rows is None else np.asarray(rows)
+    per_epoch = math.ceil(len(chosen) / recipe.batch_size)
+    total = n_steps if n_steps is not None else n_epochs * per_epoch
+    padding = max(data.shape[:2]) // 8 if recipe.crop_padding is None else recipe.crop_padding
+    loss_weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=device)
+    tap = FeatureTap(model) if observe is not None else None
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(recipe.exact)
+    started, first_step, first_epoch, seen, stop = time.perf_counter(), state.steps_done, state.epochs_done, 0, False
+    model.train()
+    try:
+        while not stop and state.steps_done < total:
+            draws = np.random.default_rng((seed, state.epochs_done, 2))
+            loss_sum = torch.zeros((), device=device)
+            for batch_rows in epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size):
+                if state.steps_done >= total:
+                    break
+                at = torch.from_numpy(batch_rows).to(device, non_blocking=True)
+                shifts = torch.from_numpy(draws.integers(-padding, padding + 1, (len(at), 2))).to(device) if padding else None
+                flips = torch.from_numpy(draws.random(len(at)) < 0.5).to(device) if recipe.flip else None
+                images = data.batch(at, shifts=shifts, flips=flips, dtype=torch.float32 if recipe.exact else torch.bfloat16)
+                labels = data.labels.index_select(0, at)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate_at(state.steps_done, total, recipe)
+                with torch.autocast(device.type, torch.bfloat16, enabled=not recipe.exact):
+                    logits = model(images)
+                losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
+                loss = (losses if loss_weights is None else losses * loss_weights.index_select(0, at)).mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                if observe is not None and tap is not None:
+                    observe(at, logits, labels, tap.features)
+                loss_sum += loss.detach()
+                state.steps_done += 1
+                seen += len(batch_rows)
+            if not torch.isfinite(loss_sum):
+                raise TrainingError(
+                    f"the loss is no longer a finite number in epoch {state.epochs_done} (learning rate {recipe.learning_rate:g}). "
+                    "Lower the learning rate, or look for broken inputs."
+                )
+            state.epochs_done += 1
+            stop = end_epoch is not None and end_epoch(state)
+    finally:
+        torch.use_deterministic_algorithms(before)
+        if tap is not None:
+            tap.close()
+    return TrainingRun(
+        state.epochs_done - first_epoch, state.steps_done - first_step, seen, time.perf_counter() - started, stop and state.steps_done < total, asdict(recipe)
+    )
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, data: DeviceData, *, rows: Int[np.ndarray, "M"] | None = None, batch_size: int = 512, exact: bool = False
+) -> tuple[Float[np.ndarray, "N C"], Float[np.ndarray, "N D"] | None]:
+    """Logits and last-layer features of `rows` (all by default) in that order, in evaluation mode, without augmentation."""
+    device = data.pixels.device
+    tap, was_training = FeatureTap(model), model.training
+    model.eval()
+    logits, features = [], []
+    try:
+        chosen = torch.arange(len(data)) if rows is None else torch.from_numpy(np.asarray(rows))
+        for part in chosen.split(batch_size):
+            images = data.batch(part.to(device), shifts=None, flips=None, dtype=torch.float32 if exact else torch.bfloat16)
+            with torch.autocast(device.type, torch.bfloat16, enabled=not exact):
+                logits.append(model(images).float().cpu())
+            if tap.features is not None:
+                features.append(tap.features.float().cpu())
+    finally:
+        tap.close()
+        model.train(was_training)
+    return torch.cat(logits).numpy(), torch.cat(features).numpy() if features else None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generator, which initialises the weights. Everything else draws from its own generator."""
+    torch.manual_seed(seed)

@@ -1,0 +1,150 @@
+"""Record a short proxy run that stops by itself when the critical learning period has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from safetensors.numpy import load_file, save
+
+from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
+from clprune.energy import EnergyMeter
+from clprune.errors import DataError, IntegrityError, UsageError
+from clprune.proxies import build_proxy
+from clprune.recorder import Recorder
+from clprune.storage import digest_of_file, read_json, write_bytes, write_json
+from clprune.training import FeatureTap, Recipe, TrainingState, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class ProxyRun:
+    """What a proxy run leaves: the recording, where the period ended, and the features at that moment."""
+
+    trajectory: Trajectory
+    period: CriticalPeriod
+    embeddings: Embeddings | None
+
+
+def record_trajectory(
+    source: Source,
+    images: UInt8[np.ndarray, "N H W C"],
+    *,
+    proxy: str = "small_cnn",
+    max_epochs: int = 30,
+    seed: int = 0,
+    device: str = "auto",
+    exact: bool = False,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> ProxyRun:
+    """Train `proxy` on the images until the live rule fires and the ranking has settled, else for `max_epochs`.
+
+    The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
+    epoch and an interrupted run with the same arguments goes on from there. Raises UsageError, DataError or TrainingError.
+    """
+    if max_epochs < 1:
+        raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
+    target, recipe, order = pick_device(device), Recipe(exact=exact), source.canonical_order
+    started = time.perf_counter()
+    statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])])
+    data = to_device(images, source.labels, target, statistics=statistics)
+    seed_everything(seed)
+    model = build_proxy(proxy, source.n_classes, data.input_shape)
+    state = new_state(model, target, recipe)
+    layer = FeatureTap(model)
+    layer.close()
+    recorder = Recorder(source, model=state.model)
+    key = {"fingerprint": source.fingerprint, "proxy": proxy, "seed": seed, "recipe": asdict(recipe), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    seconds_before, kwh_before = _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0)
+    if seconds_before and on_progress:
+        on_progress({"stage": "train", "done": state.epochs_done, "total": max_epochs, "message": f"resumed after epoch {state.epochs_done}"})
+    meter = EnergyMeter()
+
+    def end_epoch(now: TrainingState) -> bool:
+        ended = recorder.end_epoch()
+        if checkpoint is not None:
+            _commit(checkpoint, key, now, recorder, seconds_before + time.perf_counter() - started)
+        if on_progress:
+            on_progress({"stage": "train", "done": now.epochs_done, "total": max_epochs, "epoch": now.epochs_done, "curves": recorder.curves})
+        return ended
+
+    with meter:
+        if not recorder.live.fired and state.epochs_done < max_epochs:
+            train(state, data, recipe, n_epochs=max_epochs, seed=seed, rows=order, observe=recorder.observe, end_epoch=end_epoch)
+        if on_progress:
+            on_progress({"stage": "embed", "done": 0, "total": 1})
+        _, features = predict(state.model, data, rows=order, exact=exact)
+    embeddings = None
+    if features is not None:
+        vectors = np.empty(features.shape, dtype=np.float16)
+        vectors[order] = features
+        embeddings = Embeddings(vectors, layer.layer or "")
+    seconds = seconds_before + time.perf_counter() - started
+    facts = {
+        "proxy": proxy,
+        "seed": seed,
+        "device": str(target),
+        "recipe": asdict(recipe),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "energy_kwh": None if meter.kwh is None or seconds_before else meter.kwh + kwh_before,
+        "energy_method": "not measured: the run was interrupted" if seconds_before else meter.method,
+        "max_epochs": max_epochs,
+    }
+    return ProxyRun(recorder.trajectory(**facts), recorder.critical_period(), embeddings)
+
+
+def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder, seconds: float) -> None:
+    """Write the state after an epoch: the epoch's signals once, then weights and curves, then the JSON that names them."""
+    signals, rest = recorder.state_after_last_epoch()
+    last = state.epochs_done - 1
+    write_bytes(folder / f"epoch-{last:04d}.safetensors", save(signals))
+    tensors = {f"model.{name}": value.detach().cpu().contiguous().numpy() for name, value in state.model.state_dict().items()}
+    for number, slot in enumerate(state.optimizer.state_dict()["state"].values()):
+        if slot.get("momentum_buffer") is not None:
+            tensors[f"momentum.{number}"] = slot["momentum_buffer"].detach().cpu().contiguous().numpy()
+    name = f"state-{last:04d}.safetensors"
+    write_bytes(folder / name, save({k: np.ascontiguousarray(v) for k, v in (tensors | rest).items()}))
+    previous = read_json(folder / "checkpoint.json", what="checkpoint")["files"] if last else {}
+    files = {k: v for k, v in previous.items() if k.startswith("epoch-")}
+    files |= {path: digest_of_file(folder / path) for path in (name, f"epoch-{last:04d}.safetensors")}
+    document = {"schema_version": 1, "key": key, "epochs_done": state.epochs_done, "steps_done": state.steps_done, "seconds": seconds, "files": files, "state": name}
+    write_json(folder / "checkpoint.json", document)
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder) -> tuple[float, float]:
+    """Load the state of an interrupted run, if there is one; returns the seconds it had taken and its energy (unknown: 0)."""
+    if not (folder / "checkpoint.json").exists():
+        return 0.0, 0.0
+    document = read_json(folder / "checkpoint.json", what="checkpoint")
+    if changed := [name for name in key if document["key"].get(name) != key[name]]:
+        raise DataError(f"{folder.parent} holds an interrupted run with another {', '.join(changed)}. Finish it with the same arguments, or pass --force to start anew.")
+    for name, digest in document["files"].items():
+        if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
+            raise IntegrityError(f"{folder / name} of the interrupted run is missing or changed. Pass --force to start anew.")
+    arrays = load_file(folder / document["state"])
+    device = next(state.model.parameters()).device
+    state.model.load_state_dict({name[6:]: torch.from_numpy(value) for name, value in arrays.items() if name.startswith("model.")})
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    for number, parameter in enumerate(parameters):
+        if f"momentum.{number}" in arrays:
+            buffer = torch.empty_like(parameter)
+            buffer.copy_(torch.from_numpy(arrays[f"momentum.{number}"]).to(device))
+            state.optimizer.state[parameter]["momentum_buffer"] = buffer
+    state.epochs_done, state.steps_done = document["epochs_done"], document["steps_done"]
+    epochs = [load_file(folder / f"epoch-{e:04d}.safetensors") for e in range(state.epochs_done)]
+    recorder.restore(epochs, {name: value for name, value in arrays.items() if not name.startswith(("model.", "momentum."))})
+    return float(document["seconds"]), 0.0
+
+
