@@ -1,0 +1,27 @@
+# Everything runs in .venv, which `make env` makes from the package registries; nothing else is needed but Python 3.11+ and make.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: demo test lint bench env
+demo: env
+	$(BIN)/clprune demo
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: env
+	$(BIN)/python examples/benchmarks/recording_overhead.py --short
+
+env: .venv/.made
+
+.venv/.made: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "clprune needs Python 3.11 or newer on the PATH"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	touch .venv/.made

@@ -1,0 +1,361 @@
+"""The command line: one verb a step. Data go to stdout, progress and messages to stderr; errors have the exit codes of `errors.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clprune import terminal
+from clprune.errors import ClpruneError, IntegrityError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keep the training samples that matter. Start with: clprune demo",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what it would take; write nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Proxy = Annotated[str, typer.Option("--proxy", help="small_cnn, resnet18, torchvision:NAME, or module:function.")]
+MaxEpochs = Annotated[int, typer.Option("--max-epochs", min=1, help="Stop here at the latest.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
+Exact = Annotated[bool, typer.Option("--exact", help="float32 and deterministic algorithms: slower, same on every run.")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="Side in pixels that images are brought to.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable inputs instead of leaving those out.")]
+Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], or a whole number of samples.")]
+Strategy = Annotated[str | None, typer.Option("--strategy", help="A strategy, with options if wanted: 'stratified(n_strata=50)'.")]
+MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False) -> None:
+    if version:
+        from clprune import __version__
+
+        print(__version__)
+        raise typer.Exit()
+
+
+def _show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
+    """One JSON document, or lines and tables for people, on stdout."""
+    if as_json:
+        from clprune.storage import to_json
+
+        print(to_json(document))
+        return
+    console = terminal.out()
+    for line in lines:
+        console.print(line, markup=False) if isinstance(line, str) else console.print(line)
+
+
+def _checked_keep(keep: str) -> str:
+    """Refuse a bad --keep before anything is read."""
+    try:
+        good = int(keep) >= 1 if keep.isdigit() else 0 < float(keep) <= 1
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError(f"--keep is {keep!r}. Give a share in (0, 1] such as 0.5, or a whole number of samples.")
+    return keep
+
+
+@app.command()
+def score(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
+    proxy: Proxy = "small_cnn",
+    max_epochs: MaxEpochs = 30,
+    seed: Seed = 0,
+    device: Device = "auto",
+    exact: Exact = False,
+    image_size: ImageSize = None,
+    strict: Strict = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small proxy until the critical learning period has ended, and score every sample."""
+    from clprune import pipeline
+
+    if dry_run:
+        plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
+        _show(plan, as_json, *_plan_lines(plan))
+        return
+    with terminal.ProgressView(quiet=quiet) as view:
+        run = pipeline.score(
+            data, out, proxy=proxy, max_epochs=max_epochs, seed=seed, device=device, exact=exact, image_size=image_size, strict=strict, force=force, on_progress=view
+        )
+    if not quiet and not run["clp"]["settled"]:
+        print(f"warning: the critical period's end was {run['clp']['reason']}.", file=sys.stderr)
+    _show(run, as_json, *terminal.score_lines(run))
+
+
+def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, images {plan['image']}, {plan['skipped']} unreadable",
+        f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
+        f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
+    ]
+
+
+@app.command()
+def select(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    keep: Keep,
+    out: Annotated[Path, typer.Option("--out", help="Manifest folder to write.")],
+    strategy: Strategy = None,
+    seed: Seed = 0,
+    min_per_class: MinPerClass = 1,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Spend a budget on a run's scores and write what to keep. Takes seconds; nothing is scored again."""
+    from clprune import pipeline
+
+    _checked_keep(keep)
+    if dry_run:
+        from clprune.run import read_run
+        from clprune.selection import budget_for
+
+        n = int(read_run(run).document["n_samples"])
+        plan = {"n_samples": n, "n_keep": budget_for(keep, n).n_keep, "out": str(out)}
+        _show(plan, as_json, f"would keep {plan['n_keep']:,} of {n:,} samples; nothing was written")
+        return
+    document = pipeline.select(run, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force).document
+    _show(document, as_json, *_selection_lines(document))
+
+
+def _selection_lines(document: Mapping[str, Any]) -> list[str]:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(document["reasons"].items()))
+    smallest = min(document["kept_per_class"])
+    return [f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
+
+
+@app.command()
+def export(
+    manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
+    to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="What to write: complete or absent.")],
+    data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hand the kept samples over in a form that your training reads."""
+    from clprune import pipeline
+
+    if dry_run:
+        from clprune.manifest import read_manifest
+
+        document = read_manifest(manifest).document
+        plan = {"n_samples": document["n_kept"], "bytes": document["kept_bytes"], "to": to, "destination": str(destination)}
+        _show(plan, as_json, f"would write {plan['n_samples']:,} samples of {plan['bytes']:,} bytes to {destination}")
+        return
+    told = pipeline.export(manifest, to, destination, data=data, force=force)
+    link = f", {told['link']}" if told.get("link") else ""
+    lines = [f"{told['n_samples']:,} samples as {told['form']} in {told['destination']}: {told['files']:,} files, {told['bytes_written']:,} bytes written{link}"]
+    _show(told, as_json, *lines, *([f"note: {told['note']}"] if told.get("note") else []))
+
+
+@app.command()
+def evaluate(
+    manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
+    seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
+    against: Annotated[str, typer.Option("--against", help="random, full, or both.")] = "random,full",
+    proxy: Annotated[str | None, typer.Option("--proxy", help="Model to train; the scoring proxy by default.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
+    budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",
+    device: Device = "auto",
+    data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on the kept, random and all samples and compare. Exit code 4 where the selection is not better than random."""
+    from clprune import pipeline
+
+    with terminal.ProgressView(quiet=quiet) as view:
+        document = pipeline.evaluate(
+            manifest, seeds=seeds, against=against, proxy=proxy, epochs=epochs, budget=budget, device=device, data=data, on_progress=view
+        )
+    rows = []
+    for arm, result in document["arms"].items():
+        spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
+        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", f"{100 * result['worst_class_mean']:.1f}", f"{result['seconds_mean']:.0f}"))
+    table = terminal.plain_table(f"accuracy, %, {document['facts']['budget']}", ("arm", "accuracy", "worst class", "seconds"), rows)
+    _show(document, as_json, table, document["comparison"].get("sentence", ""))
+
+
+@app.command()
+def savings(
+    manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
+    label_price: Annotated[float | None, typer.Option("--label-price", help="USD a label.")] = None,
+    labelers_per_item: Annotated[float | None, typer.Option("--labelers-per-item")] = None,
+    labels_owned: Annotated[bool, typer.Option("--labels-owned/--labels-not-bought", help="Whether the labels are paid for already.")] = True,
+    storage_price: Annotated[float | None, typer.Option("--storage-price", help="USD per GB and month.")] = None,
+    gpu_price: Annotated[float | None, typer.Option("--gpu-price", help="USD an hour.")] = None,
+    carbon: Annotated[float | None, typer.Option("--carbon", help="g CO2e per kWh.")] = None,
+    pue: Annotated[float | None, typer.Option("--pue", help="Facility energy over machine energy.")] = None,
+    trainings: Annotated[int, typer.Option("--trainings", min=1)] = 1,
+    training_seconds: Annotated[float | None, typer.Option("--training-seconds", help="Of one training on all data.")] = None,
+    training_kwh: Annotated[float | None, typer.Option("--training-kwh", help="Of one training on all data.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Labels, bytes, time, energy and money saved, net of the pruning itself."""
+    from dataclasses import asdict
+
+    from clprune import pipeline
+
+    result = pipeline.savings(
+        manifest, label_price=label_price, labelers_per_item=labelers_per_item, labels_owned=labels_owned, storage_price=storage_price, gpu_price=gpu_price,
+        carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh,
+    )  # fmt: skip
+    lines = [asdict(line) for line in result.lines]
+    _show({"lines": lines, "facts": dict(result.facts)}, as_json, terminal.savings_table(lines))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|M", help="A run or manifest folder.")],
+    data: Annotated[str | None, typer.Option("--data", help="Also check that these are the data that were scored.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every digest, and with --data that the data are still the same."""
+    from clprune import pipeline
+
+    problems = pipeline.verify(folder, data=data)
+    if problems:
+        raise IntegrityError(" ".join(problems))
+    _show({"ok": True, "problems": []}, as_json, f"{folder}: verified" + (" against the data" if data else ""))
+
+
+@app.command()
+def detect(
+    run_or_csv: Annotated[Path, typer.Argument(metavar="RUN|CURVES.csv", help="A run, or logged curves with a column `epoch`.")],
+    live: Annotated[bool, typer.Option("--live", help="Print the epoch at which the live rule fires, reading row by row.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Where the critical period starts and ends."""
+    from clprune import pipeline
+
+    found = pipeline.detect(run_or_csv, live=live)
+    if live:
+        _show(found, as_json, "none" if found["fired_epoch"] is None else f"{found['fired_epoch']:g}")
+        return
+    interval = "" if found["interval"] is None else f", interval {found['interval'][0]:.1f} to {found['interval'][1]:.1f}"
+    _show(found, as_json, f"start {found['start_epoch']}, end {found['end_epoch'] if found['settled'] else 'not established'}{interval}, confidence {found['confidence']:.2f}: {found['reason']}")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A")], run_b: Annotated[Path, typer.Argument(metavar="RUN_B")], as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """How well two runs agree: rank correlation, overlap of the harder halves, ends."""
+    from clprune import pipeline
+
+    result = pipeline.compare(run_a, run_b)
+    rows = [(name, f"{value['rank_correlation']:.3f}", f"{value['hard_half_overlap']:.3f}") for name, value in result["scores"].items()]
+    table = terminal.plain_table(f"{result['n_shared']:,} shared samples", ("score", "rank correlation", "overlap of harder halves"), rows)
+    ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
+    _show(result, as_json, table, f"ends: {ends}")
+
+
+@app.command()
+def prune(
+    data: Data,
+    keep: Keep,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run and the manifest.")],
+    strategy: Strategy = None,
+    proxy: Proxy = "small_cnn",
+    max_epochs: MaxEpochs = 30,
+    seed: Seed = 0,
+    device: Device = "auto",
+    exact: Exact = False,
+    image_size: ImageSize = None,
+    strict: Strict = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score, select, verify and count the savings."""
+    from clprune import pipeline
+
+    _checked_keep(keep)
+    if dry_run:
+        plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
+        _show(plan, as_json, *_plan_lines(plan))
+        return
+    with terminal.ProgressView(quiet=quiet) as view:
+        result = pipeline.prune(
+            data, out, keep=keep, strategy=strategy, seed=seed, force=force, on_progress=view,
+            proxy=proxy, max_epochs=max_epochs, device=device, exact=exact, image_size=image_size, strict=strict,
+        )  # fmt: skip
+    _show(result, as_json, *_prune_lines(result))
+
+
+def _prune_lines(result: Mapping[str, Any]) -> list[Any]:
+    if result["problems"]:
+        raise IntegrityError(" ".join(result["problems"]))
+    return [
+        *terminal.score_lines(result["run"]),
+        *_selection_lines(result["manifest"]),
+        f"manifest verified: {result['out']}/manifest",
+        terminal.savings_table(result["savings"]["lines"]),
+    ]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run and the manifest.")] = Path("demo-run"), as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Prune the embedded sample, and say how many of its planted wrong labels and near-duplicates were found."""
+    from clprune import pipeline
+
+    with terminal.ProgressView(quiet=quiet) as view:
+        result = pipeline.demo(out, on_progress=view)
+    _show(result, as_json, *_prune_lines(result), *terminal.found_lines(result["found"]))
+
+
+def main() -> None:
+    """Run a command and leave with the exit code of what happened."""
+    as_json = "--json" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except ClpruneError as error:
+        _fail(str(error), error.exit_code, as_json)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted. The same command goes on from the last finished epoch.", 130, as_json)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            _fail(error.format_message(), 2, as_json)
+        if os.environ.get("CLPRUNE_DEBUG"):
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error}. Set CLPRUNE_DEBUG=1 to see where, and please report it.", 1, as_json)
+
+
+def _fail(message: str, exit_code: int, as_json: bool) -> None:
+    print(f"clprune: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": message, "exit_code": exit_code}))
+    sys.exit(exit_code)

@@ -1,0 +1,142 @@
+"""What a person sees: progress with the curves as they come, on stderr, and tables, on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+SHOWN_CURVES = ("training_accuracy", "retention", "memorization_rate", "ranking_stability", "noise_scale")
+EVERY_SECONDS = 30  # between two lines where there is no terminal
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The last `width` values as bars between their least and largest; blanks where a value is missing."""
+    known = [value for value in values if value == value]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    scale = (high - low) or 1.0
+    return "".join(_BARS[min(7, int((value - low) / scale * 8))] if value == value else " " for value in values[-width:])
+
+
+class ProgressView:
+    """Takes the pipeline's progress reports and shows them; nothing with `quiet`, lines where stderr is no terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, no_color="NO_COLOR" in os.environ)
+        self.live: Live | None = None
+        self._last_line = -1e9
+        self._tasks: dict[str, Any] = {}
+        self._curves: Mapping[str, Sequence[float]] = {}
+
+    def __enter__(self) -> ProgressView:
+        if not self.quiet and sys.stderr.isatty():
+            self.bars = Progress(TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn())
+            self.live = Live(self._screen(), console=self.console, refresh_per_second=8, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """One report: stage, done, total, and perhaps curves and a message."""
+        if self.quiet:
+            return
+        self._curves = report.get("curves", self._curves)
+        stage, done, total = report["stage"], report.get("done", 0), report.get("total", 1)
+        if self.live is None:
+            now = time.monotonic()
+            if report.get("message") or now - self._last_line >= EVERY_SECONDS:
+                self._last_line = now
+                print(f"{stage} {done}/{total} {report.get('message', '')}".rstrip(), file=sys.stderr, flush=True)
+            return
+        if stage not in self._tasks:
+            self._tasks[stage] = self.bars.add_task(stage, total=total)
+        self.bars.update(self._tasks[stage], completed=done, total=total)
+        self.live.update(self._screen())
+
+    def _screen(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(self.bars)
+        for name in SHOWN_CURVES:
+            if self._curves.get(name):
+                values = self._curves[name]
+                grid.add_row(Text(f"{name:>20} {sparkline(values)} {values[-1]:.3f}"))
+        return grid
+
+
+def out() -> Console:
+    """Where data for people go: stdout."""
+    return Console(no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=True)
+
+
+def score_lines(run: Mapping[str, Any]) -> list[str]:
+    """What `score` says when it is done; the last line says where the critical period ended, why, and what it cost."""
+    clp = run["clp"]
+    lines = [f"{run['n_samples']:,} samples, {run['n_classes']} classes, {run['proxy']}, {run['seconds']:.0f} s" + energy(run)]
+    lines += [f"left out: {name} ({reason})" for name, reason in run["skipped"][:5]] + ([f"... and {len(run['skipped']) - 5} more"] if len(run["skipped"]) > 5 else [])
+    lines += [f"note: {note}" for note in run["notes"]]
+    if not run["has_test_split"]:
+        lines.append("note: these data have no test split; `clprune evaluate` will need one")
+    lines.append(f"{run['suspects']['n']:,} labels suspected wrong, {run['duplicates']['n']:,} near-duplicates")
+    share = f"{run['epochs_run']} proxy epochs, {run['share_of_full_training']:.1%} of the epochs of a full training of {run['share_is_of_epochs']}"
+    if clp["settled"]:
+        lines.append(f"critical period: ended by epoch {clp['end_epoch']}: {clp['reason']}; cost {share}")
+    else:
+        lines.append(f"WARNING critical period {clp['reason']}; scores use all {run['epochs_run']} epochs; raise --max-epochs; cost {share}")
+    return lines
+
+
+def energy(run: Mapping[str, Any]) -> str:
+    return "" if run["energy_kwh"] is None else f", {run['energy_kwh'] * 1000:.2f} Wh ({run['energy_method']})"
+
+
+def plain_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="right" if place == 1 else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def number(value: float | None) -> str:
+    """A figure for a table: no more digits than can be read."""
+    if value is None:
+        return "-"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
+
+
+def savings_table(lines: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for line in lines:
+        price = "" if line["price"] is None else f" [price {line['price']:g}, {line['price_source']}{', ' + line['price_date'] if line['price_date'] else ''}]"
+        rows.append((line["name"], number(line["value"]), line["unit"], line["method"], line["note"] + price))
+    return plain_table("net savings", ("line", "value", "unit", "method", "note"), rows)
+
+
+def found_lines(found: Mapping[str, Any]) -> list[str]:
+    """What the demo found of what was planted."""
+    wrong, copies = found["wrong_labels"], found["duplicates"]
+    return [
+        f"planted wrong labels: {wrong['recall_in_top_5_percent']:.0%} of {wrong['planted']} are among the 5 % most suspect; {wrong['flagged']} flagged "
+        f"(recall {wrong['recall']:.0%}, precision {wrong['precision']:.0%}); kept {wrong['kept']}, a random choice {wrong['kept_by_a_random_choice']:.0f}",
+        f"planted near-duplicates: found {copies['recall']:.0%} of {copies['planted']} (precision {copies['precision']:.0%}); "
+        f"both kept of {copies['kept_both']} pairs, by a random choice {copies['kept_both_by_a_random_choice']:.0f}",
+    ]
