@@ -47,10 +47,10 @@ class Recorder:
     `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
     recorded too. `in_critical_period` is True until the live rule has fired; `settled` until then False.
 
-    >>> recorder = Recorder(train_set)                                     # doctest: +SKIP
-    >>> for x, y, index in DataLoader(recorder.indexed(train_set), ...):   # doctest: +SKIP
-    ...     ...; recorder.observe(index, logits, y)
-    >>> if recorder.end_epoch(): ...                                       # doctest: +SKIP
+        recorder = Recorder(train_set)
+        for x, y, index in DataLoader(recorder.indexed(train_set), ...):
+            ...; recorder.observe(index, logits, y)
+        if recorder.end_epoch(): ...
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Recorder:
         self.n_classes = n_classes
         self.live = LiveRule(min_epochs=min_epochs)
         self.epochs: list[dict[str, np.ndarray]] = []  # finished epochs: signal -> (N,)
+        self._doubt = np.zeros(self.n_samples)  # sum over epochs of 1 - p_label
         self.curves: dict[str, list[float]] = {}
         self.curve_epochs: list[float] = []
         self._device = torch.device(device) if device is not None else None
@@ -135,7 +136,7 @@ class Recorder:
                 self.curves.setdefault(name, []).append(value)
         self.epochs.append(now)
         self._start_epoch()
-        return self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs), self._difficulty_so_far())
+        return self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs), self._doubt_after(len(self.epochs)))
 
     @property
     def in_critical_period(self) -> bool:
@@ -169,10 +170,10 @@ class Recorder:
         if self._watched is not None:
             self._watched.initial = [torch.from_numpy(rest[f"initial.{i:04d}"].copy()).to(w.device) for i, w in enumerate(self._watched.initial)]
         curves, times = self._curve_arrays(), np.asarray(self.curve_epochs)
+        self.epochs, self._doubt = epochs, np.zeros(self.n_samples)
         for done in range(1, len(epochs) + 1):  # the rule sees again what it saw, epoch by epoch
-            self.epochs = epochs[:done]
             until = times <= done + 1e-9
-            self.live.update({name: values[until] for name, values in curves.items()}, times[until], self._difficulty_so_far())
+            self.live.update({name: values[until] for name, values in curves.items()}, times[until], self._doubt_after(done))
 
     # ---- inside
 
@@ -211,10 +212,10 @@ class Recorder:
     def _curve_arrays(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(values) for name, values in self.curves.items()}
 
-    def _difficulty_so_far(self) -> list[np.ndarray]:
-        """Mean of 1 - p_label up to the last epoch and up to the one before it: has the ranking settled?"""
-        sums = [1 - np.nan_to_num(epoch["p_label"], nan=1.0) for epoch in self.epochs]
-        return [np.mean(sums[:-1], axis=0), np.mean(sums, axis=0)] if len(sums) > 1 else []
+    def _doubt_after(self, n_epochs: int) -> list[np.ndarray]:
+        """Mean of 1 - p_label without and with the last epoch: has the ranking settled? Unseen counts as sure."""
+        before, self._doubt = self._doubt, self._doubt + 1 - np.nan_to_num(self.epochs[n_epochs - 1]["p_label"], nan=1.0)
+        return [before / (n_epochs - 1), self._doubt / n_epochs] if n_epochs > 1 else []
 
 
 class _Rotation:

@@ -1,0 +1,56 @@
+"""What every exporter keeps, also those that are added later."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clprune import families, pipeline
+from clprune.errors import FingerprintError, StorageError, UsageError
+from clprune.export import export
+from clprune.manifest import read_manifest
+from clprune.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def manifest(shapes_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("manifest") / "m"
+    pipeline.select(shapes_run, folder, keep="0.25", strategy="hardest")
+    return folder
+
+
+@pytest.mark.parametrize("name", families.names("exporters"))
+def test_writes_all_or_nothing(name: str, manifest: Path, shapes_npz: Path, tmp_path: Path) -> None:
+    source, record = open_source(str(shapes_npz)), read_manifest(manifest)
+    report = export(record, source, name, tmp_path / "out")
+    assert report["n_samples"] == record.n_kept and any((tmp_path / "out").iterdir())
+    with pytest.raises(UsageError, match="exists already"):
+        export(record, source, name, tmp_path / "out")
+    export(record, source, name, tmp_path / "out", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", families.names("exporters"))
+def test_refuses_other_data_and_leaves_nothing(name: str, manifest: Path, shapes_npz: Path, tmp_path: Path) -> None:
+    held = dict(np.load(shapes_npz))
+    held["y_train"] = np.roll(held["y_train"], 1)
+    np.savez(tmp_path / "other.npz", **held)
+    with pytest.raises(FingerprintError, match="is not the data set"):
+        export(read_manifest(manifest), open_source(str(tmp_path / "other.npz")), name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_export_leaves_what_was_there(manifest: Path, shapes_npz: Path, tmp_path: Path) -> None:
+    source, record = open_source(str(shapes_npz)), read_manifest(manifest)
+    export(record, source, "indices", tmp_path / "out")
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    def full_disk(index: int) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    broken = replace(source, read_input=full_disk)
+    with pytest.raises(StorageError, match="no space"):
+        export(record, broken, "imagefolder", tmp_path / "out", force=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,64 @@
+"""The recorder inside a plain loop."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import draw_shapes
+from torch.utils.data import DataLoader, TensorDataset
+
+from clprune.errors import DataError, UsageError
+from clprune.recorder import Recorder
+
+
+def test_three_lines_in_a_plain_loop_record_what_a_second_pass_would_see() -> None:
+    torch.manual_seed(0)
+    images, labels = draw_shapes(120, 0)
+    data = TensorDataset(torch.from_numpy(images).float().flatten(1) / 255, torch.from_numpy(labels))
+    model = torch.nn.Linear(256, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)  # nothing moves: a pass afterwards is the judge
+    recorder = Recorder(data)
+    for _ in range(2):
+        for x, y, index in DataLoader(recorder.indexed(data), batch_size=32, shuffle=True):
+            logits = model(x)
+            F.cross_entropy(logits, y).backward()
+            optimizer.step()
+            recorder.observe(index, logits, y)
+        recorder.end_epoch()
+    trajectory = recorder.trajectory(seed=0)
+    p = torch.softmax(model(data.tensors[0]), 1)[torch.arange(120), data.tensors[1]].detach().numpy()
+    np.testing.assert_allclose(trajectory.signal("p_label"), np.stack([p, p]), atol=1e-6)
+    assert trajectory.labels.tolist() == labels.tolist()
+    assert recorder.in_critical_period and not recorder.critical_period().settled
+
+
+def test_the_first_sight_of_a_sample_counts_and_unseen_samples_are_missing() -> None:
+    recorder = Recorder(range(4))
+    recorder.observe(torch.tensor([0, 1]), torch.tensor([[3.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+    recorder.observe(torch.tensor([1, 2]), torch.tensor([[3.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
+    recorder.end_epoch()
+    correct = recorder.trajectory().signal("correct")[0]
+    assert correct[:3].tolist() == [1, 0, 1] and np.isnan(correct[3])
+
+
+@pytest.mark.parametrize("labels", [torch.rand(3), torch.zeros(2, dtype=torch.int64)])
+def test_soft_labels_and_wrong_shapes_are_refused(labels: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="observe"):
+        Recorder(range(3)).observe(torch.arange(3), torch.rand(3, 2), labels)
+
+
+def test_an_epoch_without_observations_and_an_empty_set_are_refused() -> None:
+    with pytest.raises(UsageError, match="nothing was observed"):
+        Recorder(range(3)).end_epoch()
+    with pytest.raises(DataError, match="empty"):
+        Recorder([])
+
+
+def test_a_model_that_does_not_learn_is_never_said_to_have_finished() -> None:
+    recorder, rng = Recorder(range(400)), torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (400,), generator=rng)
+    for _ in range(15):
+        for part in torch.randperm(400, generator=rng).split(50):
+            recorder.observe(part, torch.randn(len(part), 4, generator=rng), labels[part], torch.randn(len(part), 6, generator=rng))
+        assert not recorder.end_epoch()
+    assert not recorder.critical_period().settled and "not established" in recorder.critical_period().reason

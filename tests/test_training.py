@@ -1,0 +1,81 @@
+"""The training loop against slow plain versions and laws."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_shapes
+
+from clprune.errors import TrainingError, UsageError
+from clprune.proxies import build_proxy
+from clprune.training import Recipe, epoch_rows, new_state, pick_device, predict, rate_at, seed_everything, to_device, train
+
+CPU = torch.device("cpu")
+
+
+def plain_batch(images: np.ndarray, rows: list[int], shifts: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Crop with mirrored borders, then flip the reading order of columns, pixel by pixel."""
+    n, height, width, channels = images.shape
+    result = np.zeros((len(rows), channels, height, width))
+
+    def inside(at: int, size: int) -> int:
+        at = abs(at)
+        return at if at < size else 2 * (size - 1) - at
+
+    for b, row in enumerate(rows):
+        for i in range(height):
+            for j in range(width):
+                x = inside(j + shifts[b, 1], width)
+                x = width - 1 - x if flips[b] else x
+                result[b, :, i, j] = images[row, inside(i + shifts[b, 0], height), x]
+    return result
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_one_gather_crops_and_flips_as_a_loop_over_pixels_does(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (9, 8, 6, channels), dtype=np.uint8)
+    data = to_device(images, np.zeros(9, dtype=np.int64), CPU)
+    rows, shifts, flips = [3, 0, 8, 3], rng.integers(-2, 3, (4, 2)), np.array([True, False, True, False])
+    found = data.batch(torch.tensor(rows), shifts=torch.from_numpy(shifts), flips=torch.from_numpy(flips), dtype=torch.float32)
+    expected = (plain_batch(images, rows, shifts, flips) - data.mean.numpy()[:, None, None]) / data.std.numpy()[:, None, None]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 127, 128, 129, 1003])
+def test_every_row_is_seen_once_an_epoch_in_batches_that_differ_by_one(n: int) -> None:
+    batches = epoch_rows(np.arange(n), 3, 0, 128)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(n))
+    sizes = {len(batch) for batch in batches}
+    assert max(sizes) <= 128 and max(sizes) - min(sizes) <= 1
+
+
+def test_the_rate_warms_up_and_a_constant_schedule_does_not_know_the_end() -> None:
+    recipe = Recipe(warmup_steps=10, learning_rate=1.0)
+    assert [rate_at(step, n, recipe) for n in (20, 2000) for step in (0, 4, 9, 15)] == pytest.approx([0.1, 0.5, 1, 1] * 2)
+    assert rate_at(100, 100, Recipe(schedule="cosine")) == pytest.approx(0)
+
+
+def test_equal_steps_are_exact_and_the_network_learns() -> None:
+    (images, labels), (test_images, test_labels) = draw_shapes(400, 0), draw_shapes(200, 1)
+    data = to_device(images, labels, CPU)
+    seed_everything(0)
+    recipe = Recipe(flip=False, crop_padding=0, batch_size=50)
+    state = new_state(build_proxy("small_cnn", 4, data.input_shape), CPU, recipe)
+    run = train(state, data, recipe, n_epochs=1, n_steps=37, seed=0, rows=np.arange(170))
+    assert run.steps == 37
+    logits, features = predict(state.model, to_device(test_images, test_labels, CPU, statistics=(data.mean.numpy(), data.std.numpy())))
+    assert (logits.argmax(1) == test_labels).mean() > 0.9 and features is not None and len(features) == 200
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_epoch_named() -> None:
+    images, labels = draw_shapes(200, 0)
+    data = to_device(images, labels, CPU)
+    recipe = Recipe(learning_rate=1e30, warmup_steps=0, exact=True)
+    state = new_state(build_proxy("small_cnn", 4, data.input_shape), CPU, recipe)
+    with pytest.raises(TrainingError, match=r"no longer a finite number in epoch \d"):
+        train(state, data, recipe, n_epochs=5, seed=0)
+
+
+def test_a_missing_device_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="not available"):
+        pick_device("cuda:7" if not torch.cuda.is_available() else "xpu:9")

@@ -1,0 +1,100 @@
+"""Proxy runs: reproducible, resumable, independent of the order of rows."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_shapes
+
+from clprune import pipeline
+from clprune.errors import DataError, IntegrityError
+
+
+def digests(folder: Path) -> dict[str, str]:
+    names = ["scores.parquet", "samples.parquet", "embeddings.npy", "trajectory/p_label.npy", "trajectory/curves.csv"]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_same_seed_gives_the_same_bytes(shapes_npz: Path, tmp_path: Path, exact: bool) -> None:
+    for name in ("a", "b"):
+        pipeline.score(str(shapes_npz), tmp_path / name, max_epochs=2, exact=exact)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(shapes_npz: Path, tmp_path: Path, after: int) -> None:
+    def stop(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == after:
+            raise Stop
+
+    pipeline.score(str(shapes_npz), tmp_path / "whole", max_epochs=4)
+    with pytest.raises(Stop):
+        pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, on_progress=stop)
+    assert not (tmp_path / "broken" / "run.json").exists()
+    with pytest.raises(DataError, match="unfinished"):
+        pipeline.verify(tmp_path / "broken")
+    with pytest.raises(DataError, match="another seed"):
+        pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, seed=1)
+    reports: list[dict[str, object]] = []
+    pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, on_progress=reports.append)
+    assert digests(tmp_path / "whole") == digests(tmp_path / "broken")
+    assert min(report["done"] for report in reports if report["stage"] == "train" and "curves" in report) == after + 1  # type: ignore[type-var]
+    assert not (tmp_path / "broken" / "checkpoint").exists()
+
+
+def test_a_changed_checkpoint_is_refused_by_name(shapes_npz: Path, tmp_path: Path) -> None:
+    def stop(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pipeline.score(str(shapes_npz), tmp_path / "run", on_progress=stop)
+    state = tmp_path / "run" / "checkpoint" / "epoch-0000.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(IntegrityError, match="epoch-0000"):
+        pipeline.score(str(shapes_npz), tmp_path / "run")
+
+
+def test_shuffled_rows_give_each_id_the_same_scores_and_the_same_kept_ids(tmp_path: Path) -> None:
+    images, labels = draw_shapes(300, 0)
+    ids, order = np.array([f"id{i}" for i in range(300)]), np.random.default_rng(1).permutation(300)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, ids=ids)
+    np.savez(tmp_path / "b.npz", x_train=images[order], y_train=labels[order], ids=ids[order])
+    kept = {}
+    for name in ("a", "b"):
+        pipeline.score(str(tmp_path / f"{name}.npz"), tmp_path / name, max_epochs=2)
+        for strategy in ("stratified", "hardest", "blend"):
+            kept[name, strategy] = pipeline.select(tmp_path / name, tmp_path / f"{name}-{strategy}", keep="0.4", strategy=strategy).kept_ids.tolist()
+    for strategy in ("stratified", "hardest", "blend"):
+        assert kept["a", strategy] == kept["b", strategy]
+    assert pipeline.compare(tmp_path / "a", tmp_path / "b")["scores"]["el2n"]["rank_correlation"] == pytest.approx(1)
+    assert pipeline.verify(tmp_path / "a-hardest", data=str(tmp_path / "b.npz")) == []
+
+
+def test_a_run_of_other_data_or_options_is_not_overwritten(shapes_npz: Path, shapes_run: Path) -> None:
+    before = digests(shapes_run)
+    with pytest.raises(DataError, match="other options"):
+        pipeline.score(str(shapes_npz), shapes_run, max_epochs=3, seed=9)
+    assert digests(shapes_run) == before
+    assert pipeline.score(str(shapes_npz), shapes_run, max_epochs=3)["kind"] == "run"
+
+
+def test_what_did_not_settle_says_so(shapes_run: Path) -> None:
+    from clprune.run import read_run
+
+    clp = read_run(shapes_run).document["clp"]
+    assert clp["settled"] is False and clp["end_epoch"] == 3 and clp["reason"].startswith("not established")
+
+
+def test_a_dry_run_counts_and_writes_nothing(shapes_npz: Path, tmp_path: Path) -> None:
+    plan = pipeline.plan(str(shapes_npz), max_epochs=5)
+    assert plan["n_samples"] == 600 and plan["max_steps"] == 25 and plan["max_minutes"] > 0
+    assert list(tmp_path.iterdir()) == []
