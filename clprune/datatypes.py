@@ -37,6 +37,15 @@ def digest_of_ids(sample_ids: np.ndarray) -> str:
     return hashlib.sha256("\0".join(sample_ids.tolist()).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def rows_of(wanted: np.ndarray, sample_ids: np.ndarray) -> Int[np.ndarray, "M"]:
+    """The row in `sample_ids` of each wanted id, -1 where it is not there.
+
+    A dictionary, since numpy's searchsorted compares StringDType arrays wrongly that were made apart and hold more than 15 bytes a string.
+    """
+    place = {sample_id: row for row, sample_id in enumerate(sample_ids.tolist())}
+    return np.array([place.get(sample_id, -1) for sample_id in wanted.tolist()], dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set: ids, labels, sizes at once; inputs one at a time, or all in `images` where they are an array.

@@ -39,13 +39,14 @@ def evaluate(
     order: Int[np.ndarray, "N"],
     proxy: str = "small_cnn",
     seeds: int = 3,
+    first_seed: int = 0,
     against: list[str] | None = None,
     epochs: int | None = None,
     budget: str = "equal-steps",
     device: str = "auto",
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Evaluation:
-    """Train `seeds` times on rows `kept` and on each arm of `against` ("random", "full"). `order` are the rows sorted by id.
+    """Train `seeds` times, with seeds from `first_seed` on, on rows `kept` and on each arm of `against` ("random", "full"). `order` are the rows sorted by id.
 
     Raises UsageError for unknown arms or budgets.
     """
@@ -63,7 +64,7 @@ def evaluate(
     full_steps = n_epochs * math.ceil(len(labels) / recipe.batch_size)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     started = time.perf_counter()
-    for seed in range(seeds):
+    for seed in range(first_seed, first_seed + seeds):
         for arm in arms:
             rows = {"pruned": lambda: np.sort(kept), "random": lambda: random_like(labels, kept, order, seed), "full": lambda: order}[arm]()
             seed_everything(seed)

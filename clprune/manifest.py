@@ -17,7 +17,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 from numpy.dtypes import StringDType
 
-from clprune.datatypes import Source, digest_of_ids
+from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import DataError, FingerprintError
 from clprune.storage import SCHEMA_VERSION, inventory, new_folder, read_json, read_parquet, require_intact, verify_inventory, write_json, write_npy, write_parquet
 
@@ -66,9 +66,7 @@ class Manifest:
     def indices(self, source: Source) -> Int[np.ndarray, "K"]:
         """Rows of `source`, as it is ordered now, that are kept; sorted. Raises FingerprintError for other data."""
         self.require_same_data(source)
-        order = source.canonical_order
-        at = np.searchsorted(source.sample_ids[order], np.sort(self.kept_ids))
-        return np.sort(order[at]).astype(np.int64)
+        return np.sort(rows_of(self.kept_ids, source.sample_ids))
 
 
 def write_manifest(folder: Path, samples: pa.Table, document: Mapping[str, Any], *, force: bool = False) -> Manifest:

@@ -86,7 +86,7 @@ def _near_pairs(
 
     Equal images come first. Of the rest one stands for each group; its nearest images under shifts of up to SHIFT pixels and mirroring are
     found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation. A pair is near where its
-    distance lies below the lower fence (first quartile minus 1.5 interquartile ranges) of the logarithms of the nearest distances of its class.
+    distance lies below the lower fence of the logarithms of the nearest distances of both classes.
     """
     equal = _equal_rows_of_images(images, order)
     first = np.ones(len(order), dtype=bool)
@@ -112,11 +112,16 @@ def _near_pairs(
 
 
 def _lower_fence(distances: Float[np.ndarray, "M"]) -> float:
-    """Tukey's lower fence of the logarithms, as a distance; 0 where there is too little to tell."""
+    """Tukey's lower fence of the logarithms, as a distance; 0 where there is too little to tell.
+
+    The lower half is mirrored from the upper one, so that the fence stands where up to half of the samples are near-duplicates: the
+    median minus four times what lies between it and the third quartile, which is the first quartile minus 1.5 interquartile ranges of a
+    symmetric distribution.
+    """
     if len(distances) < MIN_PAIRS:
         return 0.0
-    low, high = np.quantile(np.log(distances), [0.25, 0.75])
-    return float(np.exp(low - 1.5 * (high - low)))
+    middle, high = np.quantile(np.log(distances), [0.5, 0.75])
+    return float(np.exp(middle - 4 * (high - middle)))
 
 
 def _views() -> list[tuple[bool, int, int]]:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clprune import families
-from clprune.datatypes import Savings, Source
+from clprune.datatypes import Savings, Source, rows_of
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
 from clprune.run import Run, read_run, write_run
@@ -194,11 +195,7 @@ def select(
         "suggested_label": neighborhood.suggested_label,
     }
     columns |= {name: table.values[name] for name in sorted(table.values)}
-    reasons, counts = np.unique(np.array([reason.partition(" train-")[0] if reason.startswith("repeats") else reason for reason in selection.reasons]), return_counts=True)
-    summary: dict[str, int] = {}
-    for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True):
-        key = "repeats another sample" if reason.startswith("repeats") else reason
-        summary[key] = summary.get(key, 0) + count
+    summary = Counter("repeats another sample" if reason.startswith("repeats ") else reason for reason in selection.reasons)
     record = {
         "source": document["source"],
         "fingerprint": document["fingerprint"],
@@ -216,7 +213,7 @@ def select(
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
         "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
         "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},
-        "run": {key: document[key] for key in ("proxy", "seed", "epochs_run", "clp", "recipe", "device", "threads", "asked", "suspects", "image_rule")},
+        "run": {key: document[key] for key in ("proxy", "seed", "epochs_run", "share_of_full_training", "share_is_of_epochs", "clp", "recipe", "device", "threads", "asked", "suspects", "image_rule")},
         "versions": document["versions"],
         "timings": {"score_seconds": document["seconds"], "select_seconds": time.perf_counter() - started, "energy_kwh": document["energy_kwh"], "energy_method": document["energy_method"]},
     }
@@ -309,13 +306,12 @@ def detect(run_or_csv: Path, *, live: bool = False) -> dict[str, Any]:
 def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
     """How well two runs agree on the samples that both have: rank correlation of each score, overlap of kept halves, ends."""
     a, b = read_run(run_a), read_run(run_b)
-    order_a, order_b = np.argsort(a.table.sample_ids, kind="stable"), np.argsort(b.table.sample_ids, kind="stable")
-    ids_a, ids_b = a.table.sample_ids[order_a], b.table.sample_ids[order_b]
-    place = np.searchsorted(ids_a, ids_b).clip(0, len(ids_a) - 1)
-    both = ids_a[place] == ids_b
+    order_b = np.argsort(b.table.sample_ids, kind="stable")  # in the order of ids, so that ties are broken alike
+    place = rows_of(b.table.sample_ids[order_b], a.table.sample_ids)
+    both = place >= 0
     if both.sum() < 3:
         raise DataError(f"{run_a} and {run_b} share {int(both.sum())} sample ids; there is nothing to compare.")
-    rows_a, rows_b = order_a[place[both]], order_b[both]
+    rows_a, rows_b = place[both], order_b[both]
     scores: dict[str, dict[str, float]] = {}
     half = max(1, int(both.sum()) // 2)
     for name in sorted(set(a.table.values) & set(b.table.values)):

@@ -70,6 +70,9 @@ def savings(
     lines.append(_measured("cost of pruning: energy", kwh, "kWh", str(timings.get("energy_method"))))
     lines.append(SavingsLine("training time saved, equal epochs", 1 - keep_fraction, "share of a training", "computed", "each epoch has fewer samples"))
     lines.append(SavingsLine("training time saved, equal steps", 0.0, "share of a training", "computed", "the subset is trained for as many steps as the full set"))
+    share, of_epochs = float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
+    note = f"less {document['run']['epochs_run']} scoring epochs; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
+    lines.append(SavingsLine("net time saved, equal epochs", trainings * (1 - keep_fraction) - share, "full trainings", "computed", f"{trainings} trainings, {note}"))
     if training_seconds is None:
         lines.append(SavingsLine("net time saved", None, "seconds", "not measured", "give --training-seconds of one training on all data, or run `clprune evaluate`"))
     else:

@@ -81,7 +81,7 @@ class ProgressView:
 
 def out() -> Console:
     """Where data for people go: stdout."""
-    return Console(no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=True)
+    return Console(no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 def score_lines(run: Mapping[str, Any]) -> list[str]:

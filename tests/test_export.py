@@ -1,0 +1,125 @@
+"""Exports read back by the library that owns the format."""
+
+import os
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+import torchvision
+from numpy.dtypes import StringDType
+
+from clprune.datatypes import Source, digest_of_ids, rows_of
+from clprune.errors import UsageError
+from clprune.export import export
+from clprune.manifest import Manifest, write_manifest
+from clprune.sources import open_source
+
+
+def manifest_of(source: Source, kept: list[int], folder: Path) -> Manifest:
+    """A manifest that keeps these rows, the last one first."""
+    n = len(source)
+    rank = np.full(n, -1)
+    rank[kept] = np.arange(len(kept))[::-1]
+    columns = {"sample_id": source.sample_ids.tolist(), "index": np.arange(n), "label": source.labels, "kept": rank >= 0, "rank": rank, "weight": (rank >= 0) * 1.0}
+    return write_manifest(folder, pa.table(columns), {"fingerprint": source.fingerprint, "source": source.locator})
+
+
+def test_ids_are_found_in_arrays_made_apart() -> None:
+    names = ["class1/1.png", "with space/1.png", "with space/10.png", "Ä 3/1.png", "x" * 40]
+    made_apart = np.array([names[1], "not there", names[4]], dtype=StringDType())
+    assert rows_of(made_apart, np.array(names, dtype=StringDType())).tolist() == [1, -1, 4]
+
+
+@pytest.fixture
+def pruned(image_folder: Path, tmp_path: Path) -> tuple[Source, list[int], Manifest]:
+    """Of 18 images seven are kept; class2 loses all of its own."""
+    source = open_source(str(image_folder))
+    gone = source.class_names.index("class2")
+    kept = [row for row in range(len(source)) if source.labels[row] != gone][::2]
+    return source, kept, manifest_of(source, kept, tmp_path / "m")
+
+
+def test_torchvision_reads_the_kept_images_with_their_class_numbers_also_when_a_class_is_empty(
+    pruned: tuple[Source, list[int], Manifest], tmp_path: Path
+) -> None:
+    source, kept, manifest = pruned
+    report = export(manifest, source, "imagefolder", tmp_path / "out")
+    assert report["link"] == "hardlink" and report["empty_classes"] == ["class2"]
+    read = torchvision.datasets.ImageFolder(str(tmp_path / "out"), allow_empty=True)
+    assert read.classes == list(source.class_names)
+    found = {Path(path).relative_to(tmp_path / "out").as_posix(): label for path, label in read.samples}
+    assert found == {str(source.sample_ids[row]): int(source.labels[row]) for row in kept}
+    for path, _ in read.samples:
+        assert os.path.samefile(path, (source.paths or [])[source.sample_ids.tolist().index(Path(path).relative_to(tmp_path / "out").as_posix())])
+    assert report["bytes_written"] == (tmp_path / "out" / "class_map.json").stat().st_size  # links write nothing
+
+
+@pytest.mark.parametrize("link", ["symlink", "copy"])
+def test_other_ways_of_linking_give_the_same_content(pruned: tuple[Source, list[int], Manifest], tmp_path: Path, link: str) -> None:
+    source, kept, manifest = pruned
+    report = export(manifest, source, f"imagefolder(link={link!r})", tmp_path / "out")
+    assert report["link"] == link
+    for row in kept:
+        path = tmp_path / "out" / str(source.sample_ids[row])
+        assert path.is_symlink() == (link == "symlink") and path.read_bytes() == (source.paths or [])[row].read_bytes()
+
+
+def test_class_numbers_survive_names_whose_order_is_another_or_that_cannot_be_folders(tmp_path: Path) -> None:
+    images, labels = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8), np.arange(12) % 4
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, class_names=np.array(["zebra", "a/b", "..", "Zebra"]))
+    source = open_source(str(tmp_path / "x.npz"))
+    export(manifest_of(source, list(range(12)), tmp_path / "m"), source, "imagefolder", tmp_path / "out")
+    read = torchvision.datasets.ImageFolder(str(tmp_path / "out"))
+    assert sorted(label for _, label in read.samples) == sorted(labels.tolist())
+    for path, label in read.samples:
+        np.testing.assert_array_equal(np.asarray(read.loader(path))[..., 0], images[int(Path(path).stem)])
+        assert labels[int(Path(path).stem)] == label
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npz", "m", "out"}
+
+
+def test_hugging_face_reads_the_kept_images_with_the_names_of_all_classes(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
+    source, kept, manifest = pruned
+    export(manifest, source, "hf", tmp_path / "out")
+    read = datasets.load_from_disk(str(tmp_path / "out"))
+    assert list(read["id"]) == source.sample_ids[kept].tolist() and list(read["label"]) == source.labels[kept].tolist()
+    assert read.features["label"].names == list(source.class_names)
+    for row, image in zip(kept, read["image"], strict=True):
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(source.read_input(row)))
+    again = open_source(f"hf:{tmp_path / 'out'}")
+    assert again.sample_ids.tolist() == source.sample_ids[kept].tolist() and again.class_names == source.class_names
+
+
+def test_parquet_is_read_by_datasets_and_again_by_clprune(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
+    source, kept, manifest = pruned
+    export(manifest, source, "parquet", tmp_path / "out")
+    read = datasets.Dataset.from_parquet(str(tmp_path / "out" / "train.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert list(read["label"]) == source.labels[kept].tolist() and read.features["label"].names == list(source.class_names)
+    again = open_source(str(tmp_path / "out" / "train.parquet"))
+    assert again.sample_ids.tolist() == source.sample_ids[kept].tolist()
+    assert again.read_bytes is not None and source.read_bytes is not None and again.read_bytes(2)[0] == source.read_bytes(kept[2])[0]
+
+
+def test_indices_hold_the_rows_of_the_source_as_it_is_now(tmp_path: Path) -> None:
+    images, labels = np.random.default_rng(0).integers(0, 256, (10, 8, 8), dtype=np.uint8), np.arange(10) % 2
+    ids, order = np.array([f"n{i}" for i in range(10)]), np.random.default_rng(1).permutation(10)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, ids=ids)
+    np.savez(tmp_path / "b.npz", x_train=images[order], y_train=labels[order], ids=ids[order])
+    a, b = open_source(str(tmp_path / "a.npz")), open_source(str(tmp_path / "b.npz"))
+    manifest = manifest_of(a, [1, 4, 7], tmp_path / "m")
+    export(manifest, b, "indices", tmp_path / "out")
+    rows = np.load(tmp_path / "out" / "kept.npy")
+    assert sorted(b.sample_ids[rows].tolist()) == ["n1", "n4", "n7"] and rows.dtype == np.int64
+    assert digest_of_ids(b.sample_ids) in (tmp_path / "out" / "kept.json").read_text()
+
+
+def test_a_destination_inside_the_data_is_refused(pruned: tuple[Source, list[int], Manifest], image_folder: Path) -> None:
+    source, _, manifest = pruned
+    with pytest.raises(UsageError, match="inside the data folder"):
+        export(manifest, source, "imagefolder", image_folder / "out")
+
+
+def test_an_unknown_form_names_those_that_exist(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="imagefolder, indices, parquet"):
+        export(pruned[2], pruned[0], "floppy", tmp_path / "out")

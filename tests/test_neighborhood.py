@@ -1,0 +1,122 @@
+"""Near-duplicates and suspected labels, planted and counted; neighbours against a plain search."""
+
+import json
+
+import numpy as np
+import pytest
+from numpy.dtypes import StringDType
+
+from clprune.errors import DataError
+from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+from clprune.neighbors import matches, nearest
+from clprune.sources.embedded import sample_folder
+
+
+def plain_nearest(points: np.ndarray, k: int) -> list[list[int]]:
+    result = []
+    for i, a in enumerate(points):
+        distances = [(float(((a - b) ** 2).sum()), j) for j, b in enumerate(points) if j != i]
+        result.append([j for _, j in sorted(distances)[:k]])
+    return result
+
+
+@pytest.mark.parametrize("d", [1, 5])
+def test_neighbours_are_those_of_a_plain_search(d: int) -> None:
+    points = np.random.default_rng(0).normal(size=(60, d)).astype(np.float32)
+    distances, at = nearest(points, 4)
+    assert at.tolist() == plain_nearest(points, 4)
+    np.testing.assert_allclose(distances[:, 0], [np.linalg.norm(points[i] - points[j]) for i, j in enumerate(at[:, 0])], rtol=1e-3, atol=1e-4)
+
+
+def test_few_equal_and_broken_vectors_have_a_stated_outcome() -> None:
+    assert nearest(np.zeros((1, 3)), 5)[1].shape == (1, 0)
+    assert nearest(np.eye(3), 5)[1].shape == (3, 2)
+    at = nearest(np.ones((30, 4)), 3)[1]
+    assert all(i not in row for i, row in enumerate(at.tolist()))
+    with pytest.raises(DataError, match="row 2"):
+        nearest(np.array([[0.0], [1.0], [np.nan]]), 1)
+
+
+def test_a_view_of_another_row_is_matched_to_it() -> None:
+    base = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    view = base[np.roll(np.arange(50), 1)] + 0.01
+    assert matches(base, [view], 1)[0][:, 0].tolist() == np.roll(np.arange(50), 1).tolist()
+
+
+def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (n, 24, 24, 3) unlike each other, their vectors by class, and labels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((n, 7, 7, 3))
+    images = np.kron(coarse, np.ones((1, 4, 4, 1)))[:, :24, :24] * 255
+    labels = np.arange(n) % 4
+    vectors = np.eye(4)[labels] * 3 + rng.normal(0, 0.4, (n, 4))
+    return images.astype(np.uint8), vectors, labels
+
+
+def test_planted_copies_are_found_and_little_else() -> None:
+    images, vectors, labels = world(400, 0)
+    rng = np.random.default_rng(1)
+    copies = []
+    for k in range(60):
+        image = images[k].astype(float)
+        if k % 3 == 0:
+            image = np.roll(image, (1, -2), (0, 1))
+        if k % 3 == 1:
+            image = image[:, ::-1]
+        copies.append(np.clip(image * 1.05 + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8))
+    copies[59] = images[59]
+    every, every_labels = np.concatenate([images, np.stack(copies)]), np.concatenate([labels, labels[:60]])
+    ids = np.array([f"{i:04d}" for i in range(460)], dtype=StringDType())
+    p, predicted = np.full((3, 460), 0.9), np.tile(every_labels, (3, 1)).astype(float)
+    hood = find_neighborhood(ids, every_labels, p, predicted, vectors=np.concatenate([vectors, vectors[:60]]), images=every)
+    found = {(row, at) for row, at in enumerate(hood.duplicate_of.tolist()) if at >= 0}
+    planted = {(400 + k, k) for k in range(60)}
+    assert len(found & planted) >= 57 and len(found - planted) <= 3
+    assert hood.duplicate_of[459] == 59 and hood.duplicate_distance[459] == 0
+
+
+def test_wrong_labels_are_suspect_and_the_true_one_is_suggested_whatever_the_row_order() -> None:
+    images, vectors, true = world(400, 3)
+    rng = np.random.default_rng(4)
+    labels, wrong = true.copy(), rng.choice(400, 30, replace=False)
+    labels[wrong] = (true[wrong] + 1) % 4
+    p = np.where(labels == true, rng.uniform(0.5, 1, (5, 400)), rng.uniform(0, 0.2, (5, 400)))
+    predicted = np.tile(true, (5, 1)).astype(float)
+    p[0, :7] = predicted[0, :7] = np.nan
+    ids = np.array([f"{i:04d}" for i in range(400)], dtype=StringDType())
+    hood = find_neighborhood(ids, labels, p, predicted, vectors=vectors, images=None)
+    assert set(np.argsort(-hood.suspicion)[:30].tolist()) == set(wrong.tolist())
+    assert (hood.suspicion[wrong] > SUSPECT_ABOVE).mean() > 0.9 and ((hood.suspicion >= 0) & (hood.suspicion <= 1)).all()
+    assert (hood.suggested_label[wrong] == true[wrong]).mean() > 0.95
+    order = rng.permutation(400)
+    again = find_neighborhood(ids[order], labels[order], p[:, order], predicted[:, order], vectors=vectors[order], images=images[order])
+    np.testing.assert_array_equal(again.suspicion, hood.suspicion[order])
+
+
+def test_a_class_with_one_sample_and_equal_images_have_a_stated_outcome() -> None:
+    ids = np.array(["a", "b", "c", "d"], dtype=StringDType())
+    labels, images = np.array([0, 0, 0, 1]), np.zeros((4, 24, 24, 1), dtype=np.uint8)
+    p, predicted = np.full((2, 4), 0.5), np.zeros((2, 4))
+    p[:, 2] = 0.9  # the least suspect of the equal ones stays
+    hood = find_neighborhood(ids, labels, p, predicted, vectors=np.ones((4, 3)), images=images)
+    assert (hood.duplicate_of >= 0).sum() == 3 and np.isfinite(hood.suspicion).all()
+    assert find_neighborhood(ids, labels, p, predicted, vectors=None, images=None).duplicate_of.tolist() == [-1] * 4
+
+
+def test_the_truth_file_lists_what_the_embedded_sample_holds() -> None:
+    from clprune.sources import open_source
+
+    truth, source = json.loads((sample_folder() / "truth.json").read_text()), open_source("fashion-mnist-sample")
+    label = dict(zip(source.sample_ids.tolist(), source.labels.tolist(), strict=True))
+    assert len(truth["wrong_labels"]) == len(truth["duplicates"]) == 360
+    assert all(label[name] != true for name, true in truth["wrong_labels"].items())
+    assert all(label[a] == label[b] for a, b in truth["duplicates"].items())
+    assert not set(truth["wrong_labels"]) & (set(truth["duplicates"]) | set(truth["duplicates"].values()))
+    assert sum(path.stat().st_size for path in sample_folder().iterdir()) < 8_000_000
+
+
+def test_the_embedded_sample_is_read_by_hugging_face_datasets(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import datasets
+
+    read = datasets.Dataset.from_parquet(str(sample_folder() / "test.parquet"), cache_dir=str(tmp_path))
+    assert len(read) == 2000 and read.features["label"].names[9] == "Ankle boot" and read[0]["image"].size == (28, 28)
