@@ -1,10 +1,10 @@
 """clprune: keep the training samples that matter, found in the critical learning period of a small proxy.
 
-    source -> proxy run -> Trajectory -> CriticalPeriod -> ScoreTable -> Selection -> Manifest -> export, evaluation, savings
+source -> proxy run -> Trajectory -> CriticalPeriod -> ScoreTable -> Selection -> Manifest -> export, evaluation, savings
 
-    score, select, evaluate, verify, detect, compare, prune    the steps, as on the command line (all of them: clprune.pipeline)
-    Recorder                                                   the same recording inside your own loop
-    open_source, read_run, read_manifest                       what lies on disk
+score, select, evaluate, verify, detect, compare, prune    the steps, as on the command line (all of them: clprune.pipeline)
+Recorder                                                   the same recording inside your own loop
+open_source, read_run, read_manifest                       what lies on disk
 """
 
 import os

@@ -36,7 +36,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreada
 Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], or a whole number of samples.")]
 Strategy = Annotated[str | None, typer.Option("--strategy", help="A strategy, with options if wanted: 'stratified(n_strata=50)'.")]
 MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
-Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -96,7 +98,17 @@ def score(
         return
     with terminal.ProgressView(quiet=quiet) as view:
         run = pipeline.score(
-            data, out, proxy=proxy, max_epochs=max_epochs, seed=seed, device=device, exact=exact, image_size=image_size, strict=strict, force=force, on_progress=view
+            data,
+            out,
+            proxy=proxy,
+            max_epochs=max_epochs,
+            seed=seed,
+            device=device,
+            exact=exact,
+            image_size=image_size,
+            strict=strict,
+            force=force,
+            on_progress=view,
         )
     if not quiet and not run["clp"]["settled"]:
         print(f"warning: the critical period's end was {run['clp']['reason']}.", file=sys.stderr)
@@ -169,7 +181,9 @@ def export(
         return
     told = pipeline.export(manifest, to, destination, data=data, force=force)
     link = f", {told['link']}" if told.get("link") else ""
-    lines = [f"{told['n_samples']:,} samples as {told['form']} in {told['destination']}: {told['files']:,} files, {told['bytes_written']:,} bytes written{link}"]
+    lines = [
+        f"{told['n_samples']:,} samples as {told['form']} in {told['destination']}: {told['files']:,} files, {told['bytes_written']:,} bytes written{link}"
+    ]
     _show(told, as_json, *lines, *([f"note: {told['note']}"] if told.get("note") else []))
 
 
@@ -261,12 +275,19 @@ def detect(
         _show(found, as_json, "none" if found["fired_epoch"] is None else f"{found['fired_epoch']:g}")
         return
     interval = "" if found["interval"] is None else f", interval {found['interval'][0]:.1f} to {found['interval'][1]:.1f}"
-    _show(found, as_json, f"start {found['start_epoch']}, end {found['end_epoch'] if found['settled'] else 'not established'}{interval}, confidence {found['confidence']:.2f}: {found['reason']}")
+    _show(
+        found,
+        as_json,
+        f"start {found['start_epoch']}, end {found['end_epoch'] if found['settled'] else 'not established'}{interval}, confidence {found['confidence']:.2f}: {found['reason']}",
+    )
 
 
 @app.command()
 def compare(
-    run_a: Annotated[Path, typer.Argument(metavar="RUN_A")], run_b: Annotated[Path, typer.Argument(metavar="RUN_B")], as_json: Json = False, quiet: Quiet = False
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B")],
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """How well two runs agree: rank correlation, overlap of the harder halves, ends."""
     from clprune import pipeline
@@ -325,7 +346,9 @@ def _prune_lines(result: Mapping[str, Any]) -> list[Any]:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the run and the manifest.")] = Path("demo-run"), as_json: Json = False, quiet: Quiet = False
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run and the manifest.")] = Path("demo-run"),
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Prune the embedded sample, and say how many of its planted wrong labels and near-duplicates were found."""
     from clprune import pipeline

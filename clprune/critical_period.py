@@ -67,7 +67,9 @@ def fit_approach(times: Float[np.ndarray, "T"], values: Float[np.ndarray, "T"]) 
     ends = tau * -np.log(1 - LEVEL)
     cumulative = np.cumsum(weight)
     at = lambda q: float(np.interp(q, cumulative, ends))  # noqa: E731
-    return Approach(at(0.5) + times[known][0], (at(0.05) + times[known][0], at(0.95) + times[known][0]), float(weight[ends <= span].sum()), float(log_odds))
+    return Approach(
+        at(0.5) + times[known][0], (at(0.05) + times[known][0], at(0.95) + times[known][0]), float(weight[ends <= span].sum()), float(log_odds)
+    )
 
 
 def deciding_indicators() -> list[str]:

@@ -113,7 +113,9 @@ class Trajectory:
 
     def signal(self, name: str) -> Float[np.ndarray, "E N"]:
         if name not in self.signals:
-            raise MissingSignalError(f"signal '{name}' was not recorded (there are: {', '.join(sorted(self.signals))}). Record the run again with it.")
+            raise MissingSignalError(
+                f"signal '{name}' was not recorded (there are: {', '.join(sorted(self.signals))}). Record the run again with it."
+            )
         return self.signals[name]
 
 

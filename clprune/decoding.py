@@ -39,7 +39,12 @@ def load_images(
         width = height = chosen
         resized = True
     channels = 1 if gray else 3
-    rule = {"size": [height, width], "resized": resized, "channels": channels, "resize": "bilinear to the shorter side, then centre crop" if resized else "none"}
+    rule = {
+        "size": [height, width],
+        "resized": resized,
+        "channels": channels,
+        "resize": "bilinear to the shorter side, then centre crop" if resized else "none",
+    }
     name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{height}x{width}x{channels}"
     path, note = cache / f"{name}.npy", cache / f"{name}.json"
     if path.exists() and note.exists() and read_json(note, what="cache")["sha256"] == digest_of_file(path):
@@ -81,7 +86,9 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
             image.draft(None, (2 * size[0], 2 * size[1]))
         image.load()
     except Exception as error:  # whatever a decoder raises, the message must name the sample
-        raise DataError(f"{source.locator}: '{source.sample_ids[index]}' cannot be decoded ({type(error).__name__}: {error}). Mend or remove it.") from error
+        raise DataError(
+            f"{source.locator}: '{source.sample_ids[index]}' cannot be decoded ({type(error).__name__}: {error}). Mend or remove it."
+        ) from error
     image = ImageOps.exif_transpose(image) or image
     if image.mode in ("I;16", "I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))

@@ -46,6 +46,8 @@ class EnergyMeter:
             data = self._tracker.final_emissions_data
             if data is not None and data.energy_consumed > 0:
                 self.kwh = float(data.energy_consumed)
-                self.method = f"codecarbon {data.codecarbon_version}, {data.tracking_mode}: {data.cpu_model or 'CPU'}" + (f", {data.gpu_model}" if data.gpu_model else "")
+                self.method = f"codecarbon {data.codecarbon_version}, {data.tracking_mode}: {data.cpu_model or 'CPU'}" + (
+                    f", {data.gpu_model}" if data.gpu_model else ""
+                )
         except Exception:
             self.kwh = None

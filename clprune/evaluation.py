@@ -66,7 +66,7 @@ def evaluate(
     started = time.perf_counter()
     for seed in range(first_seed, first_seed + seeds):
         for arm in arms:
-            rows = {"pruned": lambda: np.sort(kept), "random": lambda: random_like(labels, kept, order, seed), "full": lambda: order}[arm]()
+            rows = np.sort(kept) if arm == "pruned" else order if arm == "full" else random_like(labels, kept, order, seed)
             seed_everything(seed)
             state = new_state(build_proxy(proxy, n_classes, data.input_shape), target, recipe)
             with EnergyMeter() as meter:
@@ -91,7 +91,15 @@ def evaluate(
                 done = sum(len(values) for values in results.values())
                 on_progress({"stage": "evaluate", "done": done, "total": seeds * len(arms), "message": f"{arm}, seed {seed}: {right.mean():.4f}"})
     summary = {arm: _summary(values) for arm, values in results.items()}
-    facts = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "seeds": seeds, "device": str(target), "recipe": recipe.__dict__, "threads": torch.get_num_threads()}
+    facts = {
+        "proxy": proxy,
+        "epochs": n_epochs,
+        "budget": budget,
+        "seeds": seeds,
+        "device": str(target),
+        "recipe": recipe.__dict__,
+        "threads": torch.get_num_threads(),
+    }
     facts |= {"seconds": time.perf_counter() - started}
     return Evaluation(summary, _comparison(summary), facts)
 
@@ -128,14 +136,24 @@ def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if "to_random" in result:
         low = (result["to_random"]["interval"] or [result["to_random"]["difference"]])[0]
         result["not_better_than_random"] = bool(low <= 0)
-        spread = "" if result["to_random"]["interval"] is None else f" (95 % interval {100 * low:+.2f} to {100 * result['to_random']['interval'][1]:+.2f})"
+        spread = (
+            "" if result["to_random"]["interval"] is None else f" (95 % interval {100 * low:+.2f} to {100 * result['to_random']['interval'][1]:+.2f})"
+        )
         verb = "is not better than" if low <= 0 else "beats"
-        result["sentence"] = f"The selection {verb} a random one of the same class sizes: {100 * result['to_random']['difference']:+.2f} points{spread}, {len(mine)} seeds."
+        result["sentence"] = (
+            f"The selection {verb} a random one of the same class sizes: {100 * result['to_random']['difference']:+.2f} points{spread}, {len(mine)} seeds."
+        )
     return result
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
     """Write evaluation.json beside the manifest; returns its document."""
-    document = {"schema_version": SCHEMA_VERSION, "kind": "evaluation", "arms": dict(evaluation.arms), "comparison": dict(evaluation.comparison), "facts": dict(evaluation.facts)}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "evaluation",
+        "arms": dict(evaluation.arms),
+        "comparison": dict(evaluation.comparison),
+        "facts": dict(evaluation.facts),
+    }
     write_json(folder / "evaluation.json", document)
     return document

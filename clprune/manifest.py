@@ -19,7 +19,18 @@ from numpy.dtypes import StringDType
 
 from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import DataError, FingerprintError
-from clprune.storage import SCHEMA_VERSION, inventory, new_folder, read_json, read_parquet, require_intact, verify_inventory, write_json, write_npy, write_parquet
+from clprune.storage import (
+    SCHEMA_VERSION,
+    inventory,
+    new_folder,
+    read_json,
+    read_parquet,
+    require_intact,
+    verify_inventory,
+    write_json,
+    write_npy,
+    write_parquet,
+)
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,9 @@ def _compared(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P 2"],
                             rows = slice(start, start + 4096)
                             r = np.einsum("nd,nd->n", moved[rows], core[partners[v][rows, place]])
                             np.maximum(best[v][rows, place], r, out=best[v][rows, place])
-    rows = np.concatenate([np.repeat(np.arange(n), at.shape[1]) for at in partners])
+    owners = np.concatenate([np.repeat(np.arange(n), at.shape[1]) for at in partners])
     at, r = np.concatenate([p.ravel() for p in partners]), np.concatenate([b.ravel() for b in best])
-    pairs = np.sort(np.stack([rows, at], axis=1), axis=1)[at >= 0]
+    pairs = np.sort(np.stack([owners, at], axis=1), axis=1)[at >= 0]
     order = np.lexsort((-r[at >= 0], pairs[:, 1], pairs[:, 0]))
     pairs, r = pairs[order], r[at >= 0][order]
     new = np.ones(len(pairs), dtype=bool)

@@ -7,6 +7,7 @@ Torch is imported before faiss, so that both share one OpenMP runtime; index fil
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,7 +55,7 @@ def _searcher(points: Float[np.ndarray, "N D"], exact_up_to: int = EXACT_UP_TO) 
     faiss.omp_set_num_threads(torch.get_num_threads())
     dimension = points.shape[1]
     if len(points) <= exact_up_to:
-        index = faiss.IndexFlatL2(dimension)
+        index: Any = faiss.IndexFlatL2(dimension)
     else:
         n_lists = int(min(1024, len(points) // 39))
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, n_lists, faiss.METRIC_L2)

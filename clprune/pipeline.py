@@ -118,7 +118,14 @@ def score(
 
 
 def plan(
-    data: str, *, proxy: str = "small_cnn", max_epochs: int = 30, device: str = "auto", image_size: int | None = None, strict: bool = False, exact: bool = False
+    data: str,
+    *,
+    proxy: str = "small_cnn",
+    max_epochs: int = 30,
+    device: str = "auto",
+    image_size: int | None = None,
+    strict: bool = False,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written."""
     import torch
@@ -157,9 +164,7 @@ def plan(
     }
 
 
-def select(
-    run: Path, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, min_per_class: int = 1, force: bool = False
-) -> Manifest:
+def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, min_per_class: int = 1, force: bool = False) -> Manifest:
     """Spend the budget on a run's scores and write the manifest folder `out`."""
     from clprune.selection import DEFAULT_STRATEGY, budget_for
     from clprune.selection import select as choose
@@ -172,7 +177,14 @@ def select(
     needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
     vectors = scored.vectors if "vectors" in needs else None
     selection = choose(
-        table, budget, strategy=strategy, seed=seed, neighborhood=neighborhood, vectors=vectors, n_classes=document["n_classes"], min_per_class=min_per_class
+        table,
+        budget,
+        strategy=strategy,
+        seed=seed,
+        neighborhood=neighborhood,
+        vectors=vectors,
+        n_classes=document["n_classes"],
+        min_per_class=min_per_class,
     )
     n = len(table.sample_ids)
     rank, weight, ids = np.full(n, -1, dtype=np.int64), np.zeros(n), table.sample_ids.tolist()
@@ -213,9 +225,30 @@ def select(
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
         "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
         "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},
-        "run": {key: document[key] for key in ("proxy", "seed", "epochs_run", "share_of_full_training", "share_is_of_epochs", "clp", "recipe", "device", "threads", "asked", "suspects", "image_rule")},
+        "run": {
+            key: document[key]
+            for key in (
+                "proxy",
+                "seed",
+                "epochs_run",
+                "share_of_full_training",
+                "share_is_of_epochs",
+                "clp",
+                "recipe",
+                "device",
+                "threads",
+                "asked",
+                "suspects",
+                "image_rule",
+            )
+        },
         "versions": document["versions"],
-        "timings": {"score_seconds": document["seconds"], "select_seconds": time.perf_counter() - started, "energy_kwh": document["energy_kwh"], "energy_method": document["energy_method"]},
+        "timings": {
+            "score_seconds": document["seconds"],
+            "select_seconds": time.perf_counter() - started,
+            "energy_kwh": document["energy_kwh"],
+            "energy_method": document["energy_method"],
+        },
     }
     return write_manifest(out, pa.table(columns), record, force=force)
 
@@ -249,13 +282,17 @@ def evaluate(
     source = _open(data or str(record.document["source"]), False)
     kept = record.indices(source)
     if source.load_test is None:
-        raise DataError(f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column).")
+        raise DataError(
+            f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column)."
+        )
     test = source.load_test()
     cache = cache_folder() / "images"
     images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
-    test_images, test_rule = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
+    test_images, _ = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
     if test_images.shape[1:] != images.shape[1:]:
-        raise DataError(f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size.")
+        raise DataError(
+            f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
+        )
     evaluation = compare_arms(
         images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or record.document["run"]["proxy"], seeds=seeds,
         against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
@@ -286,7 +323,9 @@ def verify(folder: Path, *, data: str | None = None) -> list[str]:
     run = read_run(folder)
     problems = verify_inventory(folder, run.document["files"])
     if source is not None and source.fingerprint != run.document["fingerprint"]:
-        problems.append(f"{source.locator} is not the data set that was scored: its fingerprint is {source.fingerprint[:12]}, the run's {run.document['fingerprint'][:12]}.")
+        problems.append(
+            f"{source.locator} is not the data set that was scored: its fingerprint is {source.fingerprint[:12]}, the run's {run.document['fingerprint'][:12]}."
+        )
     return problems
 
 
@@ -316,11 +355,15 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
     half = max(1, int(both.sum()) // 2)
     for name in sorted(set(a.table.values) & set(b.table.values)):
         difficulty_a, difficulty_b = a.table.difficulty(name)[rows_a], b.table.difficulty(name)[rows_b]
-        ranks = [np.argsort(np.argsort(d, kind="stable"), kind="stable") for d in (difficulty_a, difficulty_b)]
-        hard = [np.argsort(-d, kind="stable")[:half] for d in (difficulty_a, difficulty_b)]
-        scores[name] = {"rank_correlation": float(np.corrcoef(*ranks)[0, 1]), "hard_half_overlap": len(np.intersect1d(*hard)) / half}
+        rank_a, rank_b = (np.argsort(np.argsort(d, kind="stable"), kind="stable") for d in (difficulty_a, difficulty_b))
+        hard_a, hard_b = (np.argsort(-d, kind="stable")[:half] for d in (difficulty_a, difficulty_b))
+        scores[name] = {"rank_correlation": float(np.corrcoef(rank_a, rank_b)[0, 1]), "hard_half_overlap": len(np.intersect1d(hard_a, hard_b)) / half}
     ends = {
-        key: {"end_epoch": run.document["clp"]["end_epoch"], "end_samples_seen": run.document["clp"]["end_epoch"] * run.document["n_samples"], "settled": run.document["clp"]["settled"]}
+        key: {
+            "end_epoch": run.document["clp"]["end_epoch"],
+            "end_samples_seen": run.document["clp"]["end_epoch"] * run.document["n_samples"],
+            "settled": run.document["clp"]["settled"],
+        }
         for key, run in (("a", a), ("b", b))
     }
     return {"n_shared": int(both.sum()), "same_data": a.document["fingerprint"] == b.document["fingerprint"], "scores": scores, "ends": ends}
@@ -332,7 +375,15 @@ def report(folder: Path, out: Path) -> None:
 
 
 def prune(
-    data: str, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, force: bool = False, on_progress: Progress | None = None, **options: Any
+    data: str,
+    out: Path,
+    *,
+    keep: str,
+    strategy: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    on_progress: Progress | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Score, select, verify, savings: `out/run` and `out/manifest`."""
     from dataclasses import asdict

@@ -37,7 +37,9 @@ class _Indexed:
     def __getitem__(self, index: int) -> tuple[Any, Any, int]:
         item = self.dataset[index]
         if isinstance(item, Mapping):
-            raise UsageError("recorder.indexed() takes datasets that give (input, label); this one gives a mapping. Add the row to it yourself and pass it to observe().")
+            raise UsageError(
+                "recorder.indexed() takes datasets that give (input, label); this one gives a mapping. Add the row to it yourself and pass it to observe()."
+            )
         return item[0], item[1], index
 
 
@@ -54,7 +56,13 @@ class Recorder:
     """
 
     def __init__(
-        self, source: Any, *, n_classes: int | None = None, model: nn.Module | None = None, device: torch.device | str | None = None, min_epochs: int = 3
+        self,
+        source: Any,
+        *,
+        n_classes: int | None = None,
+        model: nn.Module | None = None,
+        device: torch.device | str | None = None,
+        min_epochs: int = 3,
     ) -> None:
         self.n_samples = len(source)
         if self.n_samples == 0:
@@ -86,14 +94,18 @@ class Recorder:
             raise UsageError(f"this dataset has {len(dataset)} samples, the recorder was made for {self.n_samples}.")
         return _Indexed(dataset)
 
-    def observe(self, index: Int[Tensor, "B"], logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], features: Float[Tensor, "B D"] | None = None) -> None:
+    def observe(
+        self, index: Int[Tensor, "B"], logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], features: Float[Tensor, "B D"] | None = None
+    ) -> None:
         """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time.
 
         Labels are class numbers of the unmixed inputs: with mixup or soft labels pass the sample's own label and logits of the clean input.
         Raises UsageError for shapes that do not fit.
         """
         if logits.ndim != 2 or labels.shape != logits.shape[:1] or index.shape != labels.shape:
-            raise UsageError(f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(logits.shape)}, {tuple(labels.shape)}.")
+            raise UsageError(
+                f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(logits.shape)}, {tuple(labels.shape)}."
+            )
         if labels.is_floating_point():
             raise UsageError("observe() takes class numbers; soft or mixed labels have no single class. Pass each sample's own label.")
         record = observe_batch(logits, labels, features)
@@ -117,7 +129,9 @@ class Recorder:
     def end_epoch(self) -> bool:
         """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended."""
         if self._current is None or self._n_observed == 0:
-            raise UsageError("end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass.")
+            raise UsageError(
+                "end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass."
+            )
         self._close_windows(WINDOWS_PER_EPOCH)
         host = self._current.cpu().numpy()
         now = {name: row.copy() for name, row in zip(self._names, host, strict=True)}
@@ -193,7 +207,9 @@ class Recorder:
                 self._rotations[window - 1] = self._watched.now()
             self._open_window = window
 
-    def _window_records(self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    def _window_records(
+        self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
         batches = torch.stack(self._records[window]).cpu().numpy().astype(np.float64)
         records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches.T, strict=True))
         if not np.isfinite(records["fisher_trace"]).all():
@@ -228,5 +244,3 @@ class _Rotation:
     @torch.no_grad()
     def now(self) -> Float[Tensor, "L"]:
         return torch.stack([torch.cosine_similarity(w.flatten(), w0.flatten(), dim=0) for w, w0 in zip(self.weights, self.initial, strict=True)])
-
-

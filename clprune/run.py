@@ -1,11 +1,11 @@
 """The run folder that `clprune score` writes: what was recorded, found and scored, with the digest of every file.
 
-    run.json                the record; written last
-    scores.parquet          sample_id, index, label, one column a score
-    samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance
-    trajectory/SIGNAL.npy   (E, N) float32 a signal
-    trajectory/curves.csv   the indicators, at several moments an epoch
-    embeddings.npy          (N, D) float16
+run.json                the record; written last
+scores.parquet          sample_id, index, label, one column a score
+samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance
+trajectory/SIGNAL.npy   (E, N) float32 a signal
+trajectory/curves.csv   the indicators, at several moments an epoch
+embeddings.npy          (N, D) float16
 """
 
 from __future__ import annotations
@@ -24,7 +24,18 @@ from numpy.dtypes import StringDType
 
 from clprune.datatypes import CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.errors import DataError
-from clprune.storage import SCHEMA_VERSION, inventory, read_json, read_npy, read_parquet, require_intact, write_bytes, write_json, write_npy, write_parquet
+from clprune.storage import (
+    SCHEMA_VERSION,
+    inventory,
+    read_json,
+    read_npy,
+    read_parquet,
+    require_intact,
+    write_bytes,
+    write_json,
+    write_npy,
+    write_parquet,
+)
 
 
 @dataclass(frozen=True)

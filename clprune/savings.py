@@ -53,41 +53,103 @@ def savings(
     keep_fraction = kept / n
     kept_bytes, dropped_bytes = int(document["kept_bytes"]), int(document["dropped_bytes"])
     labels = dropped * price["labelers_per_item"]
-    owned_note = "these labels are paid for already; the figure is what labelling as selected would have saved, or will next round" if labels_owned else "not bought yet"
+    owned_note = (
+        "these labels are paid for already; the figure is what labelling as selected would have saved, or will next round"
+        if labels_owned
+        else "not bought yet"
+    )
     lines = [
         SavingsLine("samples kept", kept, "samples", "measured", f"{keep_fraction:.1%} of {n:,}"),
-        SavingsLine("labels avoided now", 0 if labels_owned else labels, "labels", "computed", "0: paid for already" if labels_owned else owned_note, **assumed("labelers_per_item")),
+        SavingsLine(
+            "labels avoided now",
+            0 if labels_owned else labels,
+            "labels",
+            "computed",
+            "0: paid for already" if labels_owned else owned_note,
+            **assumed("labelers_per_item"),
+        ),
         SavingsLine("labels avoidable", labels, "labels", "computed", owned_note, **assumed("labelers_per_item")),
         SavingsLine("labelling money avoidable", labels * price["label_price"], "USD", "assumed", owned_note, **assumed("label_price")),
         SavingsLine("bytes of kept samples", kept_bytes, "bytes", "measured", "real sizes of the samples"),
-        SavingsLine("bytes of dropped samples", dropped_bytes, "bytes", "measured", "freed only if the full set is archived or deleted; hard links free nothing"),
-        SavingsLine("storage money a month", dropped_bytes / 1e9 * price["storage_price"], "USD", "assumed", "if the dropped samples are archived", **assumed("storage_price")),
+        SavingsLine(
+            "bytes of dropped samples",
+            dropped_bytes,
+            "bytes",
+            "measured",
+            "freed only if the full set is archived or deleted; hard links free nothing",
+        ),
+        SavingsLine(
+            "storage money a month",
+            dropped_bytes / 1e9 * price["storage_price"],
+            "USD",
+            "assumed",
+            "if the dropped samples are archived",
+            **assumed("storage_price"),
+        ),
     ]
     timings = document["timings"]
     cost_seconds = float(timings["score_seconds"]) + float(timings["select_seconds"])
-    lines.append(SavingsLine("cost of pruning: time", cost_seconds, "seconds", "measured", f"{document['run']['epochs_run']} proxy epochs on {document['run']['device']}"))
+    lines.append(
+        SavingsLine(
+            "cost of pruning: time",
+            cost_seconds,
+            "seconds",
+            "measured",
+            f"{document['run']['epochs_run']} proxy epochs on {document['run']['device']}",
+        )
+    )
     kwh = timings.get("energy_kwh")
     lines.append(_measured("cost of pruning: energy", kwh, "kWh", str(timings.get("energy_method"))))
-    lines.append(SavingsLine("training time saved, equal epochs", 1 - keep_fraction, "share of a training", "computed", "each epoch has fewer samples"))
-    lines.append(SavingsLine("training time saved, equal steps", 0.0, "share of a training", "computed", "the subset is trained for as many steps as the full set"))
+    lines.append(
+        SavingsLine("training time saved, equal epochs", 1 - keep_fraction, "share of a training", "computed", "each epoch has fewer samples")
+    )
+    lines.append(
+        SavingsLine(
+            "training time saved, equal steps", 0.0, "share of a training", "computed", "the subset is trained for as many steps as the full set"
+        )
+    )
     share, of_epochs = float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
     note = f"less {document['run']['epochs_run']} scoring epochs; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
-    lines.append(SavingsLine("net time saved, equal epochs", trainings * (1 - keep_fraction) - share, "full trainings", "computed", f"{trainings} trainings, {note}"))
+    lines.append(
+        SavingsLine(
+            "net time saved, equal epochs", trainings * (1 - keep_fraction) - share, "full trainings", "computed", f"{trainings} trainings, {note}"
+        )
+    )
     if training_seconds is None:
-        lines.append(SavingsLine("net time saved", None, "seconds", "not measured", "give --training-seconds of one training on all data, or run `clprune evaluate`"))
+        lines.append(
+            SavingsLine(
+                "net time saved", None, "seconds", "not measured", "give --training-seconds of one training on all data, or run `clprune evaluate`"
+            )
+        )
     else:
         net = trainings * training_seconds * (1 - keep_fraction) - cost_seconds
         lines.append(SavingsLine("net time saved", net, "seconds", "computed", f"{trainings} trainings at equal epochs, less the pruning"))
         each = training_seconds * (1 - keep_fraction)
-        lines.append(SavingsLine("trainings until it pays", cost_seconds / each if each else None, "trainings", "computed" if each else "not measured", "never, where nothing is dropped"))
+        lines.append(
+            SavingsLine(
+                "trainings until it pays",
+                cost_seconds / each if each else None,
+                "trainings",
+                "computed" if each else "not measured",
+                "never, where nothing is dropped",
+            )
+        )
         if gpu_price is not None:
-            lines.append(SavingsLine("net compute money", net / 3600 * gpu_price, "USD", "computed", "", price=gpu_price, price_source="given by the user"))
+            lines.append(
+                SavingsLine("net compute money", net / 3600 * gpu_price, "USD", "computed", "", price=gpu_price, price_source="given by the user")
+            )
     if training_kwh is None or kwh is None:
-        lines.append(SavingsLine("net energy saved", None, "kWh", "not measured", "give --training-kwh of one training on all data; nothing is guessed"))
+        lines.append(
+            SavingsLine("net energy saved", None, "kWh", "not measured", "give --training-kwh of one training on all data; nothing is guessed")
+        )
     else:
         net_kwh = (trainings * training_kwh * (1 - keep_fraction) - kwh) * price["pue"]
-        lines.append(SavingsLine("net energy saved", net_kwh, "kWh", "computed", f"{trainings} trainings at equal epochs, less the pruning", **assumed("pue")))
-        lines.append(SavingsLine("net CO2e saved", net_kwh * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon")))
+        lines.append(
+            SavingsLine("net energy saved", net_kwh, "kWh", "computed", f"{trainings} trainings at equal epochs, less the pruning", **assumed("pue"))
+        )
+        lines.append(
+            SavingsLine("net CO2e saved", net_kwh * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon"))
+        )
     return Savings(tuple(lines), {"n_samples": n, "n_kept": kept, "trainings": trainings, "labels_owned": labels_owned})
 
 
@@ -98,4 +160,7 @@ def _measured(name: str, value: float | None, unit: str, method: str) -> Savings
 
 def write_savings(folder: Path, result: Savings) -> None:
     """Write savings.json beside the manifest."""
-    write_json(folder / "savings.json", {"schema_version": SCHEMA_VERSION, "kind": "savings", "lines": [asdict(line) for line in result.lines], "facts": dict(result.facts)})
+    write_json(
+        folder / "savings.json",
+        {"schema_version": SCHEMA_VERSION, "kind": "savings", "lines": [asdict(line) for line in result.lines], "facts": dict(result.facts)},
+    )

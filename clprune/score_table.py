@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clprune import families
-from clprune.datatypes import CriticalPeriod, ScoreTable, Trajectory
+from clprune.datatypes import CriticalPeriod, HighMeans, ScoreTable, Trajectory
 from clprune.errors import DataError
 
 
@@ -24,12 +24,14 @@ def score_table(trajectory: Trajectory, period: CriticalPeriod) -> tuple[ScoreTa
                 f"{len(unseen)} of {values.shape[1]} samples have no '{name}' in epochs {period.start_epoch} to {period.end_epoch - 1} ({shown} ...). "
                 "Show every sample at least once (drop_last=False), or record more epochs."
             )
-    values, directions, missing = {}, {}, {}
+    scores: dict[str, np.ndarray] = {}
+    directions: dict[str, HighMeans] = {}
+    missing: dict[str, str] = {}
     for name, member in families.members("scores").items():
         facts = families.facts(member)
         if lacking := [signal for signal in facts["needs"] if signal not in signals]:
             missing[name] = f"needs {', '.join(lacking)}"
             continue
-        values[name] = np.asarray(member(*(signals[signal] for signal in facts["needs"])), dtype=np.float64)
+        scores[name] = np.asarray(member(*(signals[signal] for signal in facts["needs"])), dtype=np.float64)
         directions[name] = facts["high_means"]
-    return ScoreTable(trajectory.sample_ids, trajectory.labels, values, directions), missing
+    return ScoreTable(trajectory.sample_ids, trajectory.labels, scores, directions), missing

@@ -66,7 +66,9 @@ def select(
     picked = np.asarray(member(*inputs, budget.n_keep, rng, **options))
     if len(picked) != budget.n_keep or len(np.unique(picked)) != len(picked):
         raise DataError(f"strategy '{spelled}' returned {len(picked)} positions ({len(np.unique(picked))} different) instead of {budget.n_keep}.")
-    picked = _hold_floor(picked, labels, floor, lambda rows, n: np.asarray(member(*(_part(value, rows, len(order)) for value in inputs), n, rng, **options)))
+    picked = _hold_floor(
+        picked, labels, floor, lambda rows, n: np.asarray(member(*(_part(value, rows, len(order)) for value in inputs), n, rng, **options))
+    )
     kept = order[picked]
     reasons = _reasons(member, spelled, table, neighborhood, kept, options)
     return Selection(table.sample_ids[kept], kept.astype(np.int64), np.ones(len(kept)), spelled, reasons)
@@ -90,7 +92,9 @@ def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.nda
         elif need.startswith("value:"):
             inputs.append(table.values[need[6:]][order])
         else:
-            raise DataError(f"strategy '{member.__name__}' needs {need}, which this run does not hold. Score the data again with a proxy that gives it.")
+            raise DataError(
+                f"strategy '{member.__name__}' needs {need}, which this run does not hold. Score the data again with a proxy that gives it."
+            )
     return inputs
 
 
@@ -117,7 +121,8 @@ def _hold_floor(picked, labels, floor, choose):  # type: ignore[no-untyped-def]
     for label in short:
         rows = np.array([row for row in np.flatnonzero(labels == label) if row not in chosen])
         added += rows[choose(rows, int(floor[label] - have[label]))].tolist()
-    spare, removed = have - floor, set()
+    spare = have - floor
+    removed: set[int] = set()
     for row in picked[::-1]:
         if len(removed) == len(added):
             break

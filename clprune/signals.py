@@ -79,5 +79,7 @@ def observe_batch(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], featur
     pairs = cosines[_UPPER]
     fisher = ((1 - p_sq) * hidden_sq).mean()
     mean_cosine, min_cosine = (pairs.mean(), pairs.amin()) if per_chunk else scores.new_full((2,), float("nan"))
-    record = torch.stack([scores.new_tensor(float(n)), -log_p_label.mean(), fisher, gradient_sq.mean(), (whole * whole).sum(), mean_cosine, min_cosine])
+    record = torch.stack(
+        [scores.new_tensor(float(n)), -log_p_label.mean(), fisher, gradient_sq.mean(), (whole * whole).sum(), mean_cosine, min_cosine]
+    )
     return BatchRecord(torch.stack(rows), record)

@@ -39,7 +39,9 @@ def _explained(path: Path) -> Iterator[None]:
         if isinstance(error, ClpruneError):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageError(f"no space to write {path} ({error.strerror}). Free some space or choose another place; nothing that existed was changed.") from error
+            raise StorageError(
+                f"no space to write {path} ({error.strerror}). Free some space or choose another place; nothing that existed was changed."
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(f"no permission to write {path} ({error.strerror}). Choose a folder you may write to.") from error
         raise StorageError(f"cannot write {path}: {error}.") from error
@@ -51,7 +53,9 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < 1.2 * n_bytes:
-        raise StorageError(f"{what} needs {n_bytes / 1e6:.0f} MB in {folder}, where {free / 1e6:.0f} MB are free. Free some space or choose another place.")
+        raise StorageError(
+            f"{what} needs {n_bytes / 1e6:.0f} MB in {folder}, where {free / 1e6:.0f} MB are free. Free some space or choose another place."
+        )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -43,7 +43,9 @@ class ProgressView:
 
     def __enter__(self) -> ProgressView:
         if not self.quiet and sys.stderr.isatty():
-            self.bars = Progress(TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn())
+            self.bars = Progress(
+                TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn()
+            )
             self.live = Live(self._screen(), console=self.console, refresh_per_second=8, transient=True)
             self.live.start()
         return self
@@ -88,7 +90,9 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
     """What `score` says when it is done; the last line says where the critical period ended, why, and what it cost."""
     clp = run["clp"]
     lines = [f"{run['n_samples']:,} samples, {run['n_classes']} classes, {run['proxy']}, {run['seconds']:.0f} s" + energy(run)]
-    lines += [f"left out: {name} ({reason})" for name, reason in run["skipped"][:5]] + ([f"... and {len(run['skipped']) - 5} more"] if len(run["skipped"]) > 5 else [])
+    lines += [f"left out: {name} ({reason})" for name, reason in run["skipped"][:5]] + (
+        [f"... and {len(run['skipped']) - 5} more"] if len(run["skipped"]) > 5 else []
+    )
     lines += [f"note: {note}" for note in run["notes"]]
     if not run["has_test_split"]:
         lines.append("note: these data have no test split; `clprune evaluate` will need one")
@@ -126,7 +130,11 @@ def number(value: float | None) -> str:
 def savings_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for line in lines:
-        price = "" if line["price"] is None else f" [price {line['price']:g}, {line['price_source']}{', ' + line['price_date'] if line['price_date'] else ''}]"
+        price = (
+            ""
+            if line["price"] is None
+            else f" [price {line['price']:g}, {line['price_source']}{', ' + line['price_date'] if line['price_date'] else ''}]"
+        )
         rows.append((line["name"], number(line["value"]), line["unit"], line["method"], line["note"] + price))
     return plain_table("net savings", ("line", "value", "unit", "method", "note"), rows)
 

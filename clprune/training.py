@@ -58,7 +58,9 @@ class DeviceData:
         height, width, channels = self.shape
         return channels, height, width
 
-    def batch(self, rows: Int[Tensor, "B"], *, shifts: Int[Tensor, "B 2"] | None, flips: Tensor | None, dtype: torch.dtype) -> Float[Tensor, "B C H W"]:
+    def batch(
+        self, rows: Int[Tensor, "B"], *, shifts: Int[Tensor, "B 2"] | None, flips: Tensor | None, dtype: torch.dtype
+    ) -> Float[Tensor, "B C H W"]:
         """Normalised images in channels_last memory; shifted with mirrored borders and flipped where asked, in the same gather."""
         height, width, channels = self.shape
         device = self.pixels.device
@@ -86,7 +88,13 @@ def pixel_statistics(images: UInt8[np.ndarray, "N H W C"]) -> tuple[np.ndarray, 
     return some.mean(axis=(0, 1, 2)), some.std(axis=(0, 1, 2)) + 1e-3
 
 
-def to_device(images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], device: torch.device, *, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> DeviceData:
+def to_device(
+    images: UInt8[np.ndarray, "N H W C"],
+    labels: Int[np.ndarray, "N"],
+    device: torch.device,
+    *,
+    statistics: tuple[np.ndarray, np.ndarray] | None = None,
+) -> DeviceData:
     """Put a data set on the device; a memory map stays one on the CPU. `statistics` are those of the training set for test data."""
     mean, std = statistics or pixel_statistics(images)
     shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -96,8 +104,9 @@ def to_device(images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"]
         if not isinstance(images, np.memmap):
             flat = flat.copy()
     pixels = _tensor_over(flat).to(device)
-    to = {"device": device, "dtype": torch.float32}
-    return DeviceData(pixels, torch.from_numpy(labels.astype(np.int64)).to(device), shape, torch.as_tensor(mean, **to), torch.as_tensor(std, **to))
+    targets = torch.from_numpy(labels.astype(np.int64)).to(device)
+    moments = [torch.as_tensor(value, device=device, dtype=torch.float32) for value in (mean, std)]
+    return DeviceData(pixels, targets, shape, *moments)
 
 
 def _tensor_over(array: np.ndarray) -> Tensor:
@@ -258,7 +267,12 @@ def train(
         if tap is not None:
             tap.close()
     return TrainingRun(
-        state.epochs_done - first_epoch, state.steps_done - first_step, seen, time.perf_counter() - started, stop and state.steps_done < total, asdict(recipe)
+        state.epochs_done - first_epoch,
+        state.steps_done - first_step,
+        seen,
+        time.perf_counter() - started,
+        stop and state.steps_done < total,
+        asdict(recipe),
     )
 
 

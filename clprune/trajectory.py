@@ -62,7 +62,14 @@ def record_trajectory(
     layer = FeatureTap(model)
     layer.close()
     recorder = Recorder(source, model=state.model)
-    key = {"fingerprint": source.fingerprint, "proxy": proxy, "seed": seed, "recipe": asdict(recipe), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    key = {
+        "fingerprint": source.fingerprint,
+        "proxy": proxy,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     seconds_before, kwh_before = _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0)
     if seconds_before and on_progress:
         on_progress({"stage": "train", "done": state.epochs_done, "total": max_epochs, "message": f"resumed after epoch {state.epochs_done}"})
@@ -116,7 +123,15 @@ def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     previous = read_json(folder / "checkpoint.json", what="checkpoint")["files"] if last else {}
     files = {k: v for k, v in previous.items() if k.startswith("epoch-")}
     files |= {path: digest_of_file(folder / path) for path in (name, f"epoch-{last:04d}.safetensors")}
-    document = {"schema_version": 1, "key": key, "epochs_done": state.epochs_done, "steps_done": state.steps_done, "seconds": seconds, "files": files, "state": name}
+    document = {
+        "schema_version": 1,
+        "key": key,
+        "epochs_done": state.epochs_done,
+        "steps_done": state.steps_done,
+        "seconds": seconds,
+        "files": files,
+        "state": name,
+    }
     write_json(folder / "checkpoint.json", document)
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
@@ -129,7 +144,9 @@ def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
         return 0.0, 0.0
     document = read_json(folder / "checkpoint.json", what="checkpoint")
     if changed := [name for name in key if document["key"].get(name) != key[name]]:
-        raise DataError(f"{folder.parent} holds an interrupted run with another {', '.join(changed)}. Finish it with the same arguments, or pass --force to start anew.")
+        raise DataError(
+            f"{folder.parent} holds an interrupted run with another {', '.join(changed)}. Finish it with the same arguments, or pass --force to start anew."
+        )
     for name, digest in document["files"].items():
         if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
             raise IntegrityError(f"{folder / name} of the interrupted run is missing or changed. Pass --force to start anew.")
@@ -146,5 +163,3 @@ def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     epochs = [load_file(folder / f"epoch-{e:04d}.safetensors") for e in range(state.epochs_done)]
     recorder.restore(epochs, {name: value for name, value in arrays.items() if not name.startswith(("model.", "momentum."))})
     return float(document["seconds"]), 0.0
-
-

@@ -52,7 +52,7 @@ def image_folder(tmp_path: Path) -> Path:
     """Six classes with awkward names, three images each."""
     root = tmp_path / "images"
     rng = np.random.default_rng(0)
-    for c, name in enumerate(["class1", "class10", "class2", "été à", "with space", "Ä 3"]):
+    for name in ["class1", "class10", "class2", "été à", "with space", "Ä 3"]:
         (root / name).mkdir(parents=True)
         for i in (1, 2, 10):
             Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(root / name / f"{i}.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def score_forgetting(correct: np.ndarray) -> np.ndarray:
     result = []
     for i in range(correct.shape[1]):
         seen = _seen(correct[:, i])
-        result.append(sum(1 for a, b in zip(seen, seen[1:], strict=False) if a == 1 and b == 0) if 1 in seen else math.inf)
+        result.append(sum(1 for a, b in pairwise(seen) if a == 1 and b == 0) if 1 in seen else math.inf)
     return np.array(result, dtype=float)
 
 

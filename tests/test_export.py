@@ -22,7 +22,14 @@ def manifest_of(source: Source, kept: list[int], folder: Path) -> Manifest:
     n = len(source)
     rank = np.full(n, -1)
     rank[kept] = np.arange(len(kept))[::-1]
-    columns = {"sample_id": source.sample_ids.tolist(), "index": np.arange(n), "label": source.labels, "kept": rank >= 0, "rank": rank, "weight": (rank >= 0) * 1.0}
+    columns = {
+        "sample_id": source.sample_ids.tolist(),
+        "index": np.arange(n),
+        "label": source.labels,
+        "kept": rank >= 0,
+        "rank": rank,
+        "weight": (rank >= 0) * 1.0,
+    }
     return write_manifest(folder, pa.table(columns), {"fingerprint": source.fingerprint, "source": source.locator})
 
 

@@ -22,7 +22,12 @@ def test_anything_else_is_a_usage_error(keep: str | float) -> None:
 
 def table(difficulty: list[float], labels: list[int]) -> ScoreTable:
     ids = np.array([f"s{i}" for i in range(len(labels))], dtype=StringDType())
-    return ScoreTable(ids, np.array(labels), {"el2n": np.array(difficulty, dtype=float), "dual": np.array(difficulty, dtype=float)}, {"el2n": "hard", "dual": "hard"})
+    return ScoreTable(
+        ids,
+        np.array(labels),
+        {"el2n": np.array(difficulty, dtype=float), "dual": np.array(difficulty, dtype=float)},
+        {"el2n": "hard", "dual": "hard"},
+    )
 
 
 def test_ties_go_to_the_smaller_sample_id() -> None:
@@ -39,7 +44,12 @@ def test_a_class_that_would_vanish_keeps_its_hardest_in_place_of_the_last_chosen
 
 
 def test_unknown_strategies_scores_and_options_are_named() -> None:
-    for strategy, said in (("nope", "there is no 'nope'"), ("hardest(score='x')", "no score 'x'"), ("window(jump=1)", "no option jump"), ("window(", "cannot read")):
+    for strategy, said in (
+        ("nope", "there is no 'nope'"),
+        ("hardest(score='x')", "no score 'x'"),
+        ("window(jump=1)", "no option jump"),
+        ("window(", "cannot read"),
+    ):
         with pytest.raises(UsageError, match=said):
             select(table([1, 2], [0, 1]), Budget(1.0, 2, "given"), strategy=strategy)
 

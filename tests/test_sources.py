@@ -204,7 +204,9 @@ def test_torchvision_and_hugging_face_folders_read_what_was_saved(tmp_path: Path
     for split, name in (("train", "train"), ("t10k", "t10k")):
         header = np.array([0x803, 20, 16, 16], dtype=">u4").tobytes()
         (tmp_path / "MNIST" / "raw" / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (tmp_path / "MNIST" / "raw" / f"{split}-labels-idx1-ubyte").write_bytes(np.array([0x801, 20], dtype=">u4").tobytes() + labels.astype(np.uint8).tobytes())
+        (tmp_path / "MNIST" / "raw" / f"{split}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, 20], dtype=">u4").tobytes() + labels.astype(np.uint8).tobytes()
+        )
     source = open_source(f"torchvision:MNIST?root={tmp_path}")
     assert source.labels.tolist() == labels.tolist() and source.load_test is not None and len(source.load_test()) == 20
     np.testing.assert_array_equal(np.asarray(source.images), images)

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 def plain_batch(images: np.ndarray, rows: list[int], shifts: np.ndarray, flips: np.ndarray) -> np.ndarray:
     """Crop with mirrored borders, then flip the reading order of columns, pixel by pixel."""
-    n, height, width, channels = images.shape
+    _, height, width, channels = images.shape
     result = np.zeros((len(rows), channels, height, width))
 
     def inside(at: int, size: int) -> int:

@@ -70,7 +70,9 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
             written += len(content)
-    classes = [{"folder": folder, "class_id": c, "class_name": name} for c, (folder, name) in enumerate(zip(folders, source.class_names, strict=True))]
+    classes = [
+        {"folder": folder, "class_id": c, "class_name": name} for c, (folder, name) in enumerate(zip(folders, source.class_names, strict=True))
+    ]
     write_json(destination / "class_map.json", {"schema_version": 1, "classes": classes})
     written += (destination / "class_map.json").stat().st_size
     empty = [folder for folder in folders if not any((destination / folder).iterdir())]

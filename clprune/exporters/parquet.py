@@ -33,6 +33,9 @@ def parquet(manifest: Manifest, source: Source, destination: Path) -> dict[str, 
                 values: list[Any] = [source.read_input(int(row)) for row in block]
             else:
                 content = [encoded(source, int(row)) for row in block]
-                values = [{"bytes": data, "path": name + ("" if name.endswith(suffix) else suffix)} for name, (data, suffix) in zip(ids, content, strict=True)]
+                values = [
+                    {"bytes": data, "path": name + ("" if name.endswith(suffix) else suffix)}
+                    for name, (data, suffix) in zip(ids, content, strict=True)
+                ]
             writer.write_table(pa.table([pa.array(ids), pa.array(values, value.type), pa.array(source.labels[block])], schema=schema))
     return {"files": 1, "bytes_written": path.stat().st_size, "link": None}

@@ -15,5 +15,5 @@ def ranking_stability(margin_before: Float[np.ndarray, "n"], margin_after: Float
     """
     if len(margin_before) < 3:
         return float("nan")
-    ranks = [np.argsort(np.argsort(margin, kind="stable")) for margin in (margin_before, margin_after)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    before, after = (np.argsort(np.argsort(margin, kind="stable")) for margin in (margin_before, margin_after))
+    return float(np.corrcoef(before, after)[0, 1])

@@ -28,7 +28,9 @@ def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, int, int]) 
     factory = import_from_user(module_name, function, "proxy")
     model = factory(n_classes, input_shape)
     if not hasattr(model, "named_modules"):
-        raise UsageError(f"proxy '{choice}' returned a {type(model).__name__}; it must return a torch.nn.Module that maps (B, C, H, W) to (B, {n_classes}).")
+        raise UsageError(
+            f"proxy '{choice}' returned a {type(model).__name__}; it must return a torch.nn.Module that maps (B, C, H, W) to (B, {n_classes})."
+        )
     return model
 
 
@@ -39,4 +41,6 @@ def import_from_user(module_name: str, function: str, what: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"{what} '{module_name}:{function}' cannot be imported ({error}). Run from the folder that holds {module_name}.py, or set PYTHONPATH.") from error
+        raise UsageError(
+            f"{what} '{module_name}:{function}' cannot be imported ({error}). Run from the folder that holds {module_name}.py, or set PYTHONPATH."
+        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         widths = (32, 64, 128, 128)
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
-        for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (before, after) in enumerate(pairwise(widths)):
             layers.append(nn.Conv2d(before, after, 3, 1, 1, bias=False))
             if i < n_pools:
                 layers.append(nn.MaxPool2d(2))

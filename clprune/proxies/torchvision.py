@@ -34,5 +34,7 @@ def torchvision(n_classes: int, input_shape: tuple[int, int, int], *, model: str
         with torch.no_grad():
             wrapped(torch.zeros(1, *input_shape))
     except RuntimeError as error:
-        raise UsageError(f"torchvision's {model} cannot take images of shape {input_shape} ({str(error).splitlines()[0]}). Set --image-size.") from error
+        raise UsageError(
+            f"torchvision's {model} cannot take images of shape {input_shape} ({str(error).splitlines()[0]}). Set --image-size."
+        ) from error
     return wrapped.train()

@@ -47,15 +47,19 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
     if len(wrong):
         seen = shown([f"row {row}: {labels[row]}" for row in wrong])
         kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}"
-        raise LabelError(f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample one of its {n_classes} classes, or leave those rows out.")
+        raise LabelError(
+            f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample one of its {n_classes} classes, or leave those rows out."
+        )
     sizes = np.bincount(labels, minlength=n_classes)
     if np.count_nonzero(sizes) < 2:
-        raise LabelError(f"{locator}: all {len(labels)} samples are of one class ({class_names[int(sizes.argmax())]}); there is nothing to learn. Check the labels.")
+        raise LabelError(
+            f"{locator}: all {len(labels)} samples are of one class ({class_names[int(sizes.argmax())]}); there is nothing to learn. Check the labels."
+        )
     notes = []
     if len(empty := np.flatnonzero(sizes == 0)):
-        notes.append(f"no samples of {shown([class_names[c] for c in empty])}")
+        notes.append(f"no samples of {shown([class_names[c] for c in empty.tolist()])}")
     if len(single := np.flatnonzero(sizes == 1)):
-        notes.append(f"a single sample of {shown([class_names[c] for c in single])}: it is always kept, and its scores mean little")
+        notes.append(f"a single sample of {shown([class_names[c] for c in single.tolist()])}: it is always kept, and its scores mean little")
     return notes
 
 
@@ -81,7 +85,9 @@ def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[In
     texts = ["" if value is None else str(value) for value in array.tolist()]
     missing = [row for row, text in enumerate(texts) if not text.strip() or text == "nan"]
     if missing:
-        raise LabelError(f"{locator}: {len(missing)} values of '{column}' are missing (rows {shown(missing)}). Fill them in, or leave those rows out.")
+        raise LabelError(
+            f"{locator}: {len(missing)} values of '{column}' are missing (rows {shown(missing)}). Fill them in, or leave those rows out."
+        )
     names = sorted(set(texts))
     number = {name: c for c, name in enumerate(names)}
     return np.array([number[text] for text in texts], dtype=np.int64), tuple(names)
@@ -126,4 +132,6 @@ def refuse_skipped(skipped: Sequence[tuple[str, str]], locator: str, *, strict: 
     if skipped and (strict or not n_left):
         listed = "; ".join(f"{name}: {reason}" for name, reason in skipped[:10])
         more = f"; and {len(skipped) - 10} more" if len(skipped) > 10 else ""
-        raise DataError(f"{locator}: {len(skipped)} inputs cannot be used ({listed}{more}). Mend or remove them" + (", or leave out --strict." if n_left else "."))
+        raise DataError(
+            f"{locator}: {len(skipped)} inputs cannot be used ({listed}{more}). Mend or remove them" + (", or leave out --strict." if n_left else ".")
+        )

@@ -19,7 +19,9 @@ from clprune.sources._common import integer_labels, problem_of_image, refuse_ski
 TEST_SPLITS = ("test", "val", "valid", "validation")
 
 
-def source_of_table(table: pa.Table, locator: str, root: Path, *, strict: bool, class_names: tuple[str, ...] | None = None, is_test: bool = False) -> Source:
+def source_of_table(
+    table: pa.Table, locator: str, root: Path, *, strict: bool, class_names: tuple[str, ...] | None = None, is_test: bool = False
+) -> Source:
     """A source from a table in memory. Paths are relative to `root`; rows of a `split` column named test or val become the test split."""
     columns = table.column_names
     input_column = next((name for name in ("image", "path", "text") if name in columns), None)
@@ -33,9 +35,13 @@ def source_of_table(table: pa.Table, locator: str, root: Path, *, strict: bool, 
         train = source_of_table(train_table, locator, root, strict=strict, class_names=class_names)
         if not len(test_table):
             return train
-        return replace(train, load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True))
+        return replace(
+            train, load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True)
+        )
     class_names = class_names or _declared_classes(table)
-    label_values = table["label"].to_pylist() if table["label"].null_count or not pa.types.is_primitive(table["label"].type) else table["label"].to_numpy()
+    label_values = (
+        table["label"].to_pylist() if table["label"].null_count or not pa.types.is_primitive(table["label"].type) else table["label"].to_numpy()
+    )
     if isinstance(label_values, list) and all(isinstance(value, (int, float, type(None))) for value in label_values):
         label_values = [float("nan") if value is None else value for value in label_values]
     labels, found = integer_labels(label_values, locator)
@@ -44,7 +50,13 @@ def source_of_table(table: pa.Table, locator: str, root: Path, *, strict: bool, 
             raise DataError(f"{locator}: unknown classes {', '.join(unknown[:5])} (known: {', '.join(class_names)}).")
         labels = np.array([class_names.index(found[c]) for c in labels], dtype=np.int64)
     names = class_names or found
-    ids = [str(value) for value in table["id"].to_pylist()] if "id" in columns else table["path"].to_pylist() if input_column == "path" else row_ids(len(table))
+    ids = (
+        [str(value) for value in table["id"].to_pylist()]
+        if "id" in columns
+        else table["path"].to_pylist()
+        if input_column == "path"
+        else row_ids(len(table))
+    )
     skipped: list[tuple[str, str]] = []
     if input_column == "text":
         texts = table["text"]
@@ -74,7 +86,12 @@ def source_of_table(table: pa.Table, locator: str, root: Path, *, strict: bool, 
     if input_column == "text":
         return Source(**common, kind="text", read_input=lambda index: texts[int(rows[index])].as_py())
     if paths is not None:
-        return Source(**common, paths=paths, read_input=lambda index: _image(paths[index]), read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()))
+        return Source(
+            **common,
+            paths=paths,
+            read_input=lambda index: _image(paths[index]),
+            read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),
+        )
     read = lambda index: contents[int(rows[index])].as_py()  # noqa: E731
     return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), _suffix(read(index))))
 

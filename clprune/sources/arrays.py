@@ -33,7 +33,15 @@ def arrays(locator: str, *, strict: bool = False) -> Source:
 
 
 def _part(
-    locator: str, path: Path, held: dict[str, np.ndarray], x_key: str, y_key: str, ids: list[Any] | None, classes: list[str] | None, *, has_test: bool = False
+    locator: str,
+    path: Path,
+    held: dict[str, np.ndarray],
+    x_key: str,
+    y_key: str,
+    ids: list[Any] | None,
+    classes: list[str] | None,
+    *,
+    has_test: bool = False,
 ) -> Source:
     images, where = _as_images(held[x_key], f"{path}: {x_key}"), f"{path}: {y_key}"
     if held[y_key].ndim != 1 or len(held[y_key]) != len(images):
@@ -89,7 +97,7 @@ def _open(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz; those that are stored uncompressed are memory-mapped where they lie in the file."""
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            held = {}
+            held: dict[str, np.ndarray] = {}
             for info in archive.infolist():
                 key = info.filename.removesuffix(".npy")
                 if info.compress_type == zipfile.ZIP_STORED and info.file_size > 1 << 20:

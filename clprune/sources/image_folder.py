@@ -32,12 +32,16 @@ def image_folder(locator: str, *, strict: bool = False) -> Source:
 
 
 def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, ...] | None) -> Source:
-    folders = sorted((entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")))
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
     names = known_classes or tuple(_text(name) for name in folders)
     number = {name: c for c, name in enumerate(names)}
-    ids, labels, paths, sizes, skipped = [], [], [], [], []
+    ids: list[str] = []
+    labels: list[int] = []
+    paths: list[Path] = []
+    sizes: list[int] = []
+    skipped: list[tuple[str, str]] = []
     real_root = root.resolve()
     for folder in folders:
         if _text(folder) not in number:

@@ -46,7 +46,14 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         raise UsageError(f"{locator} gives a {type(dataset).__name__}; a map-style data set with __len__ and __getitem__ is needed.")
     if not len(dataset):
         raise DataError(f"{locator} holds no samples.")
-    given = next((getattr(dataset, name) for name in ("targets", "labels") if getattr(dataset, name, None) is not None and len(getattr(dataset, name)) == len(dataset)), None)
+    given = next(
+        (
+            getattr(dataset, name)
+            for name in ("targets", "labels")
+            if getattr(dataset, name, None) is not None and len(getattr(dataset, name)) == len(dataset)
+        ),
+        None,
+    )
     if given is None:
         given = [_pair(dataset[row], locator)[1] for row in range(len(dataset))]
     labels, found = integer_labels(np.asarray([int(v) if hasattr(v, "item") else v for v in given]), locator)
@@ -91,7 +98,9 @@ def _pair(item: Any, locator: str) -> tuple[Any, Any]:
         x = next((item[key] for key in INPUT_KEYS if key in item), None)
         y = next((item[key] for key in LABEL_KEYS if key in item), None)
         if x is None or y is None:
-            raise UsageError(f"{locator} gives mappings with {', '.join(map(str, item))}; an input ({', '.join(INPUT_KEYS)}) and a label ({', '.join(LABEL_KEYS)}) are needed.")
+            raise UsageError(
+                f"{locator} gives mappings with {', '.join(map(str, item))}; an input ({', '.join(INPUT_KEYS)}) and a label ({', '.join(LABEL_KEYS)}) are needed."
+            )
         return x, y
     if isinstance(item, Sequence) and len(item) >= 2:
         return item[0], item[1]

@@ -20,7 +20,9 @@ def stratified(
     finite = difficulty[np.isfinite(difficulty)]
     values = np.clip(difficulty[left], finite.min(), finite.max()) if len(finite) else np.zeros(len(left))
     low, high = values.min(), values.max()
-    stratum = np.minimum((values - low) / (high - low) * n_strata, n_strata - 1).astype(np.int64) if high > low else np.zeros(len(left), dtype=np.int64)
+    stratum = (
+        np.minimum((values - low) / (high - low) * n_strata, n_strata - 1).astype(np.int64) if high > low else np.zeros(len(left), dtype=np.int64)
+    )
     sizes = np.bincount(stratum, minlength=n_strata)
     filled = np.flatnonzero(sizes)
     quota = np.zeros_like(sizes)

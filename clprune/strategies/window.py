@@ -7,7 +7,9 @@ from clprune.families import strategy
 
 
 @strategy("difficulty")
-def window(difficulty: Float[np.ndarray, "N"], n_keep: int, rng: np.random.Generator, *, score: str = "el2n", skip: float = 0.1) -> Int[np.ndarray, "K"]:
+def window(
+    difficulty: Float[np.ndarray, "N"], n_keep: int, rng: np.random.Generator, *, score: str = "el2n", skip: float = 0.1
+) -> Int[np.ndarray, "K"]:
     """Positions of `n_keep` samples after the hardest `skip` share, hardest first; the skipped share shrinks where too few would be left.
 
     >>> window(np.array([0.5, 0.9, 0.1, 0.7]), 2, np.random.default_rng(0), skip=0.25)

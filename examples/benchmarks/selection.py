@@ -78,7 +78,14 @@ def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: 
                         source.images, source.labels, test.images, test.labels, kept, n_classes=source.n_classes, order=source.canonical_order, seeds=1,
                         against=[], epochs=EPOCHS, first_seed=seed,
                     ).arms["pruned"]["runs"][0]  # fmt: skip
-                    row = {"data": name, "keep": keep, "strategy": strategy, "seed": seed, "accuracy": result["accuracy"], "worst_class": result["worst_class"]}
+                    row = {
+                        "data": name,
+                        "keep": keep,
+                        "strategy": strategy,
+                        "seed": seed,
+                        "accuracy": result["accuracy"],
+                        "worst_class": result["worst_class"],
+                    }
                     row |= {"n_kept": len(kept), "steps": result["steps"], "train_seconds": result["seconds"], "score_seconds": scored["seconds"]}
                     add(row | {"score_epochs": scored["epochs_run"], "settled": scored["clp"]["settled"]})
                     print(time.strftime("%H:%M:%S"), name, keep, strategy, seed, result["accuracy"], flush=True)
@@ -99,7 +106,9 @@ def table() -> str:
             accuracy = 100 * np.array([float(r["accuracy"]) for r in cell])  # type: ignore[arg-type]
             gain = 100 * np.array([float(r["accuracy"]) - base[r["seed"]] for r in cell if r["seed"] in base])  # type: ignore[arg-type]
             spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
-            shown = "" if strategy == STRATEGIES[0] or not len(gain) else f"{gain.mean():+.2f}" + (f" ± {gain.std(ddof=1):.2f}" if len(gain) > 1 else "")
+            shown = (
+                "" if strategy == STRATEGIES[0] or not len(gain) else f"{gain.mean():+.2f}" + (f" ± {gain.std(ddof=1):.2f}" if len(gain) > 1 else "")
+            )
             worst = 100 * np.mean([float(r["worst_class"]) for r in cell])  # type: ignore[arg-type]
             lines.append(f"| {data} | {keep} | `{strategy}` | {accuracy.mean():.2f}{spread} | {shown} | {worst:.1f} | {len(cell)} |")
     return "\n".join(lines)

@@ -1,0 +1,192 @@
+"""The outside contract: commands, files, JSON, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+COMMAND = [sys.executable, "-m", "clprune"]
+
+
+def clprune(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+def refused(exit_code: int, said: str, *arguments: object) -> None:
+    done = clprune(*arguments)
+    assert done.returncode == exit_code, (done.returncode, done.stderr)
+    assert said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_help_is_quick_and_does_not_load_torch() -> None:
+    clprune("--help")
+    code = "import sys, time; t = time.perf_counter(); sys.argv = ['clprune', '--help']\nimport clprune.cli\ntry: clprune.cli.main()\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules, 'faiss' in sys.modules, 'datasets' in sys.modules, file=sys.stderr); print(time.perf_counter() - t, file=sys.stderr)"
+    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
+    assert all("prune" in run.stdout and run.stderr.splitlines()[0] == "False False False" for run in done), done[0].stderr
+    assert min(float(run.stderr.splitlines()[1]) for run in done) < 0.6
+
+
+def test_the_path_by_commands(shapes_npz: Path, tmp_path: Path) -> None:
+    done = clprune("score", shapes_npz, "--out", tmp_path / "run", "--max-epochs", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    expected = {
+        "schema_version",
+        "fingerprint",
+        "n_samples",
+        "n_classes",
+        "proxy",
+        "seed",
+        "epochs_run",
+        "clp",
+        "seconds",
+        "energy_kwh",
+        "energy_method",
+    }
+    assert expected | {"versions", "files"} <= set(run)
+    assert {"start_epoch", "end_epoch", "settled", "confidence", "indicators"} <= set(run["clp"])
+    assert run == json.loads((tmp_path / "run" / "run.json").read_text())
+    assert pq.read_table(tmp_path / "run" / "scores.parquet").column_names[:3] == ["sample_id", "index", "label"]
+
+    done = clprune("select", tmp_path / "run", "--keep", "0.5", "--out", tmp_path / "m", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["n_kept"] == 300, done.stderr
+    columns = pq.read_table(tmp_path / "m" / "samples.parquet").column_names
+    assert columns[:10] == ["sample_id", "index", "label", "class_name", "bytes", "kept", "rank", "weight", "reason", "duplicate_of"]
+    kept = np.load(tmp_path / "m" / "kept.npy")
+    assert kept.dtype == np.int64 and (np.diff(kept) > 0).all() and len(kept) == 300
+
+    assert clprune("verify", tmp_path / "m", "--data", shapes_npz).returncode == 0
+    assert clprune("export", tmp_path / "m", "--to", "indices", tmp_path / "out").returncode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "kept.npy"), kept)
+    saved = json.loads(clprune("savings", tmp_path / "m", "--label-price", 0.1, "--json").stdout)
+    assert {line["name"] for line in saved["lines"]} >= {"labels avoidable", "bytes of dropped samples", "cost of pruning: time"}
+    detected = json.loads(clprune("detect", tmp_path / "run", "--json").stdout)
+    assert detected["settled"] is False and "not established" in detected["reason"]
+    assert json.loads(clprune("compare", tmp_path / "run", tmp_path / "run", "--json").stdout)["scores"]["aum"]["rank_correlation"] == pytest.approx(
+        1
+    )
+
+    content = bytearray((tmp_path / "m" / "samples.parquet").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "m" / "samples.parquet").write_bytes(content)
+    refused(3, "samples.parquet: its content changed", "verify", tmp_path / "m")
+    refused(3, "samples.parquet: its content changed", "export", tmp_path / "m", "--to", "indices", tmp_path / "out2")
+    assert not (tmp_path / "out2").exists()
+
+
+def test_same_seed_gives_the_same_bytes_through_the_commands(shapes_npz: Path, tmp_path: Path) -> None:
+    documents = []
+    for name in ("a", "b"):
+        assert clprune("score", shapes_npz, "--out", tmp_path / name / "run", "--max-epochs", 2).returncode == 0
+        assert clprune("select", tmp_path / name / "run", "--keep", "0.3", "--out", tmp_path / name / "m").returncode == 0
+        documents.append({k: v for k, v in json.loads((tmp_path / name / "m" / "manifest.json").read_text()).items() if k != "timings"})
+    assert documents[0] == documents[1]
+    for path in ("run/scores.parquet", "m/samples.parquet", "m/kept.npy"):
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+
+
+def test_dry_runs_write_nothing(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    plan = json.loads(clprune("score", shapes_npz, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
+    assert {"n_samples", "max_steps", "max_minutes", "memory_mb", "disk_mb"} <= set(plan)
+    assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m", "--dry-run").returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", ["0", "1.5", "-0.1", "half"])
+def test_a_bad_share_is_a_usage_error_before_anything_is_read(keep: str, tmp_path: Path) -> None:
+    refused(2, "--keep is", "select", tmp_path / "nowhere", f"--keep={keep}", "--out", tmp_path / "m")
+    refused(2, "--keep is", "prune", tmp_path / "nowhere", f"--keep={keep}", "--out", tmp_path / "m")
+
+
+def test_bad_input_has_its_exit_code_and_leaves_nothing(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    refused(3, "there is no file", "score", tmp_path / "missing.npz", "--out", tmp_path / "run")
+    refused(2, "not a form of data", "score", "nonsense", "--out", tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    refused(3, "no class folders", "score", tmp_path / "empty", "--out", tmp_path / "run")
+    Image.new("RGB", (20, 20)).save(tmp_path / "cut.png")
+    (tmp_path / "folder" / "a").mkdir(parents=True)
+    (tmp_path / "folder" / "a" / "x.png").write_bytes((tmp_path / "cut.png").read_bytes()[:50])
+    refused(3, "a/x.png", "score", tmp_path / "folder", "--strict", "--out", tmp_path / "run")
+    refused(2, "there is no 'nope' among the proxies", "score", shapes_npz, "--proxy", "nope", "--out", tmp_path / "run2")
+    refused(2, "not available", "score", shapes_npz, "--device", "cuda:9", "--out", tmp_path / "run2")
+    refused(3, "there is no run", "select", tmp_path / "nowhere", "--keep", "0.5", "--out", tmp_path / "m")
+    refused(4, "some would vanish", "select", shapes_run, "--keep", "3", "--out", tmp_path / "m")
+    refused(2, "there is no 'nope' among the strategies", "select", shapes_run, "--keep", "0.5", "--strategy", "nope", "--out", tmp_path / "m")
+    refused(2, "Missing option", "select", shapes_run, "--out", tmp_path / "m")
+    refused(3, "other options", "score", shapes_npz, "--out", shapes_run, "--seed", "5")
+    assert not (tmp_path / "m").exists() and not (tmp_path / "run" / "run.json").exists()
+
+
+def test_files_of_a_newer_schema_and_other_data_are_refused(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m").returncode == 0
+    held = dict(np.load(shapes_npz))
+    held["x_train"] = held["x_train"][::-1]
+    np.savez(tmp_path / "other.npz", **held)
+    refused(3, "is not the data set", "verify", tmp_path / "m", "--data", tmp_path / "other.npz")
+    refused(3, "is not the data set", "export", tmp_path / "m", "--to", "hf", tmp_path / "out", "--data", tmp_path / "other.npz")
+    document = json.loads((tmp_path / "m" / "manifest.json").read_text())
+    (tmp_path / "m" / "manifest.json").write_text(json.dumps(document | {"schema_version": 99}))
+    refused(3, "schema version 99", "verify", tmp_path / "m")
+    done = clprune("verify", tmp_path / "m", "--json")
+    assert json.loads(done.stdout)["exit_code"] == done.returncode == 3
+
+
+def test_evaluating_without_a_test_split_says_so(tmp_path: Path, shapes_npz: Path) -> None:
+    held = np.load(shapes_npz)
+    np.savez(tmp_path / "x.npz", x_train=held["x_train"], y_train=held["y_train"])
+    assert clprune("prune", tmp_path / "x.npz", "--keep", "0.5", "--out", tmp_path / "p", "--max-epochs", 1).returncode == 0
+    refused(3, "no test split", "evaluate", tmp_path / "p" / "manifest")
+
+
+def test_evaluate_compares_with_random_at_equal_steps(shapes_run: Path, tmp_path: Path) -> None:
+    assert clprune("select", shapes_run, "--keep", "0.5", "--strategy", "random", "--out", tmp_path / "m").returncode == 0
+    done = clprune("evaluate", tmp_path / "m", "--seeds", 2, "--epochs", 2)
+    assert done.returncode == 4 and "is not better than a random one" in done.stderr, done.stderr
+    evaluation = json.loads((tmp_path / "m" / "evaluation.json").read_text())
+    assert {run["steps"] for arm in evaluation["arms"].values() for run in arm["runs"]} == {10}
+    assert {arm: result["runs"][0]["n_samples"] for arm, result in evaluation["arms"].items()} == {"pruned": 300, "random": 300, "full": 600}
+
+
+def test_interrupting_leaves_a_run_that_goes_on(shapes_npz: Path, tmp_path: Path) -> None:
+    # A shell that runs the tests in the background hands down an ignored SIGINT: undo that, as a terminal would.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from clprune.cli import main; main()"
+    arguments = [sys.executable, "-c", code, "score", str(shapes_npz), "--out", str(tmp_path / "run"), "--max-epochs", "200"]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "checkpoint" / "checkpoint.json").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on" in said, said
+    done = clprune("score", shapes_npz, "--out", tmp_path / "run", "--max-epochs", "200")
+    assert done.returncode == 0 and "resumed after epoch" in done.stderr, done.stderr
+
+
+def test_no_space_is_said_before_anything_is_lost(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code += f"sys.argv = ['clprune', 'select', {str(shapes_run)!r}, '--keep', '0.5', '--out', {str(tmp_path / 'm')!r}]\nfrom clprune.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    assert done.returncode == 1 and "no space" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_and_the_module_form() -> None:
+    assert clprune("--version").stdout.strip() == "0.1.0"
+
+
+def test_the_demo_finds_what_was_planted(tmp_path: Path) -> None:
+    done = clprune("demo", "--out", tmp_path / "demo", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["problems"] == [] and result["run"]["clp"]["settled"]
+    assert result["found"]["wrong_labels"]["recall_in_top_5_percent"] >= 0.8
+    assert result["found"]["duplicates"]["recall"] >= 0.8

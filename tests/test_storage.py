@@ -1,0 +1,109 @@
+"""Complete or absent, and checked before it is read."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clprune.errors import DataError, IntegrityError, SchemaError, StorageError, UsageError
+from clprune.storage import (
+    inventory,
+    locked,
+    mapped_npy,
+    new_folder,
+    read_json,
+    read_npy,
+    read_parquet,
+    require_space,
+    verify_inventory,
+    write_bytes,
+    write_json,
+    write_npy,
+    write_parquet,
+)
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"old")
+    with pytest.raises(TypeError):
+        write_bytes(tmp_path / "a", "not bytes")  # type: ignore[arg-type]
+    assert (tmp_path / "a").read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as side:
+        (side / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "out") as side:
+        (side / "one").write_text("1")
+    with pytest.raises(UsageError, match="--force"), new_folder(tmp_path / "out"):
+        pass
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", force=True):
+        raise RuntimeError
+    assert (tmp_path / "out" / "one").read_text() == "1"
+    with new_folder(tmp_path / "out", force=True) as side:
+        (side / "two").write_text("2")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["two"] and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("at", [0, 200, -5])
+def test_every_flipped_bit_is_found(tmp_path: Path, at: int) -> None:
+    write_npy(tmp_path / "x.npy", np.arange(100))
+    write_parquet(tmp_path / "t.parquet", pa.table({"a": np.arange(1000)}))
+    files = inventory(tmp_path, ["x.npy", "t.parquet"])
+    assert verify_inventory(tmp_path, files) == []
+    for name in files:
+        content = bytearray((tmp_path / name).read_bytes())
+        content[at] ^= 4
+        (tmp_path / name).write_bytes(content)
+        assert verify_inventory(tmp_path, {name: files[name]})[0].startswith(f"{name}: its content changed")
+    (tmp_path / "x.npy").write_bytes(b"")
+    assert "has 0 bytes" in verify_inventory(tmp_path, files)[1]
+    (tmp_path / "x.npy").unlink()
+    assert "missing" in verify_inventory(tmp_path, files)[1]
+
+
+def test_an_inventory_cannot_point_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "run").mkdir()
+    assert "outside" in verify_inventory(tmp_path / "run", {"../secret": {"bytes": 1, "sha256": "0"}})[0]
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        read_json(tmp_path / "run.json", what="run")
+    for text, error in (("{", IntegrityError), ("[]", IntegrityError), ('{"schema_version": 1000}', SchemaError)):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(error, match=r"run\.json"):
+            read_json(tmp_path / "run.json", what="run")
+    (tmp_path / "x").write_bytes(b"junk")
+    with pytest.raises(IntegrityError, match="x cannot be read"):
+        read_npy(tmp_path / "x")
+    with pytest.raises(IntegrityError, match="x cannot be read"):
+        read_parquet(tmp_path / "x")
+
+
+def test_numbers_that_json_does_not_know_are_refused_rather_than_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_space_is_asked_for_before_a_memory_map(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="are free"):
+        require_space(tmp_path / "deep" / "er", 1 << 60, "this")
+    with mapped_npy(tmp_path / "m.npy", (3, 4), np.float32) as array:
+        array[:] = 7
+        assert not (tmp_path / "m.npy").exists()
+    assert (read_npy(tmp_path / "m.npy", mapped=True) == 7).all()
+
+
+def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
+    import os
+
+    with locked(tmp_path / "run"), pytest.raises(StorageError, match=f"process {os.getpid()}"), locked(tmp_path / "run"):
+        pass
+    with locked(tmp_path / "run"):
+        pass
