@@ -124,6 +124,34 @@ def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
 
 
 @app.command()
+def plan(
+    data: Data,
+    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings that the subset will be used for.")] = 1,
+    proxy: Proxy = "small_cnn",
+    max_epochs: MaxEpochs = 30,
+    device: Device = "auto",
+    image_size: ImageSize = None,
+    strict: Strict = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """What scoring would cost, from a few timed steps, and when it would pay. Nothing is written."""
+    from clprune import pipeline
+
+    told = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict)
+    share = max_epochs / pipeline.FULL_TRAINING_EPOCHS
+    pays = {str(keep): share / (trainings * (1 - keep)) for keep in (0.7, 0.5, 0.3)}
+    told |= {"trainings": trainings, "most_cost_in_full_trainings": share, "cost_over_saving_by_keep": pays}
+    line = ", ".join(f"{float(keep):.0%} kept: {ratio:.0%}" for keep, ratio in pays.items())
+    _show(
+        told,
+        as_json,
+        *_plan_lines(told),
+        f"at most {share:.0%} of a full training of {pipeline.FULL_TRAINING_EPOCHS} epochs; cost over saving for {trainings} trainings, {line}",
+    )
+
+
+@app.command()
 def select(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     keep: Keep,

@@ -22,11 +22,11 @@ _UPPER = tuple(torch.triu_indices(CHUNKS, CHUNKS, offset=1))
 
 
 @dataclass(frozen=True)
-class BatchRecord:
-    """What one batch says: per-sample signals in the order of `names_of_signals`, and numbers in the order of BATCH_RECORDS."""
+class BatchRecords:
+    """What some batches say: per-sample signals in the order of `names_of_signals`, and a row of BATCH_RECORDS a batch."""
 
-    samples: Float[Tensor, "n_signals B"]
-    batch: Float[Tensor, "n_records"]
+    samples: Float[Tensor, "n_signals M"]
+    batches: Float[Tensor, "S n_records"]
 
 
 def names_of_signals(with_features: bool) -> tuple[str, ...]:
@@ -34,8 +34,8 @@ def names_of_signals(with_features: bool) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def observe_batch(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], features: Float[Tensor, "B D"] | None) -> BatchRecord:
-    """Signals of one batch, on the device of the logits, in float32.
+def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], features: Float[Tensor, "M D"] | None, sizes: list[int]) -> BatchRecords:
+    """Signals of consecutive batches of the given sizes (M in all), on the device of the logits, in float32.
 
     loss            cross-entropy, nats
     p_label         softmax probability of the label
@@ -45,8 +45,11 @@ def observe_batch(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], featur
     correct         1 where the largest logit is the label's, else 0
     predicted       class of the largest logit
     grad_norm       norm of the last layer's gradient of this sample's loss (needs features)
+
+    Several batches at once cost hardly more than one: small operations are dominated by their number. The gradient records of a batch rest on
+    its largest part that CHUNKS divides, which `batch_size` counts; they are NaN without features.
     """
-    scores = logits.detach().float()
+    scores = logits.float()
     column = labels.unsqueeze(1)
     log_p = torch.log_softmax(scores, dim=1)
     p = log_p.exp()
@@ -58,28 +61,42 @@ def observe_batch(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], featur
     others = scores.scatter(1, column, float("-inf")).amax(1)
     margin = scores.gather(1, column).squeeze(1) - others
     rows = [-log_p_label, p_label, margin, error_sq.sqrt(), -(p * log_p).sum(1), (predicted == labels).float(), predicted.float()]
-    n = len(labels)
-    n = len(labels)
+    losses = torch.stack([part.mean() for part in (-log_p_label).split(sizes)])
     if features is None:
-        record = torch.stack([scores.new_tensor(float(n)), -log_p_label.mean(), *scores.new_full((len(BATCH_RECORDS) - 2,), float("nan"))])
-        return BatchRecord(torch.stack(rows), record)
-    hidden = torch.cat([features.detach().float(), scores.new_ones((n, 1))], dim=1)
+        return BatchRecords(torch.stack(rows), _with_sizes(sizes, losses, scores.new_full((len(BATCH_RECORDS) - 2, len(sizes)), float("nan"))))
+    hidden = torch.cat([features.float(), scores.new_ones((len(labels), 1))], dim=1)
     hidden_sq = (hidden * hidden).sum(1)
     gradient_sq = error_sq * hidden_sq
     rows.append(gradient_sq.sqrt())
-    residual = p.scatter_add(1, column, p.new_full((n, 1), -1.0))
-    per_chunk = n // CHUNKS
-    cut = per_chunk * CHUNKS
-    parts = residual[:cut].view(CHUNKS, per_chunk, -1).transpose(1, 2) @ hidden[:cut].view(CHUNKS, per_chunk, -1)  # (CHUNKS, C, D + 1)
-    whole = (parts.sum(0) + residual[cut:].T @ hidden[cut:]) / n
-    flat = parts.flatten(1)
-    gram = flat @ flat.T
-    length = gram.diagonal().clamp_min(1e-30).sqrt()
-    cosines = gram / (length.unsqueeze(0) * length.unsqueeze(1))
-    pairs = cosines[_UPPER]
-    fisher = ((1 - p_sq) * hidden_sq).mean()
-    mean_cosine, min_cosine = (pairs.mean(), pairs.amin()) if per_chunk else scores.new_full((2,), float("nan"))
-    record = torch.stack(
-        [scores.new_tensor(float(n)), -log_p_label.mean(), fisher, gradient_sq.mean(), (whole * whole).sum(), mean_cosine, min_cosine]
-    )
-    return BatchRecord(torch.stack(rows), record)
+    residual = p.scatter_add(1, column, p.new_full((len(labels), 1), -1.0))
+    fisher = (1 - p_sq) * hidden_sq
+    per_chunk = [size // CHUNKS for size in sizes]
+    if len(set(sizes)) == 1 and sizes[0] % CHUNKS == 0:  # the usual case, in a few operations for all batches
+        shape = (len(sizes) * CHUNKS, per_chunk[0], -1)
+        parts = (residual.view(shape).transpose(1, 2) @ hidden.view(shape)).view(len(sizes), CHUNKS, -1)  # sums of gradients, (S, CHUNKS, P)
+        fisher_means, gradient_means = fisher.view(len(sizes), -1).mean(1), gradient_sq.view(len(sizes), -1).mean(1)
+    else:
+        starts = [sum(sizes[:k]) for k in range(len(sizes))]
+        whole = [slice(start, start + CHUNKS * size) for start, size in zip(starts, per_chunk, strict=True)]
+        parts = torch.stack([_chunk_sums(residual[part], hidden[part]) for part in whole])
+        fisher_means, gradient_means = (torch.stack([values[part].mean() for part in whole]) for values in (fisher, gradient_sq))
+    counted = [CHUNKS * size for size in per_chunk]
+    mean = parts.sum(1) / torch.tensor(counted, device=parts.device, dtype=parts.dtype).unsqueeze(1)
+    gram = parts @ parts.transpose(1, 2)
+    length = gram.diagonal(dim1=1, dim2=2).clamp_min(1e-30).sqrt()
+    pairs = (gram / (length.unsqueeze(1) * length.unsqueeze(2)))[:, _UPPER[0], _UPPER[1]]
+    gradients = torch.stack([fisher_means, gradient_means, (mean * mean).sum(1), pairs.mean(1), pairs.amin(1)])
+    if 0 in per_chunk:
+        gradients[:, [k for k, size in enumerate(per_chunk) if not size]] = float("nan")
+    return BatchRecords(torch.stack(rows), _with_sizes(counted, losses, gradients))
+
+
+def _with_sizes(sizes: list[int], losses: Float[Tensor, "S"], others: Float[Tensor, "R S"]) -> Float[Tensor, "S n_records"]:
+    counts = torch.tensor(sizes, device=losses.device, dtype=losses.dtype)
+    return torch.cat([counts.unsqueeze(0), losses.unsqueeze(0), others]).T
+
+
+def _chunk_sums(residual: Float[Tensor, "n C"], hidden: Float[Tensor, "n H"]) -> Float[Tensor, "CHUNKS P"]:
+    """Sums of the gradients of CHUNKS equal parts of a batch."""
+    n = len(residual) // CHUNKS
+    return (residual.view(CHUNKS, n, residual.shape[1]).transpose(1, 2) @ hidden.view(CHUNKS, n, hidden.shape[1])).flatten(1)

@@ -35,7 +35,7 @@ def test_three_lines_in_a_plain_loop_record_what_a_second_pass_would_see() -> No
 def test_the_first_sight_of_a_sample_counts_and_unseen_samples_are_missing() -> None:
     recorder = Recorder(range(4))
     recorder.observe(torch.tensor([0, 1]), torch.tensor([[3.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 0]))
-    recorder.observe(torch.tensor([1, 2]), torch.tensor([[3.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
+    recorder.observe(torch.tensor([1, 2, 2]), torch.tensor([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0]]), torch.tensor([0, 1, 1]))
     recorder.end_epoch()
     correct = recorder.trajectory().signal("correct")[0]
     assert correct[:3].tolist() == [1, 0, 1] and np.isnan(correct[3])

@@ -8,7 +8,7 @@ import pytest
 from conftest import draw_shapes
 
 from clprune import pipeline
-from clprune.errors import DataError, IntegrityError
+from clprune.errors import DataError, IntegrityError, UsageError
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -98,3 +98,27 @@ def test_a_dry_run_counts_and_writes_nothing(shapes_npz: Path, tmp_path: Path) -
     plan = pipeline.plan(str(shapes_npz), max_epochs=5)
     assert plan["n_samples"] == 600 and plan["max_steps"] == 25 and plan["max_minutes"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def factory(n_classes: int, input_shape: tuple[int, int, int]) -> object:
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(input_shape)), n_classes))
+
+
+def not_a_model(n_classes: int, input_shape: tuple[int, int, int]) -> int:
+    return 3
+
+
+def test_a_model_of_the_users_own_is_a_proxy(shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+    run = pipeline.score(str(shapes_npz), tmp_path / "run", proxy="test_trajectory:factory", max_epochs=1)
+    assert run["proxy"] == "test_trajectory:factory"
+    with pytest.raises(UsageError, match="returned a int"):
+        pipeline.score(str(shapes_npz), tmp_path / "other", proxy="test_trajectory:not_a_model", max_epochs=1)
+
+
+def test_a_run_of_small_images_of_any_proxy_in_the_box_has_scores(shapes_npz: Path, tmp_path: Path) -> None:
+    run = pipeline.score(str(shapes_npz), tmp_path / "run", proxy="torchvision:squeezenet1_1", max_epochs=1, image_size=32)
+    assert "grad_norm" not in run["high_means"] and "embeddings.npy" not in run["files"]  # no last linear layer: no features
+    assert pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5").n_kept == 300

@@ -1,0 +1,45 @@
+"""Put the benchmark tables, made from their JSON files, between their markers in README.md.
+
+python examples/benchmarks/readme.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+
+
+def recording() -> str:
+    """The table of recording_overhead.json."""
+    lines = [
+        "| proxy | recorded / plain training step, median (quartiles) | `train` / bare loop, images a second | images a second, recorded |",
+        "|---|---|---|---|",
+    ]
+    for row in json.loads((HERE / "recording_overhead.json").read_text()):
+        low, _, high = row["quartiles"]
+        rate = row["images_per_second"]["recorded"]
+        lines.append(
+            f"| {row['proxy']} | {row['recorded_over_training']:.3f} ({low:.3f} to {high:.3f}) | {row['speed_of_train_over_bare']:.3f} | {rate:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    """Every generated table by its marker."""
+    return {"recording": recording(), "selection": runpy.run_path(str(HERE / "selection.py"))["table"]()}
+
+
+def filled(text: str) -> str:
+    """`text` with each marker's table renewed."""
+    for name, table in tables().items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.S)
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))

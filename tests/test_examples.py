@@ -1,0 +1,11 @@
+"""The example programs, in a short form."""
+
+import runpy
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_loop_of_ones_own_records_and_selects(capsys) -> None:  # type: ignore[no-untyped-def]
+    right = runpy.run_path(str(EXAMPLES / "own_loop.py"))["main"](max_epochs=1, n_samples=600)
+    assert 0 <= right <= 1 and "kept 300 of 600" in capsys.readouterr().out
