@@ -69,8 +69,8 @@ class MissingExtraError(ClpruneError, ImportError):
 
     exit_code = 5
 
-    def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(f'{purpose} needs {library}, which is not installed. Run: pip install "clprune[{extra}]"')
+    def __init__(self, library: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {library}, which is not installed. Run: pip install {library}")
 
 
 class StorageError(ClpruneError):

@@ -190,3 +190,33 @@ def test_the_demo_finds_what_was_planted(tmp_path: Path) -> None:
     assert result["problems"] == [] and result["run"]["clp"]["settled"]
     assert result["found"]["wrong_labels"]["recall_in_top_5_percent"] >= 0.8
     assert result["found"]["duplicates"]["recall"] >= 0.8
+
+
+def test_a_missing_library_is_named_with_its_pip_line(tmp_path: Path) -> None:
+    (tmp_path / "datasets.py").write_text("raise ImportError('not here')\n")
+    done = subprocess.run(
+        [*COMMAND, "score", "hf:anything", "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 5 and "pip install datasets" in done.stderr, done.stderr
+
+
+def test_neighbours_are_found_without_faiss(shapes_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "faiss.py").write_text("raise ImportError('not here')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    kept = []
+    for name, env in (("with", os.environ), ("without", environment)):
+        done = subprocess.run(
+            [*COMMAND, "score", str(shapes_npz), "--out", str(tmp_path / name), "--max-epochs", "1"], capture_output=True, text=True, env=env
+        )
+        assert done.returncode == 0, done.stderr
+        kept.append(pq.read_table(tmp_path / name / "samples.parquet")["suspicion"].to_numpy())
+    np.testing.assert_allclose(kept[0], kept[1], atol=0.11)  # a near-tie among the ten neighbours may fall either way
+    assert np.abs(kept[0] - kept[1]).mean() < 1e-3
+
+
+def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path) -> None:
+    told = json.loads(clprune("plan", shapes_npz, "--trainings", 2, "--json").stdout)
+    assert told["trainings"] == 2 and told["cost_over_saving_by_keep"]["0.5"] == pytest.approx(0.15)

@@ -244,8 +244,18 @@ def test_a_changed_cache_is_made_again(image_folder: Path, tmp_path: Path) -> No
     np.testing.assert_array_equal(load_images(source, cache=tmp_path)[0], images)
 
 
-def test_small_gray_images_stay_as_they_are(tmp_path: Path) -> None:
+def test_small_gray_images_stay_as_they_are(image_folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = {path: rng.integers(0, 256, (12, 14), dtype=np.uint8) for path in sorted(image_folder.rglob("*.png"))}
+    for path, image in pixels.items():
+        Image.fromarray(image).save(path)
+    source = open_source(str(image_folder))
+    images, rule = load_images(source, cache=tmp_path / "cache")
+    assert images.shape == (18, 12, 14, 1) and not rule["resized"]
+    for row, path in enumerate(source.paths or []):
+        np.testing.assert_array_equal(images[row, ..., 0], pixels[path])
+
+
+def test_the_embedded_sample_is_whole() -> None:
     source = open_source("fashion-mnist-sample")
     assert len(source) == 12_000 and source.n_classes == 10 and np.bincount(source.labels).min() > 1100
-    image = np.asarray(source.read_input(5))
-    assert image.shape == (28, 28)

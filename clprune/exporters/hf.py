@@ -19,7 +19,7 @@ def hf(manifest: Manifest, source: Source, destination: Path) -> dict[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("datasets", "hf", "export --to hf") from error
+        raise MissingExtraError("datasets", "export --to hf") from error
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:

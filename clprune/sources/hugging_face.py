@@ -21,7 +21,7 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("datasets", "hf", "hf: data") from error
+        raise MissingExtraError("datasets", "hf: data") from error
     name, _, split = locator.removeprefix("hf:").partition(":")
     folder = Path(name)
     try:

@@ -1,1 +1,0 @@
-"""The Recorder inside somebody else's loop: one file a framework."""
