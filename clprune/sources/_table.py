@@ -89,7 +89,7 @@ def source_of_table(
         return Source(
             **common,
             paths=paths,
-            read_input=lambda index: _image(paths[index]),
+            read_input=lambda index: _image(io.BytesIO(paths[index].read_bytes())),
             read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),
         )
     read = lambda index: contents[int(rows[index])].as_py()  # noqa: E731

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -104,4 +105,4 @@ def _text(name: str) -> str:
 def _read(path: Path):  # type: ignore[no-untyped-def]
     from PIL import Image
 
-    return Image.open(path)
+    return Image.open(io.BytesIO(path.read_bytes()))  # no file stays open while nobody has loaded the image
