@@ -390,7 +390,8 @@ def main() -> None:
     """Run a command and leave with the exit code of what happened."""
     as_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:  # so typer reports an interrupt
+            raise KeyboardInterrupt
     except ClpruneError as error:
         _fail(str(error), error.exit_code, as_json)
     except typer.Exit as stop:

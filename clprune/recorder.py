@@ -62,7 +62,6 @@ class Recorder:
         *,
         n_classes: int | None = None,
         model: nn.Module | None = None,
-        device: torch.device | str | None = None,
         min_epochs: int = 3,
     ) -> None:
         self.n_samples = len(source)
@@ -81,7 +80,6 @@ class Recorder:
         self._doubt = np.zeros(self.n_samples)  # sum over epochs of 1 - p_label
         self.curves: dict[str, list[float]] = {}
         self.curve_epochs: list[float] = []
-        self._device = torch.device(device) if device is not None else None
         self._current: Tensor | None = None
         self._watched = _Rotation(model) if model is not None else None
         self._indicators = families.members("indicators")
@@ -118,7 +116,7 @@ class Recorder:
 
     def end_epoch(self) -> bool:
         """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended."""
-        if self._current is None or self._n_observed == 0:
+        if self._n_observed == 0:
             raise UsageError(
                 "end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass."
             )

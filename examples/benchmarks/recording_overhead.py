@@ -101,14 +101,18 @@ def measure(proxy: str, n_steps: int, rounds: int) -> dict[str, object]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true")
-    short = parser.parse_args().short
-    results = [measure("small_cnn", 100, 7 if short else 21)]
-    if not short:
-        results.append(measure("resnet18", 8, 15))
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    for result in results:
-        rates = result["images_per_second"]
+    parser.add_argument("--short", action="store_true", help="small_cnn in few rounds; nothing is stored")
+    parser.add_argument("--proxies", default="small_cnn,resnet18")
+    given = parser.parse_args()
+    sizes = {"small_cnn": (100, 21), "resnet18": (24, 7)}  # steps a round (an epoch of the recorder), rounds
+    results = {row["proxy"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    for proxy in ["small_cnn"] if given.short else given.proxies.split(","):
+        n_steps, rounds = sizes[proxy]
+        result = measure(proxy, n_steps, 7 if given.short else rounds)
+        rates, ratio = result["images_per_second"], result["recorded_over_training"]
         print(
-            f"{result['proxy']}: recorded / training step {result['recorded_over_training']:.3f} {result['quartiles']}, train() / bare loop {result['speed_of_train_over_bare']:.3f}, {rates}"
+            f"{proxy}: recorded / training step {ratio:.3f} {result['quartiles']}, train() / bare loop {result['speed_of_train_over_bare']:.3f}, {rates}"
         )
+        if not given.short:
+            results[proxy] = result
+            RESULTS.write_text(json.dumps([results[name] for name in sizes if name in results], indent=1) + "\n")
