@@ -106,6 +106,7 @@ class LiveRule:
         self.min_epochs = min_epochs
         self.fired_epoch: int | None = None  # epochs done when it fired
         self.vote: Vote | None = None
+        self.waiting_for = "the first epochs"  # one sentence for people
         self._epochs_done = 0
 
     @property
