@@ -1,10 +1,9 @@
 """Where the critical learning period starts and ends, from the curves of a run.
 
-The idea: each deciding indicator (retention of what was learned, noise scale of the gradient, ...) approaches a level while the period
-lasts. Its end is where 90 % of that approach is done. For every curve the posterior of that moment is computed exactly on a grid of time
-constants, under y(t) = a + b exp(-t / tau) with white noise of unknown size; the curve abstains unless such a bend explains it clearly better
-than a level or a straight line do. The live rule fires when most deciding indicators say that the moment has passed; nothing in it
-depends on how long the run was planned.
+While the period lasts, each deciding indicator (retention of what was learned, memorization, stability of the ranking, noise scale of the gradient)
+approaches a level; `approach.py` gives the probability that a curve does so at all (else it abstains), and that the approach is done. Curves
+that abstain have no say. The **live rule** asks after every epoch and knows nothing of what comes; the **hindsight** estimate, with
+its interval, looks at all points at once and is reported beside it. Nothing depends on how long the run was planned to be.
 """
 
 from __future__ import annotations
@@ -18,58 +17,14 @@ import numpy as np
 from jaxtyping import Float
 
 from clprune import families
+from clprune.approach import Evidence, hindsight, live_evidence, quantiles, segments_of
 from clprune.datatypes import CriticalPeriod
 from clprune.errors import DataError
 
-LEVEL = 0.9  # share of the approach that counts as its end
-MIN_POINTS = 8  # a bend, its size and the noise cannot be told apart from fewer
-LOG_ODDS = 7.0  # natural log of the odds, against a level and against a line, that a bend needs (about 1,000 to 1)
-SURE = 0.65  # posterior probability, over all voting indicators, that the end has passed
-SETTLED_OVERLAP = 0.95  # share of the harder half, by mean difficulty, that must be the same as an epoch before
-
-
-@dataclass(frozen=True)
-class Approach:
-    """What one curve says of its approach to a level. Times are in the curve's own unit, from its first point on."""
-
-    end: float  # posterior median of the time at which LEVEL of the approach is done
-    interval: tuple[float, float]  # central 90 % of the posterior
-    passed: float  # posterior probability that the end lies before the last point
-    log_odds: float  # of a bend against the better of a level and a line
-
-
-def fit_approach(times: Float[np.ndarray, "T"], values: Float[np.ndarray, "T"]) -> Approach | None:
-    """Fit y = a + b exp(-(t - t_0) / tau); None where there are fewer than MIN_POINTS finite points or no variation.
-
-    a and b are integrated out under flat priors, the noise under Jeffreys' prior; tau has a log-uniform prior from the spacing of the
-    points to 20 times their span (beyond that the curve is a line to the eye).
-    """
-    known = np.isfinite(values)
-    t, y = times[known], values[known]
-    if len(t) < MIN_POINTS or np.ptp(y) == 0:
-        return None
-    t = t - t[0]
-    n, span = len(t), t[-1]
-    y = (y - y.mean()) / y.std()
-    tau = np.geomspace(max(np.median(np.diff(t)), span / 400) / 2, 20 * span, 240)
-    bend = np.exp(-t[None, :] / tau[:, None])
-    centred = bend - bend.mean(axis=1, keepdims=True)
-    norm = (centred**2).sum(axis=1)
-    slope = centred @ y / np.maximum(norm, 1e-12)
-    rss = np.maximum(n - slope**2 * norm, 1e-9 * n)
-    log_like = -0.5 * (n - 2) * np.log(rss)  # the design is scaled to unit norm, so that no tau is favoured for its shape
-    weight = np.exp(log_like - log_like.max())
-    weight /= weight.sum()
-    line = t - t.mean()
-    rss_line = max(n - (line @ y) ** 2 / (line @ line), 1e-9 * n)
-    evidence = log_like.max() + np.log(np.exp(log_like - log_like.max()).mean())
-    log_odds = evidence - max(-0.5 * (n - 2) * np.log(rss_line), -0.5 * (n - 1) * np.log(n) + 0.5 * np.log(n))
-    ends = tau * -np.log(1 - LEVEL)
-    cumulative = np.cumsum(weight)
-    at = lambda q: float(np.interp(q, cumulative, ends))  # noqa: E731
-    return Approach(
-        at(0.5) + times[known][0], (at(0.05) + times[known][0], at(0.95) + times[known][0]), float(weight[ends <= span].sum()), float(log_odds)
-    )
+ESTABLISHED = 0.9  # probability of an approach from which on a curve counts in full
+SURE = 0.65  # pooled probability that the approaches are done, from which on the period counts as over
+SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
+LEARNING = ("retention", "memorization_rate")  # one of these must have bent: without memorization there is no period that could end
 
 
 def deciding_indicators() -> list[str]:
@@ -77,26 +32,43 @@ def deciding_indicators() -> list[str]:
     return [name for name, member in families.members("indicators").items() if families.facts(member)["decides"]]
 
 
+def voters(curves: Mapping[str, Float[np.ndarray, "T"]]) -> dict[str, Float[np.ndarray, "T"]]:
+    """The curves that decide: those of the deciding indicators, or all where there is none of them."""
+    deciding = deciding_indicators()
+    return {name: curves[name] for name in deciding if name in curves} or {k: v for k, v in curves.items() if k != "learning_rate"}
+
+
 @dataclass(frozen=True)
 class Vote:
-    """What the deciding curves say together at one moment."""
+    """What the deciding curves say together at each of T moments."""
 
-    approaches: Mapping[str, Approach | None]
-    voting: tuple[str, ...]  # those whose bend is established
-    passed: float  # mean posterior, over the voting curves, that the end has passed
+    bends: Mapping[str, Float[np.ndarray, "T"]]  # probability that the curve approaches a level
+    passed: Float[np.ndarray, "T"]  # probability that the approaches are done, each curve weighed by its `bends`
+    enough: Float[np.ndarray, "T"]  # curves that bend, of those needed (half of all, at least one); 1 and more is enough
+    learned: Float[np.ndarray, "T"]  # how surely retention or memorization has bent; 1 where neither was recorded
 
     @property
-    def over(self) -> bool:
-        """At least half of the deciding curves (and at least one) are established, and together they say that the end has passed."""
-        return len(self.voting) >= max(1, len(self.approaches) // 2) and self.passed >= SURE
+    def over(self) -> Float[np.ndarray, "T"]:
+        """Where enough curves approach a level, learning among them, and they are done."""
+        return (self.enough >= ESTABLISHED) & (self.learned >= ESTABLISHED) & (self.passed >= SURE)
 
 
-def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"]) -> Vote:
-    """Fit every deciding curve up to now."""
-    approaches = {name: fit_approach(times, values) for name, values in curves.items()}
-    voting = tuple(name for name, fit in approaches.items() if fit is not None and fit.log_odds >= LOG_ODDS)
-    passed = float(np.mean([approaches[name].passed for name in voting])) if voting else 0.0  # type: ignore[union-attr]
-    return Vote(approaches, voting, passed)
+def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, last_only: bool = False) -> Vote:
+    """Ask every deciding curve at every point (or at the last one only), from the points up to it. A curve `learning_rate` masks its own changes."""
+    segments = segments_of(curves.get("learning_rate"), len(times))
+    evidence = {name: live_evidence(times, values, segments, last_only=last_only) for name, values in voters(curves).items()}
+    if last_only:
+        evidence = {name: Evidence(e.bends[-1:], e.over[-1:]) for name, e in evidence.items()}
+    bends = np.stack([e.bends for e in evidence.values()])
+    over = np.stack([e.over for e in evidence.values()])
+    total = bends.sum(0)
+    learning = [e.bends for name, e in evidence.items() if name in LEARNING]
+    return Vote(
+        {name: e.bends for name, e in evidence.items()},
+        (bends * over).sum(0) / np.maximum(total, 1e-12),
+        total / max(1.0, len(evidence) / 2),
+        np.max(learning, axis=0) if learning else np.ones(len(total)),
+    )
 
 
 class LiveRule:
@@ -105,7 +77,6 @@ class LiveRule:
     def __init__(self, *, min_epochs: int = 3) -> None:
         self.min_epochs = min_epochs
         self.fired_epoch: int | None = None  # epochs done when it fired
-        self.vote: Vote | None = None
         self.waiting_for = "the first epochs"  # one sentence for people
         self._epochs_done = 0
 
@@ -113,57 +84,93 @@ class LiveRule:
     def fired(self) -> bool:
         return self.fired_epoch is not None
 
-    def update(self, curves: Mapping[str, np.ndarray], times: np.ndarray, difficulty_before_and_now: list[np.ndarray]) -> bool:
-        """Look at the curves after an epoch, and at the mean difficulty (N,) before and after it. True once the period is over."""
+    def update(self, curves: Mapping[str, np.ndarray], times: np.ndarray) -> bool:
+        """Look at the curves after an epoch; the last `kept_overlap` says whether the ranking has settled. True once the period is over."""
         self._epochs_done += 1
         if self.fired:
             return True
-        deciding = deciding_indicators()
-        self.vote = take_vote({name: curves[name] for name in deciding if name in curves}, times)
-        settled = len(difficulty_before_and_now) == 2 and overlap_of_hard_half(*difficulty_before_and_now) >= SETTLED_OVERLAP
-        if self._epochs_done >= self.min_epochs and self.vote.over and settled:
-            self.fired_epoch = self._epochs_done
+        vote = take_vote(curves, times, last_only=True)
+        overlaps = curves.get("kept_overlap", np.array([]))
+        overlap = overlaps[np.isfinite(overlaps)][-1] if np.isfinite(overlaps).any() else 0.0
+        if self._epochs_done < self.min_epochs:
+            self.waiting_for = f"epoch {self.min_epochs}"
+        elif not vote.over[0]:
+            self.waiting_for = _what_is_missing(vote)
+        elif overlap < SETTLED_OVERLAP:
+            self.waiting_for = (
+                f"the ranking of samples: {overlap:.0%} of the harder half are the same as an epoch ago, {SETTLED_OVERLAP:.0%} are asked for"
+            )
+        else:
+            self.fired_epoch, self.waiting_for = self._epochs_done, "nothing: the critical period is over"
         return self.fired
 
 
-def overlap_of_hard_half(before: Float[np.ndarray, "N"], now: Float[np.ndarray, "N"]) -> float:
-    """Share of the harder half that is the same in both, in [0, 1]; ties to the smaller position."""
-    n_half = max(1, len(now) // 2)
-    hard_before, hard_now = (np.argsort(-difficulty, kind="stable")[:n_half] for difficulty in (before, now))
-    return len(np.intersect1d(hard_before, hard_now)) / n_half
+def _what_is_missing(vote: Vote) -> str:
+    bent = [name for name, values in vote.bends.items() if values[0] >= ESTABLISHED]
+    if vote.learned[0] < ESTABLISHED:
+        return "retention or memorization to bend towards a level"
+    if vote.enough[0] < ESTABLISHED:
+        return f"more indicators to bend towards a level ({', '.join(bent) or 'none'} of {', '.join(vote.bends)} so far)"
+    return f"{', '.join(bent)} to come close to their level: done with probability {vote.passed[0]:.2f}, {SURE} is asked for"
 
 
 def find_critical_period(
     curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, n_epochs: int, fired_epoch: int | None = None
 ) -> CriticalPeriod:
-    """The critical period in hindsight, from all points of the curves; `times` count epochs done.
+    """The critical period in hindsight, from all points of the curves; `times` count epochs done since the start of training.
 
-    With `fired_epoch` from a live rule the end is that epoch and the interval is the hindsight estimate's. Without it the end is the median of
-    the voting curves' ends, and `settled` is False where the vote does not say that the period is over: then `end_epoch` is `n_epochs`.
+    With `fired_epoch` from a live rule the end is that epoch; without it, the end is the hindsight estimate, rounded up, where that says "over".
+    Else `settled` is False and `end_epoch` is `n_epochs`. The hindsight estimate is the median of the moments at which an approach that is done was
+    done, its interval the central 95 % of all moments, over the deciding curves, each weighed by how surely it approaches a level.
     """
-    deciding = deciding_indicators()
-    voters = {name: curves[name] for name in deciding if name in curves} or dict(curves)
-    vote = take_vote(voters, times)
-    ends = {name: (fit.end if name in vote.voting and fit is not None else None) for name, fit in vote.approaches.items()}
-    settled = fired_epoch is not None or vote.over
-    interval = None
-    if vote.voting:
-        fits = [fit for name, fit in vote.approaches.items() if fit is not None and name in vote.voting]
-        interval = (min(fit.interval[0] for fit in fits), max(fit.interval[1] for fit in fits))
+    segments = segments_of(curves.get("learning_rate"), len(times))
+    deciding = voters(curves)
+    looks = {name: hindsight(times, values, segments) for name, values in deciding.items()}
+    seen = {name: look for name, look in looks.items() if look is not None}
+    total = sum(look.bends for look in seen.values())
+    probability = float(sum(look.probability for look in seen.values()) / total) if total else 0.0
+    learning = [look.bends for name, look in seen.items() if name in LEARNING]
+    enough = total / max(1.0, len(deciding) / 2)
+    over = probability >= SURE and enough >= SURE and (not any(name in LEARNING for name in deciding) or max(learning, default=0.0) >= SURE)
+    settled = fired_epoch is not None or over
+    bent = {name: look for name, look in seen.items() if look.bends >= SURE}
+    ends = {name: None if (look := bent.get(name)) is None else quantiles(look.ends, look.weights, (0.5,))[0] for name in deciding}
+    hindsight_end, interval = None, None
+    if total:
+        moments = np.concatenate([look.ends for look in seen.values()])
+        weights = np.concatenate([look.weights * look.bends for look in seen.values()])
+        order = np.argsort(moments, kind="stable")
+        moments, weights = moments[order], weights[order]
+        low, high = quantiles(moments, weights, (0.025, 0.975))
+        interval = (low, high)
+        done = moments <= times[-1]
+        if weights[done].sum() > 0:
+            (hindsight_end,) = quantiles(moments[done], weights[done], (0.5,))
     if fired_epoch is not None:
         end = fired_epoch
-    elif settled:
-        end = int(np.clip(np.ceil(np.median([end for end in ends.values() if end is not None])), 1, n_epochs))
+    elif settled and hindsight_end is not None:
+        end = int(np.clip(np.ceil(hindsight_end), 1, n_epochs))
     else:
         end = n_epochs
-    agreed = ", ".join(f"{name} {ends[name]:.1f}" for name in vote.voting) or "none"
+    start = min((int(look.start) for look in bent.values()), default=0)
+    agreed = ", ".join(f"{name} {ends[name]:.1f}" for name in bent)
     if settled:
-        reason = f"{len(vote.voting)} of {len(voters)} deciding indicators have done 90 % of their approach (at epoch: {agreed})"
-    elif not vote.voting:
-        reason = f"not established: no deciding indicator ({', '.join(voters)}) bends clearly within {n_epochs} epochs"
+        reason = f"{len(bent)} of {len(deciding)} deciding indicators have come close to their level (at epoch: {agreed or 'none in hindsight'})"
+    elif not bent:
+        reason = f"not established: no deciding indicator ({', '.join(deciding)}) bends clearly towards a level within {n_epochs} epochs"
     else:
-        reason = f"not established within {n_epochs} epochs: {len(vote.voting)} of {len(voters)} deciding indicators bend (90 % at epoch: {agreed}), probability that the end has passed {vote.passed:.2f}"
-    return CriticalPeriod(0, end, settled, vote.passed * len(vote.voting) / max(1, len(voters)), interval, _border(curves, times), ends, reason)
+        reason = f"not established within {n_epochs} epochs: {len(bent)} of {len(deciding)} deciding indicators bend (at epoch: {agreed}), probability that they are done {probability:.2f}"
+    return CriticalPeriod(
+        start if start < end else 0,
+        end,
+        settled,
+        float(probability * min(1.0, enough)),
+        interval,
+        hindsight_end,
+        _border(curves, times),
+        ends,
+        reason,
+    )
 
 
 def _border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None:
@@ -202,8 +209,14 @@ def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.
 
 
 def live_firing(times: Float[np.ndarray, "T"], curves: Mapping[str, Float[np.ndarray, "T"]]) -> float | None:
-    """The epoch at which the live rule fires on logged curves, reading point by point; None where it never does. All columns vote."""
-    for n in range(MIN_POINTS, len(times) + 1):
-        if take_vote({name: values[:n] for name, values in curves.items()}, times[:n]).over:
-            return float(times[n - 1])
-    return None
+    """The moment at which the live rule fires on logged curves, read point by point; None where it never does.
+
+    A curve `kept_overlap`, where there is one, must say that the ranking has settled.
+    """
+    over = take_vote(curves, times).over
+    if "kept_overlap" in curves:
+        overlap = curves["kept_overlap"]
+        last = np.maximum.accumulate(np.where(np.isnan(overlap), -1, np.arange(len(overlap))))
+        over = over & (last >= 0) & (overlap[np.maximum(last, 0)] >= SETTLED_OVERLAP)
+    fired = np.flatnonzero(over)
+    return float(times[fired[0]]) if len(fired) else None

@@ -123,8 +123,9 @@ class Trajectory:
 class CriticalPeriod:
     """Where the critical period lies, 0-based, `end_epoch` exclusive, and how that was decided.
 
-    `settled` is False where the end was not established: then `end_epoch` is merely the last epoch that was run. `interval` is
-    the range of the end in epochs; `confidence` in [0, 1]; `indicators` holds each indicator's own end in epochs (None: abstains).
+    `settled` is False where the end was not established: then `end_epoch` is merely the last epoch that was run. `hindsight_end` is where all
+    points together place the end, if it has passed, and `interval` the central 95 % of where it may lie, in epochs; `confidence` in [0, 1] is the
+    probability that it has passed; `indicators` holds each indicator's own end in epochs (None: abstains).
     """
 
     start_epoch: int
@@ -132,6 +133,7 @@ class CriticalPeriod:
     settled: bool
     confidence: float
     interval: tuple[float, float] | None
+    hindsight_end: float | None
     border_epoch: float | None  # memorization phase before it, forgetting phase after
     indicators: Mapping[str, float | None]
     reason: str

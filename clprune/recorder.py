@@ -20,9 +20,12 @@ from clprune import families
 from clprune.critical_period import LiveRule, find_critical_period
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, UsageError
-from clprune.signals import BATCH_RECORDS, names_of_signals, observe_batches
+from clprune.signals import BATCH_RECORDS, names_of_signals, nearest_by_cosine, observe_batches
 
 WINDOWS_PER_EPOCH = 4
+PROBE_SAMPLES = 2048  # samples whose features are kept from epoch to epoch
+PROBE_QUERIES = 512  # of these, whose nearest neighbours among the probe are compared
+PROBE_NEIGHBORS = 10
 BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight times fewer small operations
 
 
@@ -77,11 +80,12 @@ class Recorder:
         self.n_classes = n_classes
         self.live = LiveRule(min_epochs=min_epochs)
         self.epochs: list[dict[str, np.ndarray]] = []  # finished epochs: signal -> (N,)
-        self._doubt = np.zeros(self.n_samples)  # sum over epochs of 1 - p_label
+        self._doubt = np.zeros(self.n_samples)  # sum over epochs of 1 - p_label; unseen counts as sure
         self.curves: dict[str, list[float]] = {}
         self.curve_epochs: list[float] = []
         self._current: Tensor | None = None
         self._watched = _Rotation(model) if model is not None else None
+        self._probe = _Probe(self.sample_ids)
         self._indicators = families.members("indicators")
         self._start_epoch()
 
@@ -114,8 +118,15 @@ class Recorder:
         self._waiting.append((index, logits.detach(), labels, None if features is None else features.detach()))
         self._n_observed += len(index)
 
-    def end_epoch(self) -> bool:
-        """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended."""
+    def observe_network(self, fisher_trace: float) -> None:
+        """Add an estimate of the whole network's Fisher trace (`signals.network_fisher`) to the current epoch."""
+        self._network_fisher.append(float(fisher_trace))
+
+    def end_epoch(self, *, learning_rate: float | None = None) -> bool:
+        """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended.
+
+        Tell the learning rate of the epoch where it is not constant: what a change of half or more does to the curves is then masked.
+        """
         if self._n_observed == 0:
             raise UsageError(
                 "end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass."
@@ -129,18 +140,21 @@ class Recorder:
         self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
         windows = self._window_of[: self.n_samples].cpu().numpy().astype(np.int64)
         before = self.epochs[-1] if self.epochs else None
-        for window in range(WINDOWS_PER_EPOCH):
-            if not self._records[window]:
-                continue
+        held = [window for window in range(WINDOWS_PER_EPOCH) if self._records[window]]
+        for window in held:
             records = self._window_records(window, np.flatnonzero(windows == window), now, before)
+            if window == held[-1]:
+                records |= self._epoch_records(now)
             self.curve_epochs.append(len(self.epochs) + (window + 1) / WINDOWS_PER_EPOCH)
+            if learning_rate is not None:
+                self.curves.setdefault("learning_rate", []).append(learning_rate)
             for name, member in self._indicators.items():
                 needs = families.facts(member)["needs"]
                 value = float(member(*(records[need] for need in needs))) if all(need in records for need in needs) else float("nan")
                 self.curves.setdefault(name, []).append(value)
         self.epochs.append(now)
         self._start_epoch()
-        return self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs), self._doubt_after(len(self.epochs)))
+        return self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs))
 
     @property
     def in_critical_period(self) -> bool:
@@ -165,6 +179,9 @@ class Recorder:
         rest = {f"curve.{name}": np.asarray(values) for name, values in self.curves.items()} | {"curve_epochs": np.asarray(self.curve_epochs)}
         if self._watched is not None:
             rest |= {f"initial.{i:04d}": weight.cpu().numpy() for i, weight in enumerate(self._watched.initial)}
+            rest["rotation"] = self._watched.last.cpu().numpy()
+        if self._probe.before is not None:
+            rest["probe"] = self._probe.before
         return self.epochs[-1], rest
 
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
@@ -173,11 +190,14 @@ class Recorder:
         self.curve_epochs = rest["curve_epochs"].tolist()
         if self._watched is not None:
             self._watched.initial = [torch.from_numpy(rest[f"initial.{i:04d}"].copy()).to(w.device) for i, w in enumerate(self._watched.initial)]
+            self._watched.last = torch.from_numpy(rest["rotation"].copy()).to(self._watched.last.device)
+        self._probe.before = rest.get("probe")
         curves, times = self._curve_arrays(), np.asarray(self.curve_epochs)
-        self.epochs, self._doubt = epochs, np.zeros(self.n_samples)
+        self.epochs = epochs
+        self._doubt = sum((_doubt(epoch) for epoch in epochs), start=np.zeros(self.n_samples))
         for done in range(1, len(epochs) + 1):  # the rule sees again what it saw, epoch by epoch
             until = times <= done + 1e-9
-            self.live.update({name: values[until] for name, values in curves.items()}, times[until], self._doubt_after(done))
+            self.live.update({name: values[until] for name, values in curves.items()}, times[until])
 
     # ---- inside
 
@@ -186,7 +206,8 @@ class Recorder:
         self._open_window = 0
         self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         self._records: list[list[Tensor]] = [[] for _ in range(WINDOWS_PER_EPOCH)]
-        self._rotations: dict[int, Tensor] = {}
+        self._rotations: dict[int, tuple[Tensor, Tensor]] = {}  # window -> cosines at its start and at its end
+        self._network_fisher: list[float] = []
         if self._current is not None:
             self._current.fill_(float("nan"))
             self._window_of.fill_(-1.0)
@@ -214,13 +235,15 @@ class Recorder:
         self._current.index_copy_(1, at, record.samples)
         self._window_of.index_copy_(0, at, torch.full_like(at, self._open_window, dtype=torch.float32))
         self._label_of.index_copy_(0, at, labels.to(device, torch.int64))
+        if features is not None:
+            self._probe.take(index, features)
         self._records[self._open_window].append(record.batches)
 
     def _close_windows(self, window: int) -> None:
         """Look at the weights when a window is over."""
         if window > self._open_window:
             if self._watched is not None:
-                self._rotations[window - 1] = self._watched.now()
+                self._rotations[window - 1] = (self._watched.last, self._watched.now())
             self._open_window = window
 
     def _window_records(
@@ -230,7 +253,8 @@ class Recorder:
         with_gradients = np.isfinite(batches).all(axis=1)  # not those of a model without features, or of fewer samples than chunks
         records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches[with_gradients].T, strict=True)) if with_gradients.any() else {}
         if window in self._rotations:
-            records["weight_cosines"] = self._rotations[window].cpu().numpy()
+            records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in self._rotations[window])
+            records["epochs_between"] = np.array([1 / WINDOWS_PER_EPOCH])
         records["p_label_now"], records["correct_now"] = now["p_label"][rows], now["correct"][rows]
         if before is not None:
             known = np.isfinite(before["p_label"][rows])
@@ -242,10 +266,61 @@ class Recorder:
     def _curve_arrays(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(values) for name, values in self.curves.items()}
 
-    def _doubt_after(self, n_epochs: int) -> list[np.ndarray]:
-        """Mean of 1 - p_label without and with the last epoch: has the ranking settled? Unseen counts as sure."""
-        before, self._doubt = self._doubt, self._doubt + 1 - np.nan_to_num(self.epochs[n_epochs - 1]["p_label"], nan=1.0)
-        return [before / (n_epochs - 1), self._doubt / n_epochs] if n_epochs > 1 else []
+    def _epoch_records(self, now: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Records that an epoch as a whole gives: the ranking before and after it, the probe, the network's Fisher trace."""
+        records: dict[str, np.ndarray] = {}
+        before, n_before = self._doubt, len(self.epochs)
+        self._doubt = before + _doubt(now)
+        if n_before:
+            records |= {"doubt_before": before / n_before, "doubt_after": self._doubt / (n_before + 1)}
+        if self._network_fisher:
+            records["network_fisher"] = np.array(self._network_fisher)
+        return records | self._probe.end_epoch()
+
+
+def _doubt(epoch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N"]:
+    """1 - p_label, 0 where the sample was not seen."""
+    return np.nan_to_num(1 - epoch["p_label"].astype(np.float64), nan=0.0)
+
+
+class _Probe:
+    """Features of a fixed part of the samples, as they are seen in the training steps: no forward pass of their own."""
+
+    def __init__(self, sample_ids: np.ndarray) -> None:
+        order = np.argsort(sample_ids, kind="stable")
+        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]  # by id, so that the order of rows has no influence
+        self.before: np.ndarray | None = None  # (M, D) of the last epoch, NaN where a sample was not seen
+        self._place = np.full(len(order), len(self.rows), dtype=np.int64)
+        self._place[self.rows] = np.arange(len(self.rows))
+        self._slot: Tensor | None = None
+        self._now: Tensor | None = None
+
+    def take(self, index: Int[Tensor, "B"], features: Float[Tensor, "B D"]) -> None:
+        if self._slot is None:
+            self._slot = torch.from_numpy(self._place).to(features.device)
+        if self._now is None:  # the last row is where all others go
+            self._now = torch.full((len(self.rows) + 1, features.shape[1]), float("nan"), device=features.device)
+        self._now.index_copy_(0, self._slot.index_select(0, index), features.float())
+
+    def end_epoch(self) -> dict[str, np.ndarray]:
+        """The probe before and after, of samples seen in both epochs, and their nearest neighbours."""
+        if self._now is None:
+            return {}
+        now, before = self._now[:-1].cpu().numpy(), self.before
+        self.before, self._now = now, None
+        if before is None:
+            return {}
+        both = np.isfinite(before).all(axis=1) & np.isfinite(now).all(axis=1)
+        if both.sum() <= PROBE_NEIGHBORS + 1:
+            return {}
+        before, now = before[both], now[both]
+        queries = min(PROBE_QUERIES, len(now))
+        return {
+            "probe_before": before,
+            "probe_after": now,
+            "probe_neighbors_before": nearest_by_cosine(before, queries, PROBE_NEIGHBORS),
+            "probe_neighbors_after": nearest_by_cosine(now, queries, PROBE_NEIGHBORS),
+        }
 
 
 class _Rotation:
@@ -254,7 +329,10 @@ class _Rotation:
     def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.ndim > 1]
         self.initial = [p.detach().clone() for p in self.weights]
+        self.last = torch.ones(len(self.weights), device=self.initial[0].device if self.initial else None)
 
     @torch.no_grad()
     def now(self) -> Float[Tensor, "L"]:
-        return torch.stack([torch.cosine_similarity(w.flatten(), w0.flatten(), dim=0) for w, w0 in zip(self.weights, self.initial, strict=True)])
+        pairs = zip(self.weights, self.initial, strict=True)
+        self.last = torch.stack([torch.cosine_similarity(w.flatten(), w0.flatten(), dim=0) for w, w0 in pairs])
+        return self.last

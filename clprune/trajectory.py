@@ -18,6 +18,7 @@ from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
+from clprune.signals import network_fisher
 from clprune.storage import digest_of_file, read_json, write_bytes, write_json
 from clprune.training import FeatureTap, Recipe, TrainingState, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
@@ -42,17 +43,24 @@ def record_trajectory(
     seed: int = 0,
     device: str = "auto",
     exact: bool = False,
+    whole_network: bool = False,
+    batch_size: int = Recipe.batch_size,
+    learning_rate: float | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
 ) -> ProxyRun:
     """Train `proxy` on the images until the live rule fires and the ranking has settled, else for `max_epochs`.
 
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
-    epoch and an interrupted run with the same arguments goes on from there. Raises UsageError, DataError or TrainingError.
+    epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
+    batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
+    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
-    target, recipe, order = pick_device(device), Recipe(exact=exact), source.canonical_order
+    target, order = pick_device(device), source.canonical_order
+    rate = Recipe.learning_rate * batch_size / Recipe.batch_size if learning_rate is None else learning_rate
+    recipe = Recipe(exact=exact, batch_size=batch_size, learning_rate=rate)
     started = time.perf_counter()
     statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])])
     data = to_device(images, source.labels, target, statistics=statistics)
@@ -67,6 +75,7 @@ def record_trajectory(
         "proxy": proxy,
         "seed": seed,
         "recipe": asdict(recipe),
+        "whole_network": whole_network,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -76,6 +85,10 @@ def record_trajectory(
     meter = EnergyMeter()
 
     def end_epoch(now: TrainingState) -> bool:
+        if whole_network:
+            some = torch.from_numpy(np.random.default_rng((seed, now.epochs_done, 3)).permutation(order)[:256]).to(target)
+            pixels = data.batch(some, shifts=None, flips=None, dtype=torch.float32)
+            recorder.observe_network(network_fisher(now.model, pixels, torch.Generator().manual_seed(seed + now.epochs_done)))
         ended = recorder.end_epoch()
         if checkpoint is not None:
             _commit(checkpoint, key, now, recorder, seconds_before + time.perf_counter() - started)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clprune.critical_period import find_critical_period, fit_approach, live_firing, overlap_of_hard_half, read_curves
+from clprune.critical_period import find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
 
@@ -27,9 +27,9 @@ def test_an_approach_fires_near_its_ninety_percent_point_and_the_interval_holds_
     for seed in range(15):
         y = curve("exp", 60, 0.03, seed)
         fired.append(live_firing(np.arange(60, dtype=float), {"x": y}))
-        fit = fit_approach(np.arange(60, dtype=float), y)
-        assert fit is not None
-        covered += fit.interval[0] <= truth <= fit.interval[1]
+        period = find_critical_period({"x": y}, np.arange(60, dtype=float), n_epochs=60)
+        assert period.interval is not None
+        covered += period.interval[0] <= truth <= period.interval[1]
     assert None not in fired
     assert np.median(fired) == pytest.approx(truth, rel=0.15)
     assert covered >= 11
@@ -41,18 +41,14 @@ def test_a_curve_that_ends_before_the_point_does_not_fire() -> None:
 
 def test_the_scale_and_direction_of_a_curve_do_not_matter() -> None:
     t, y = np.arange(50, dtype=float), curve("exp", 50, 0.05, 3)
-    ends = [fit.end for fit in (fit_approach(t, y), fit_approach(t, 1000 - 7 * y)) if fit]
-    assert ends[0] == pytest.approx(ends[1], rel=1e-9)
+    found = [(live_firing(t, {"x": z}), find_critical_period({"x": z}, t, n_epochs=50)) for z in (y, 1000 - 7 * y)]
+    assert found[0][0] == found[1][0]
+    assert found[0][1].hindsight_end == pytest.approx(found[1][1].hindsight_end, rel=1e-9)
 
 
 def test_no_curve_gives_not_established() -> None:
     period = find_critical_period({"retention": np.full(5, np.nan)}, np.arange(5.0), n_epochs=5)
     assert not period.settled and period.end_epoch == 5 and "not established" in period.reason
-
-
-def test_overlap_is_one_for_equal_and_zero_for_reversed_difficulty() -> None:
-    difficulty = np.random.default_rng(0).random(100)
-    assert overlap_of_hard_half(difficulty, difficulty) == 1 and overlap_of_hard_half(difficulty, -difficulty) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,17 @@ from clprune import families
 
 RECORDS = ("batch_size", "batch_loss", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
 RECORDS += ("weight_cosines", "p_label_now", "correct_now", "correct_before", "correct_after", "margin_before", "margin_after")
+RECORDS += ("weight_cosines_before", "epochs_between", "doubt_before", "doubt_after", "network_fisher")
+RECORDS += ("probe_before", "probe_after", "probe_neighbors_before", "probe_neighbors_after")
 
 
 def records(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     found = {name: rng.random(30) for name in RECORDS}
     found |= {name: (rng.random(30) < 0.6).astype(float) for name in RECORDS if name.startswith("correct")}
-    return found | {"batch_size": np.full(30, 128.0), "sample_gradient_sq": 2 + found["sample_gradient_sq"]}
+    found |= {name: rng.normal(size=(30, 6)) for name in ("probe_before", "probe_after")}
+    found |= {name: np.stack([rng.permutation(20)[:5] for _ in range(30)]) for name in ("probe_neighbors_before", "probe_neighbors_after")}
+    return found | {"batch_size": np.full(30, 128.0), "sample_gradient_sq": 2 + found["sample_gradient_sq"], "epochs_between": np.full(30, 0.25)}
 
 
 @pytest.mark.parametrize("name", families.names("indicators"))
