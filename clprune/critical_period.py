@@ -115,62 +115,66 @@ def _what_is_missing(vote: Vote) -> str:
 
 
 def find_critical_period(
-    curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, n_epochs: int, fired_epoch: int | None = None
+    curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, n_epochs: int, fired_epoch: int | None = None, live: bool = False
 ) -> CriticalPeriod:
-    """The critical period in hindsight, from all points of the curves; `times` count epochs done since the start of training.
+    """The critical period from all points of the curves; `times` count epochs done since the start of training.
 
-    With `fired_epoch` from a live rule the end is that epoch; without it, the end is the hindsight estimate, rounded up, where that says "over".
-    Else `settled` is False and `end_epoch` is `n_epochs`. The hindsight estimate is the median of the moments at which an approach that is done was
-    done, its interval the central 95 % of all moments, over the deciding curves, each weighed by how surely it approaches a level.
+    With `live` a live rule was asked: the end is `fired_epoch`, and None means that the end is not established. Else the end is the hindsight
+    estimate, rounded up, where enough curves bend and are done by the last point. Where it is not established `settled` is False and `end_epoch` is `n_epochs`.
+
+    The hindsight estimate is the median of the moments at which an approach that is done was done, over the deciding curves that bend (over all
+    where none does), each weighed by how surely it does. The interval spans the central 95 % of each of these curves, and the live rule's end: where
+    they disagree it is wide.
     """
     segments = segments_of(curves.get("learning_rate"), len(times))
     deciding = voters(curves)
-    looks = {name: hindsight(times, values, segments) for name, values in deciding.items()}
-    seen = {name: look for name, look in looks.items() if look is not None}
-    total = sum(look.bends for look in seen.values())
-    probability = float(sum(look.probability for look in seen.values()) / total) if total else 0.0
-    learning = [look.bends for name, look in seen.items() if name in LEARNING]
-    enough = total / max(1.0, len(deciding) / 2)
-    over = probability >= SURE and enough >= SURE and (not any(name in LEARNING for name in deciding) or max(learning, default=0.0) >= SURE)
-    settled = fired_epoch is not None or over
-    bent = {name: look for name, look in seen.items() if look.bends >= SURE}
-    ends = {name: None if (look := bent.get(name)) is None else quantiles(look.ends, look.weights, (0.5,))[0] for name in deciding}
+    looks = {name: look for name, values in deciding.items() if (look := hindsight(times, values, segments)) is not None}
+    bent = {name: look for name, look in looks.items() if look.bends >= SURE}
+    asked = list((bent or looks).values())
+    total = sum(look.bends for look in asked)
+    probability = float(sum(look.probability for look in asked) / total) if total else 0.0
+    learned = any(name in bent for name in LEARNING) or not any(name in deciding for name in LEARNING)
+    enough = min(1.0, len(bent) / max(1.0, len(deciding) / 2)) if learned else 0.0
     hindsight_end, interval = None, None
     if total:
-        moments = np.concatenate([look.ends for look in seen.values()])
-        weights = np.concatenate([look.weights * look.bends for look in seen.values()])
+        moments = np.concatenate([look.ends for look in asked])
+        weights = np.concatenate([look.weights * look.bends for look in asked])
         order = np.argsort(moments, kind="stable")
         moments, weights = moments[order], weights[order]
-        low, high = quantiles(moments, weights, (0.025, 0.975))
-        interval = (low, high)
+        ranges = [quantiles(look.ends, look.weights, (0.025, 0.975)) for look in asked] + ([(fired_epoch, fired_epoch)] if fired_epoch else [])
+        interval = (float(min(low for low, _ in ranges)), float(max(high for _, high in ranges)))
         done = moments <= times[-1]
         if weights[done].sum() > 0:
             (hindsight_end,) = quantiles(moments[done], weights[done], (0.5,))
-    if fired_epoch is not None:
-        end = fired_epoch
-    elif settled and hindsight_end is not None:
-        end = int(np.clip(np.ceil(hindsight_end), 1, n_epochs))
-    else:
-        end = n_epochs
-    start = min((int(look.start) for look in bent.values()), default=0)
-    agreed = ", ".join(f"{name} {ends[name]:.1f}" for name in bent)
+    settled = fired_epoch is not None if live else enough == 1 and probability >= SURE
+    end = n_epochs
     if settled:
-        reason = f"{len(bent)} of {len(deciding)} deciding indicators have come close to their level (at epoch: {agreed or 'none in hindsight'})"
-    elif not bent:
-        reason = f"not established: no deciding indicator ({', '.join(deciding)}) bends clearly towards a level within {n_epochs} epochs"
-    else:
-        reason = f"not established within {n_epochs} epochs: {len(bent)} of {len(deciding)} deciding indicators bend (at epoch: {agreed}), probability that they are done {probability:.2f}"
+        end = fired_epoch if fired_epoch is not None else int(np.clip(np.ceil(hindsight_end or n_epochs), 1, n_epochs))
+    ends = {name: quantiles(bent[name].ends, bent[name].weights, (0.5,))[0] if name in bent else None for name in deciding}
+    from_the_first = [look.start for name, look in bent.items() if times[np.isfinite(deciding[name])][0] <= 1]
+    start = int(min(from_the_first, default=0))
     return CriticalPeriod(
         start if start < end else 0,
         end,
         settled,
-        float(probability * min(1.0, enough)),
+        probability * enough,
         interval,
         hindsight_end,
         _border(curves, times),
         ends,
-        reason,
+        _in_words(settled, ends, n_epochs, probability),
     )
+
+
+def _in_words(settled: bool, ends: Mapping[str, float | None], n_epochs: int, probability: float) -> str:
+    bent = {name: end for name, end in ends.items() if end is not None}
+    agreed = f"{len(bent)} of {len(ends)} deciding indicators"
+    moments = ", ".join(f"{name} {end:.1f}" for name, end in bent.items()) or "none in hindsight"
+    if settled:
+        return f"{agreed} have come close to their level (at epoch: {moments})"
+    if not bent:
+        return f"not established: no deciding indicator ({', '.join(ends)}) bends clearly towards a level within {n_epochs} epochs"
+    return f"not established within {n_epochs} epochs: {agreed} bend (at epoch: {moments}), probability that they are done {probability:.2f}"
 
 
 def _border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None:

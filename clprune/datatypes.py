@@ -124,7 +124,7 @@ class CriticalPeriod:
     """Where the critical period lies, 0-based, `end_epoch` exclusive, and how that was decided.
 
     `settled` is False where the end was not established: then `end_epoch` is merely the last epoch that was run. `hindsight_end` is where all
-    points together place the end, if it has passed, and `interval` the central 95 % of where it may lie, in epochs; `confidence` in [0, 1] is the
+    points together place the end, if it has passed, and `interval` the range in which the indicators place it, in epochs; `confidence` in [0, 1] is the
     probability that it has passed; `indicators` holds each indicator's own end in epochs (None: abstains).
     """
 

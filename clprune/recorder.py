@@ -165,7 +165,8 @@ class Recorder:
 
     def critical_period(self) -> CriticalPeriod:
         """Where the critical period lies, from all that was recorded so far."""
-        return find_critical_period(self._curve_arrays(), np.asarray(self.curve_epochs), fired_epoch=self.live.fired_epoch, n_epochs=len(self.epochs))
+        times = np.asarray(self.curve_epochs)
+        return find_critical_period(self._curve_arrays(), times, n_epochs=len(self.epochs), fired_epoch=self.live.fired_epoch, live=True)
 
     def trajectory(self, **facts: Any) -> Trajectory:
         """Everything recorded so far; `facts` are added to the run's facts."""

@@ -32,7 +32,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
-    warmup_steps: int = 50
+    warmup_samples: int = 6_400  # in samples, not steps: the pace in samples should not depend on the batch size
     schedule: Literal["constant", "cosine"] = "constant"
     flip: bool = True
     crop_padding: int | None = None  # pixels; None: an eighth of the side
@@ -188,7 +188,7 @@ def new_state(model: nn.Module, device: torch.device, recipe: Recipe) -> Trainin
 
 def rate_at(step: int, n_steps: int, recipe: Recipe) -> float:
     """Learning rate of a step: linear warm-up, then constant or half a cosine down to 0 at `n_steps`."""
-    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    warm = min(1.0, (step + 1) * recipe.batch_size / recipe.warmup_samples) if recipe.warmup_samples else 1.0
     if recipe.schedule == "cosine":
         return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / max(1, n_steps)))
     return recipe.learning_rate * warm

@@ -1,0 +1,64 @@
+"""What the benchmarks share: bench-scale data, results that survive being stopped, two processes side by side."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+
+N_TRAIN = 15_000
+
+
+def bench_scale(path: str, n_train: int = N_TRAIN) -> dict[str, np.ndarray]:
+    """A fixed class-balanced part of the training images (N, H, W, C) of `path` with their labels, and the whole test set."""
+    held = np.load(path)
+    labels, rng = held["y_train"].astype(np.int64), np.random.default_rng(15)
+    classes = np.unique(labels)
+    rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[: n_train // len(classes)] for c in classes]))
+    data = {"x_train": held["x_train"][rows], "y_train": labels[rows], "x_test": held["x_test"], "y_test": held["y_test"].astype(np.int64)}
+    return {name: values[..., None] if name.startswith("x") and values.ndim == 3 else values for name, values in data.items()}
+
+
+class Results:
+    """Rows in a JSON file, each with a key; several processes may add to it, and a stopped run goes on where it was."""
+
+    def __init__(self, path: Path, key: Iterable[str]) -> None:
+        self.path, self.key = path, tuple(key)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return json.loads(self.path.read_text()) if self.path.exists() else []
+
+    def has(self, **key: Any) -> bool:
+        return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows())
+
+    def add(self, row: dict[str, Any]) -> None:
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            rows = sorted([*self.rows(), row], key=lambda r: json.dumps([r.get(name) for name in self.key]))
+            self.path.write_text(json.dumps(rows, indent=0) + "\n")
+        print(time.strftime("%H:%M:%S"), {name: value for name, value in row.items() if not isinstance(value, list | dict)}, flush=True)
+
+
+def arguments(doc: str | None, table: Callable[[], str], *, seeds: int) -> tuple[dict[str, str], list[int], int, int]:
+    """Data files by name, seeds, and which part of how many this process does; prints the table and ends where that was asked for."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", help="NAME=FILE.npz")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--part", default="0/1", help="0/2 and 1/2 for two processes, one a core")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    if given.table:
+        print(table())
+        raise SystemExit
+    part, parts = map(int, given.part.split("/"))
+    return dict(item.partition("=")[::2] for item in given.data), list(range(given.seeds)), part, parts
