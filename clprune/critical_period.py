@@ -21,8 +21,8 @@ from clprune.approach import Evidence, hindsight, live_evidence, quantiles, segm
 from clprune.datatypes import CriticalPeriod
 from clprune.errors import DataError
 
-ESTABLISHED = 0.9  # probability of an approach from which on a curve counts in full
-SURE = 0.65  # pooled probability that the approaches are done, from which on the period counts as over
+ESTABLISHED = 0.8  # probability of an approach from which on a curve counts in full
+SURE = 0.7  # pooled probability that the approaches are done, from which on the period counts as over
 SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
 LEARNING = ("retention", "memorization_rate")  # one of these must have bent: without memorization there is no period that could end
 

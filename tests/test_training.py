@@ -50,7 +50,7 @@ def test_every_row_is_seen_once_an_epoch_in_batches_that_differ_by_one(n: int) -
 
 
 def test_the_rate_warms_up_and_a_constant_schedule_does_not_know_the_end() -> None:
-    recipe = Recipe(warmup_steps=10, learning_rate=1.0)
+    recipe = Recipe(warmup_samples=1280, learning_rate=1.0)
     assert [rate_at(step, n, recipe) for n in (20, 2000) for step in (0, 4, 9, 15)] == pytest.approx([0.1, 0.5, 1, 1] * 2)
     assert rate_at(100, 100, Recipe(schedule="cosine")) == pytest.approx(0)
 
@@ -70,7 +70,7 @@ def test_equal_steps_are_exact_and_the_network_learns() -> None:
 def test_a_loss_that_is_not_a_number_stops_with_the_epoch_named() -> None:
     images, labels = draw_shapes(200, 0)
     data = to_device(images, labels, CPU)
-    recipe = Recipe(learning_rate=1e30, warmup_steps=0, exact=True)
+    recipe = Recipe(learning_rate=1e30, warmup_samples=0, exact=True)
     state = new_state(build_proxy("small_cnn", 4, data.input_shape), CPU, recipe)
     with pytest.raises(TrainingError, match=r"no longer a finite number in epoch \d"):
         train(state, data, recipe, n_epochs=5, seed=0)

@@ -54,7 +54,7 @@ def bare(state: TrainingState, data: DeviceData, recipe: Recipe, n_steps: int) -
 def measure(proxy: str, n_steps: int, rounds: int) -> dict[str, object]:
     rng = np.random.default_rng(0)
     data = to_device(rng.integers(0, 256, (N, 32, 32, 3), dtype=np.uint8), rng.integers(0, CLASSES, N), torch.device("cpu"))
-    recipe, rows = Recipe(warmup_steps=0, learning_rate=1e-3), np.arange(n_steps * 128)
+    recipe, rows = Recipe(warmup_samples=0, learning_rate=1e-3), np.arange(n_steps * 128)
     states = {name: new_state(build_proxy(proxy, CLASSES, data.input_shape), torch.device("cpu"), recipe) for name in ("bare", "trained", "recorded")}
 
     def trained(name: str, recorder: Recorder | None) -> float:
