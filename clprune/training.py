@@ -34,6 +34,7 @@ class Recipe:
     label_smoothing: float = 0.0
     warmup_samples: int = 6_400  # in samples, not steps: the pace in samples should not depend on the batch size
     schedule: Literal["constant", "cosine"] = "constant"
+    copies: int = 1  # augmented views of each sample an epoch (k in the paper), in so many passes
     flip: bool = True
     crop_padding: int | None = None  # pixels; None: an eighth of the side
     exact: bool = False  # float32, contiguous layout, deterministic algorithms, instead of bf16 and channels_last
@@ -186,18 +187,18 @@ def new_state(model: nn.Module, device: torch.device, recipe: Recipe) -> Trainin
     return TrainingState(model, optimizer)
 
 
-def rate_at(step: int, n_steps: int, recipe: Recipe) -> float:
-    """Learning rate of a step: linear warm-up, then constant or half a cosine down to 0 at `n_steps`."""
-    warm = min(1.0, (step + 1) * recipe.batch_size / recipe.warmup_samples) if recipe.warmup_samples else 1.0
+def rate_at(samples_seen: int, progress: float, recipe: Recipe) -> float:
+    """Learning rate: linear warm-up, then constant, or half a cosine down to 0 where `progress` (share of the training that is done) is 1."""
+    warm = min(1.0, (samples_seen + recipe.batch_size) / recipe.warmup_samples) if recipe.warmup_samples else 1.0
     if recipe.schedule == "cosine":
-        return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / max(1, n_steps)))
+        return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return recipe.learning_rate * warm
 
 
-def epoch_rows(rows: Int[np.ndarray, "K"], epoch: int, seed: int, batch_size: int) -> list[np.ndarray]:
-    """The batches of an epoch: all rows in an order drawn from (seed, epoch), sizes differing by at most one."""
-    shuffled = np.random.default_rng((seed, epoch, 1)).permutation(rows)
-    return np.array_split(shuffled, math.ceil(len(rows) / batch_size))
+def epoch_rows(rows: Int[np.ndarray, "K"], epoch: int, seed: int, batch_size: int, *, copies: int = 1) -> list[np.ndarray]:
+    """The batches of an epoch: `copies` passes over all rows, in orders drawn from (seed, epoch), sizes differing by at most one within a pass."""
+    rng, n_batches = np.random.default_rng((seed, epoch, 1)), math.ceil(len(rows) / batch_size)
+    return [batch for _ in range(copies) for batch in np.array_split(rng.permutation(rows), n_batches)]
 
 
 def train(
@@ -211,38 +212,40 @@ def train(
     n_steps: int | None = None,
     observe: Observe | None = None,
     end_epoch: Callable[[TrainingState], bool] | None = None,
+    later: Recipe | None = None,
     weights: Float[np.ndarray, "N"] | None = None,
 ) -> TrainingRun:
     """Train on `rows` (all by default) until `n_epochs` or `n_steps` (then epochs do not count), or until `end_epoch` says True.
 
-    `observe(rows, logits, labels, features)` is called after each forward pass with tensors on the device; `weights` (N,)
-    multiply each sample's loss. Raises TrainingError when the loss is no longer finite.
+    With `later` a True of `end_epoch` does not stop the training but switches to that recipe (same optimizer, `batch_size` and `learning_rate` of its own):
+    less augmentation, another weight decay, label smoothing or rate from the end of the critical period on. `observe(rows, logits, labels, features)`
+    is called after each forward pass of an epoch's first view of the samples, with tensors on the device; `weights` (N,) multiply each sample's loss.
+    Raises TrainingError when the loss is no longer finite.
     """
     model, optimizer, device = state.model, state.optimizer, data.pixels.device
     chosen = np.arange(len(data)) if rows is None else np.asarray(rows)
-    per_epoch = math.ceil(len(chosen) / recipe.batch_size)
-    total = n_steps if n_steps is not None else n_epochs * per_epoch
-    padding = max(data.shape[:2]) // 8 if recipe.crop_padding is None else recipe.crop_padding
     loss_weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=device)
     tap = FeatureTap(model) if observe is not None else None
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(recipe.exact)
     started, first_step, first_epoch, seen, stop = time.perf_counter(), state.steps_done, state.epochs_done, 0, False
+    first_recipe, steps_left = recipe, math.inf if n_steps is None else n_steps - state.steps_done
     model.train()
     try:
-        while not stop and state.steps_done < total:
+        while not stop and steps_left > 0 and (n_steps is not None or state.epochs_done < n_epochs):
             draws = np.random.default_rng((seed, state.epochs_done, 2))
             loss_sum = torch.zeros((), device=device)
-            for batch_rows in epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size):
-                if state.steps_done >= total:
-                    break
+            batches = epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size, copies=recipe.copies)
+            padding = max(data.shape[:2]) // 8 if recipe.crop_padding is None else recipe.crop_padding
+            for number, batch_rows in enumerate(batches[: int(min(steps_left, len(batches)))]):
                 at = torch.from_numpy(batch_rows).to(device, non_blocking=True)
                 shifts = torch.from_numpy(draws.integers(-padding, padding + 1, (len(at), 2))).to(device) if padding else None
                 flips = torch.from_numpy(draws.random(len(at)) < 0.5).to(device) if recipe.flip else None
                 images = data.batch(at, shifts=shifts, flips=flips, dtype=torch.float32 if recipe.exact else torch.bfloat16)
                 labels = data.labels.index_select(0, at)
+                progress = (state.epochs_done + number / len(batches)) / n_epochs if n_steps is None else state.steps_done / n_steps
                 for group in optimizer.param_groups:
-                    group["lr"] = rate_at(state.steps_done, total, recipe)
+                    group["lr"] = rate_at(state.steps_done * recipe.batch_size, progress, recipe)
                 with torch.autocast(device.type, torch.bfloat16, enabled=not recipe.exact):
                     logits = model(images)
                 losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
@@ -250,18 +253,23 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                if observe is not None and tap is not None:
+                if observe is not None and tap is not None and number * recipe.copies < len(batches):
                     observe(at, logits, labels, tap.features)
                 loss_sum += loss.detach()
                 state.steps_done += 1
                 seen += len(batch_rows)
+            steps_left -= len(batches)
             if not torch.isfinite(loss_sum):
                 raise TrainingError(
                     f"the loss is no longer a finite number in epoch {state.epochs_done} (learning rate {recipe.learning_rate:g}). "
                     "Lower the learning rate, or look for broken inputs."
                 )
             state.epochs_done += 1
-            stop = end_epoch is not None and end_epoch(state)
+            ended = end_epoch is not None and end_epoch(state)
+            if ended and later is not None:
+                recipe = later
+                optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
+            stop = ended and later is None
     finally:
         torch.use_deterministic_algorithms(before)
         if tap is not None:
@@ -271,8 +279,8 @@ def train(
         state.steps_done - first_step,
         seen,
         time.perf_counter() - started,
-        stop and state.steps_done < total,
-        asdict(recipe),
+        stop and state.epochs_done < n_epochs,
+        asdict(first_recipe),
     )
 
 

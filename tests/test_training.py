@@ -51,8 +51,26 @@ def test_every_row_is_seen_once_an_epoch_in_batches_that_differ_by_one(n: int) -
 
 def test_the_rate_warms_up_and_a_constant_schedule_does_not_know_the_end() -> None:
     recipe = Recipe(warmup_samples=1280, learning_rate=1.0)
-    assert [rate_at(step, n, recipe) for n in (20, 2000) for step in (0, 4, 9, 15)] == pytest.approx([0.1, 0.5, 1, 1] * 2)
-    assert rate_at(100, 100, Recipe(schedule="cosine")) == pytest.approx(0)
+    assert [rate_at(128 * step, step / n, recipe) for n in (20, 2000) for step in (0, 4, 9, 15)] == pytest.approx([0.1, 0.5, 1, 1] * 2)
+    assert rate_at(10**6, 1.0, Recipe(schedule="cosine")) == pytest.approx(0)
+
+
+def test_the_pace_of_warming_up_in_samples_does_not_depend_on_the_batch_size() -> None:
+    rates = [rate_at(2560, 0.0, Recipe(batch_size=batch, warmup_samples=12_800)) for batch in (64, 640)]
+    assert rates == pytest.approx([0.05 * (2560 + batch) / 12_800 for batch in (64, 640)])
+
+
+def test_after_the_end_of_the_period_the_later_recipe_trains_on() -> None:
+    images, labels = draw_shapes(100, 0)
+    data, seen = to_device(images, labels, CPU), []
+    state = new_state(build_proxy("small_cnn", 4, data.input_shape), CPU, Recipe(copies=3, batch_size=50))
+    run = train(
+        state, data, Recipe(copies=3, batch_size=50), n_epochs=5, seed=0, observe=lambda rows, *_: seen.append(len(rows)),
+        end_epoch=lambda now: now.epochs_done == 2, later=Recipe(copies=1, batch_size=25, weight_decay=0.25),
+    )  # fmt: skip
+    assert (run.epochs, run.steps, run.samples_seen, run.stopped_early) == (5, 2 * 6 + 3 * 4, 2 * 300 + 3 * 100, False)
+    assert seen == [50, 50] * 2 + [25] * 4 * 3  # one view of each sample an epoch is recorded
+    assert state.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
 def test_equal_steps_are_exact_and_the_network_learns() -> None:
