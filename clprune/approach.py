@@ -91,8 +91,8 @@ def live_evidence(
     log_bayes = _log_bayes(np.concatenate([shapes, t[None]]), y, stretch, looks)
     log_bend, log_line = log_bayes[:-1], log_bayes[-1]
     now = t[looks]
-    prior_tau = np.where(taus[:, None] <= LONGEST * np.maximum(now, spacing), np.gradient(taus)[:, None], 0.0)
-    prior_start = np.where(starts[:, None] < now, np.gradient(np.append(starts, starts[-1] * STEP + spacing))[:-1, None], 0.0)
+    prior_tau = np.where(taus[:, None] <= LONGEST * np.maximum(now, spacing), taus[:, None], 0.0)  # cells are as wide as their place
+    prior_start = np.where(starts[:, None] <= t[np.maximum(looks - 1, 0)], np.maximum(spacing, (STEP - 1) * starts)[:, None], 0.0)
     prior_start[0] = 0.0
     prior_start = np.where(prior_start.sum(0) > 0, 0.5 * prior_start / np.maximum(prior_start.sum(0), 1e-12), 0.0)
     prior_start[0] = 1 - prior_start.sum(0)  # at zero, or later with the same probability

@@ -31,6 +31,9 @@ Proxy = Annotated[str, typer.Option("--proxy", help="small_cnn, resnet18, torchv
 MaxEpochs = Annotated[int, typer.Option("--max-epochs", min=1, help="Stop here at the latest.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
 Exact = Annotated[bool, typer.Option("--exact", help="float32 and deterministic algorithms: slower, same on every run.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples a step of the proxy run.")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0.0, help="Of the proxy run; 0.05 per 128 samples of a batch by default.")]
+WholeNetwork = Annotated[bool, typer.Option("--whole-network", help="Also record the Fisher trace of all weights: one backward pass an epoch.")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="Side in pixels that images are brought to.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable inputs instead of leaving those out.")]
 Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], or a whole number of samples.")]
@@ -82,6 +85,9 @@ def score(
     seed: Seed = 0,
     device: Device = "auto",
     exact: Exact = False,
+    batch_size: BatchSize = 128,
+    learning_rate: LearningRate = None,
+    whole_network: WholeNetwork = False,
     image_size: ImageSize = None,
     strict: Strict = False,
     force: Force = False,
@@ -105,6 +111,9 @@ def score(
             seed=seed,
             device=device,
             exact=exact,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            whole_network=whole_network,
             image_size=image_size,
             strict=strict,
             force=force,
@@ -292,17 +301,24 @@ def verify(
 def detect(
     run_or_csv: Annotated[Path, typer.Argument(metavar="RUN|CURVES.csv", help="A run, or logged curves with a column `epoch`.")],
     live: Annotated[bool, typer.Option("--live", help="Print the epoch at which the live rule fires, reading row by row.")] = False,
+    rate_changes: Annotated[str, typer.Option("--rate-changes", help="Epochs from which on another learning rate held: '100,150'.")] = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Where the critical period starts and ends."""
     from clprune import pipeline
 
-    found = pipeline.detect(run_or_csv, live=live)
+    try:
+        changes = tuple(float(epoch) for epoch in rate_changes.split(",") if epoch.strip())
+    except ValueError:
+        raise UsageError(f"--rate-changes is {rate_changes!r}. Give epochs separated by commas, such as 100,150.") from None
+    found = pipeline.detect(run_or_csv, live=live, rate_changes=changes)
     if live:
         _show(found, as_json, "none" if found["fired_epoch"] is None else f"{found['fired_epoch']:g}")
         return
     interval = "" if found["interval"] is None else f", interval {found['interval'][0]:.1f} to {found['interval'][1]:.1f}"
+    if found["hindsight_end"] is not None and not found["settled"]:
+        interval = f", in hindsight {found['hindsight_end']:.1f} if it is over{interval}"
     _show(
         found,
         as_json,

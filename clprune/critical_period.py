@@ -140,17 +140,14 @@ def find_critical_period(
         moments = np.concatenate([look.ends for look in asked])
         weights = np.concatenate([look.weights * look.bends for look in asked])
         order = np.argsort(moments, kind="stable")
-        moments, weights = moments[order], weights[order]
+        hindsight_end = _median_if_done(moments[order], weights[order], times[-1])
         ranges = [quantiles(look.ends, look.weights, (0.025, 0.975)) for look in asked] + ([(fired_epoch, fired_epoch)] if fired_epoch else [])
         interval = (float(min(low for low, _ in ranges)), float(max(high for _, high in ranges)))
-        done = moments <= times[-1]
-        if weights[done].sum() > 0:
-            (hindsight_end,) = quantiles(moments[done], weights[done], (0.5,))
     settled = fired_epoch is not None if live else enough == 1 and probability >= SURE
     end = n_epochs
     if settled:
         end = fired_epoch if fired_epoch is not None else int(np.clip(np.ceil(hindsight_end or n_epochs), 1, n_epochs))
-    ends = {name: quantiles(bent[name].ends, bent[name].weights, (0.5,))[0] if name in bent else None for name in deciding}
+    ends = {name: _median_if_done(bent[name].ends, bent[name].weights, times[-1]) if name in bent else None for name in deciding}
     from_the_first = [look.start for name, look in bent.items() if times[np.isfinite(deciding[name])][0] <= 1]
     start = int(min(from_the_first, default=0))
     return CriticalPeriod(
@@ -164,6 +161,12 @@ def find_critical_period(
         ends,
         _in_words(settled, ends, n_epochs, probability),
     )
+
+
+def _median_if_done(moments: Float[np.ndarray, "M"], weights: Float[np.ndarray, "M"], now: float) -> float | None:
+    """Median of the sorted moments that lie before `now`; None where none does."""
+    done = moments <= now
+    return quantiles(moments[done], weights[done], (0.5,))[0] if weights[done].sum() > 0 else None
 
 
 def _in_words(settled: bool, ends: Mapping[str, float | None], n_epochs: int, probability: float) -> str:
@@ -190,6 +193,8 @@ def _border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None
 def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.ndarray, "T"]]]:
     """Logged curves from a CSV with a column `epoch` and one column an indicator; empty cells are NaN.
 
+    A column `learning_rate` (or `lr`) masks its own changes. Cosines between batch gradients (`avg_` or `mean_cosine_similarity`, or `_distance`) become
+    the noise scale, whose shape does not depend on the batch size; their other statistics (min, max, median) say the same with more noise and are left out.
     Raises DataError that names the row and column of what is not a number, or of an epoch that does not increase.
     """
     try:
@@ -209,7 +214,24 @@ def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.
     times = np.asarray(columns.pop("epoch"))
     if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise DataError(f"{path}: the column `epoch` must hold numbers that increase from row to row.")
-    return times, {name: np.asarray(values) for name, values in columns.items()}
+    named = {"learning_rate" if name.lower() in ("lr", "learning_rate") else name: np.asarray(values) for name, values in columns.items()}
+    return times, _with_noise_scale(named, times)
+
+
+def _with_noise_scale(curves: dict[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"]) -> dict[str, Float[np.ndarray, "T"]]:
+    """Cosines of batch gradients replaced by log10(1 / cosine - 1), the noise scale in batches (`indicators/noise_scale.py`).
+
+    The cosine at epoch 0, before any training, tells of the initial weights and is left out.
+    """
+    cosines = {name: values for name, values in curves.items() if name.endswith(("cosine_similarity", "cosine_distance"))}
+    mean = next((name for start in ("avg_", "mean_", "") for end in ("similarity", "distance") if (name := f"{start}cosine_{end}") in cosines), None)
+    if mean is None:
+        return curves
+    cosine = cosines[mean] if mean.endswith("similarity") else 1 - cosines[mean]
+    usable = (cosine > 0) & (cosine < 1) & (times > 0)
+    noise_scale = np.full(len(times), np.nan)
+    noise_scale[usable] = np.log10(1 / cosine[usable] - 1)
+    return {name: values for name, values in curves.items() if name not in cosines} | {"noise_scale": noise_scale}
 
 
 def live_firing(times: Float[np.ndarray, "T"], curves: Mapping[str, Float[np.ndarray, "T"]]) -> float | None:

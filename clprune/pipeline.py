@@ -35,6 +35,9 @@ def score(
     seed: int = 0,
     device: str = "auto",
     exact: bool = False,
+    batch_size: int = 128,
+    learning_rate: float | None = None,
+    whole_network: bool = False,
     image_size: int | None = None,
     strict: bool = False,
     force: bool = False,
@@ -53,7 +56,9 @@ def score(
     source = _open(data, strict)
     if source.kind == "text":
         raise UsageError(f"{data} holds text; scoring text is not there yet. Score it from logged losses or logits.")
-    asked = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "image_size": image_size}
+    training: dict[str, Any] = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "batch_size": batch_size}
+    training |= {"learning_rate": learning_rate, "whole_network": whole_network}
+    asked = training | {"image_size": image_size}
     with locked(out):
         if (out / "run.json").exists() and not force:
             finished = read_run(out)
@@ -71,9 +76,7 @@ def score(
         images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
         decode_seconds = time.perf_counter() - started
         checkpoint = out / "checkpoint"
-        run = record_trajectory(
-            source, images, proxy=proxy, max_epochs=max_epochs, seed=seed, device=device, exact=exact, checkpoint=checkpoint, on_progress=on_progress
-        )
+        run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, on_progress=on_progress)
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
         at = time.perf_counter()
@@ -329,14 +332,22 @@ def verify(folder: Path, *, data: str | None = None) -> list[str]:
     return problems
 
 
-def detect(run_or_csv: Path, *, live: bool = False) -> dict[str, Any]:
-    """Start and end of the critical period, from a run or from logged curves; with `live` the epoch at which the live rule fires."""
+def detect(run_or_csv: Path, *, live: bool = False, rate_changes: tuple[float, ...] = ()) -> dict[str, Any]:
+    """Start and end of the critical period, from a run (as it was decided then) or from logged curves (in hindsight).
+
+    With `live` the moment at which the live rule fires when it reads the curves point by point. `rate_changes` are epochs from which on another
+    learning rate held, where the file has no column for it: jumps there are masked.
+    """
     from dataclasses import asdict
 
     from clprune.critical_period import find_critical_period, live_firing, read_curves
 
-    path = read_run(run_or_csv).curves_file if run_or_csv.is_dir() else run_or_csv
-    times, curves = read_curves(path)
+    run = read_run(run_or_csv) if run_or_csv.is_dir() else None
+    if run is not None and not live:
+        return dict(run.document["clp"])
+    times, curves = read_curves(run_or_csv if run is None else run.curves_file)
+    if rate_changes:
+        curves["learning_rate"] = 10.0 ** -np.searchsorted(np.sort(rate_changes), times, side="right").astype(float)
     if live:
         return {"fired_epoch": live_firing(times, curves)}
     return asdict(find_critical_period(curves, times, n_epochs=int(np.ceil(times[-1]))))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clprune.approach import _log_bayes, live_evidence
 from clprune.critical_period import find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
@@ -59,3 +60,59 @@ def test_bad_curve_files_are_named_with_row_and_column(tmp_path: Path, text: str
     path.write_text(text)
     with pytest.raises(DataError, match=said):
         read_curves(path)
+
+
+def test_a_jump_at_a_change_of_the_learning_rate_is_masked() -> None:
+    t, rate = np.arange(80.0), np.where(np.arange(80) < 40, 0.1, 0.01)
+    for seed in range(8):
+        y = curve("line", 80, 0.03, seed) + 2.0 * (t >= 40)
+        assert live_firing(t, {"x": y, "learning_rate": rate}) is None
+        assert live_firing(t, {"x": y}) is not None  # unmasked the jump looks like an approach that is done
+
+
+def test_what_comes_later_changes_nothing() -> None:
+    t, y = np.arange(60.0) / 4, curve("exp", 60, 0.05, 2)
+    y[7] = np.nan
+    whole = live_evidence(t, y)
+    for n in (9, 20, 33, 60):
+        part, alone = live_evidence(t[:n], y[:n]), live_evidence(t[:n], y[:n], last_only=True)
+        np.testing.assert_allclose(part.bends, whole.bends[:n], atol=1e-9)
+        np.testing.assert_allclose(part.over, whole.over[:n], atol=1e-9)
+        assert (alone.bends[-1], alone.over[-1]) == pytest.approx((whole.bends[n - 1], whole.over[n - 1]), abs=1e-9)
+
+
+def test_the_evidence_is_that_of_plain_least_squares() -> None:
+    """The closed form over the grid against fitting each shape by least squares, with a level for each stretch of learning rate."""
+    t, y, stretch = np.arange(1.0, 31.0), curve("exp", 30, 0.05, 5), (np.arange(30) >= 12).astype(int)
+    shapes = np.stack([np.exp(-np.maximum(t - s, 0) / tau) for s in (0, 4) for tau in (2.0, 9.0)])
+    found = _log_bayes(shapes, (y - y.mean()) / y.std(), stretch, np.array([7, 20, 29]))
+    for column, last in enumerate((7, 20, 29)):
+        seen = slice(last + 1)
+        levels = np.stack([stretch[seen] == k for k in np.unique(stretch[seen])], axis=1).astype(float)
+        residual = [
+            ((y[seen] - design @ np.linalg.lstsq(design, y[seen], rcond=None)[0]) ** 2).sum()
+            for design in [levels, *(np.c_[levels, e[seen]] for e in shapes)]
+        ]
+        m, g = last + 1 - levels.shape[1], 100.0 * (last + 1)
+        expected = [0.5 * (m - 1) * np.log(1 + g) - 0.5 * m * np.log(1 + g * r / residual[0]) for r in residual[1:]]
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-6)
+
+
+def test_an_end_needs_learning_and_a_settled_ranking() -> None:
+    t, done = np.arange(60.0), curve("exp", 60, 0.02, 1)
+    flat = np.random.default_rng(3).normal(0, 0.02, 60)
+    without = {"noise_scale": done, "ranking_stability": done + 0.01 * flat, "retention": flat, "memorization_rate": flat[::-1]}
+    assert live_firing(t, without) is None  # the gradient settles also where nothing is memorized
+    assert live_firing(t, without | {"retention": done}) is not None
+    assert live_firing(t, without | {"retention": done, "kept_overlap": np.full(60, 0.9)}) is None
+
+
+@pytest.mark.parametrize("batch", [64, 512])
+def test_cosines_of_batch_gradients_are_read_as_one_noise_scale(tmp_path: Path, batch: int) -> None:
+    noise_scale = 100 * (1 - 0.9 * np.exp(-np.arange(80) / 9))
+    cosine = 1 / (1 + noise_scale / batch)
+    path = tmp_path / "curves.csv"
+    path.write_text("epoch,avg_cosine_similarity,max_cosine_similarity\n" + "".join(f"{e},{c},{c * 0 + 0.5}\n" for e, c in enumerate(cosine)))
+    _times, curves = read_curves(path)
+    assert list(curves) == ["noise_scale"] and np.isnan(curves["noise_scale"][0])
+    np.testing.assert_allclose(curves["noise_scale"][1:] + np.log10(batch), np.log10(noise_scale[1:]), atol=1e-9)
