@@ -154,7 +154,7 @@ def find_critical_period(
         start if start < end else 0,
         end,
         settled,
-        probability * enough,
+        min(1.0, sum(look.probability for look in looks.values()) / max(1.0, len(deciding) / 2)) if learned or not live else 0.0,
         interval,
         hindsight_end,
         _border(curves, times),
