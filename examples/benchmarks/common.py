@@ -15,7 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
+import torch
 
+torch.set_num_threads(1)  # one process a core; also where torch was imported before the variables above were set
 N_TRAIN = 15_000
 
 
