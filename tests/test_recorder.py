@@ -62,3 +62,49 @@ def test_a_model_that_does_not_learn_is_never_said_to_have_finished() -> None:
             recorder.observe(part, torch.randn(len(part), 4, generator=rng), labels[part], torch.randn(len(part), 6, generator=rng))
         assert not recorder.end_epoch()
     assert not recorder.critical_period().settled and "not established" in recorder.critical_period().reason
+
+
+def observed(recorder: Recorder, features: torch.Tensor, seed: int) -> None:
+    """One epoch of 300 samples in a random order, with the given features (300, D)."""
+    rng = torch.Generator().manual_seed(seed)
+    logits, labels = torch.randn(300, 3, generator=rng), torch.arange(300) % 3
+    for part in torch.randperm(300, generator=rng).split(30):
+        recorder.observe(part, logits[part], labels[part], features[part])
+    recorder.end_epoch()
+
+
+def test_a_probe_that_only_turns_keeps_its_geometry_and_one_that_is_redrawn_does_not() -> None:
+    features = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    turned = features @ torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(2)))[0] * 3
+    recorder = Recorder(range(300))
+    for epoch, now in enumerate([features, turned, torch.randn(300, 6, generator=torch.Generator().manual_seed(3))]):
+        observed(recorder, now, epoch)
+    curves, last = recorder.trajectory().curves, np.flatnonzero(np.asarray(recorder.curve_epochs) % 1 == 0)
+    assert np.isnan(curves["cka"][last[0]])
+    assert curves["cka"][last[1]] == pytest.approx(1, abs=1e-5) and curves["neighbor_overlap"][last[1]] > 0.95
+    assert curves["cka"][last[2]] < 0.2 and curves["neighbor_overlap"][last[2]] < 0.2
+    assert 5 < curves["effective_rank"][last[1]] <= 6
+
+
+def test_a_restored_recorder_goes_on_as_if_never_stopped() -> None:
+    features = [torch.randn(300, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    whole, first = Recorder(range(300)), Recorder(range(300))
+    for epoch in range(4):
+        observed(whole, features[epoch], epoch)
+    for epoch in range(2):
+        observed(first, features[epoch], epoch)
+    _, rest = first.state_after_last_epoch()
+    second = Recorder(range(300))
+    second.restore(list(first.epochs), {name: value.copy() for name, value in rest.items()})
+    for epoch in range(2, 4):
+        observed(second, features[epoch], epoch)
+    assert second.live.fired_epoch == whole.live.fired_epoch and second.live.waiting_for == whole.live.waiting_for
+    for name, values in whole.curves.items():
+        np.testing.assert_array_equal(second.curves[name], values, err_msg=name)
+
+
+def test_a_learning_rate_that_is_told_becomes_a_curve_that_masks() -> None:
+    recorder = Recorder(range(300))
+    recorder.observe(torch.arange(300), torch.randn(300, 3), torch.arange(300) % 3)
+    recorder.end_epoch(learning_rate=0.1)
+    assert set(recorder.trajectory().curves["learning_rate"].tolist()) == {0.1}

@@ -6,7 +6,7 @@ import reference
 import torch
 import torch.nn.functional as F
 
-from clprune.signals import BATCH_RECORDS, CHUNKS, names_of_signals, observe_batches
+from clprune.signals import BATCH_RECORDS, CHUNKS, names_of_signals, nearest_by_cosine, network_fisher, observe_batches
 
 
 def batch(n: int, c: int = 5, d: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.nn.Linear]:
@@ -74,3 +74,29 @@ def test_batches_taken_together_say_what_each_says_alone(sizes: list[int]) -> No
     alone = [observe_batches(z, y, h, [len(y)]) for z, y, h in zip(logits.split(sizes), labels.split(sizes), hidden.split(sizes), strict=True)]
     torch.testing.assert_close(together.samples, torch.cat([record.samples for record in alone], dim=1))
     torch.testing.assert_close(together.batches, torch.cat([record.batches for record in alone]), equal_nan=True)
+
+
+def test_the_networks_fisher_trace_is_right_on_average_and_leaves_the_model_alone() -> None:
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
+    inputs, generator = torch.randn(16, 4), torch.Generator().manual_seed(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = np.mean([network_fisher(model, inputs, generator) for _ in range(1500)])
+    model.eval()
+    p, expected = torch.softmax(model(inputs), 1), 0.0
+    for i in range(16):  # the definition: every sample, every label, weighed by the model's own probability
+        for c in range(3):
+            gradients = torch.autograd.grad(F.cross_entropy(model(inputs[i : i + 1]), torch.tensor([c])), list(model.parameters()))
+            expected += float(p[i, c].detach() * sum((g**2).sum() for g in gradients)) / 16
+    assert found == pytest.approx(expected, rel=0.05)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_nearest_by_cosine_is_what_sorting_finds() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    found = nearest_by_cosine(vectors, 12, 4)
+    for row in range(12):
+        cosine = [np.dot(vectors[row], v) / np.linalg.norm(v) for v in vectors]
+        cosine[row] = -np.inf
+        assert set(found[row]) == set(np.argsort(cosine)[-4:])
