@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -31,7 +32,11 @@ def recording() -> str:
 
 def tables() -> dict[str, str]:
     """Every generated table by its marker."""
-    return {"recording": recording(), "selection": runpy.run_path(str(HERE / "selection.py"))["table"]()}
+    if str(HERE) not in sys.path:
+        sys.path.insert(0, str(HERE))  # for `common`, also where this file is run from elsewhere
+    scripts = ("selection", "detection", "real_periods", "stopping", "deficit", "clp_schedule", "last_layer")
+    made = {name: runpy.run_path(str(HERE / f"{name}.py"))["table"]() for name in scripts if (HERE / f"{name}.json").exists()}
+    return {"recording": recording()} | made
 
 
 def filled(text: str) -> str:

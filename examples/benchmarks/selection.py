@@ -11,42 +11,15 @@ all 15,000 have. A seed scores, selects and trains anew. Each result is a line i
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
-import os
 import tempfile
-import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import numpy as np
+from common import Results, bench_scale
 
-RESULTS = Path(__file__).with_suffix(".json")
+RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strategy", "seed"))
 STRATEGIES = ("random(class_balanced=True)", "blend", "hardest(score='el2n')", "hardest(score='forgetting')", "hardest(score='dual')", "stratified")
-N_TRAIN, EPOCHS = 15_000, 30
-
-
-def bench_scale(path: str) -> dict[str, np.ndarray]:
-    """A fixed class-balanced part of the training images, the whole test set."""
-    held = np.load(path)
-    labels, rng = held["y_train"].astype(np.int64), np.random.default_rng(15)
-    classes = np.unique(labels)
-    rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[: N_TRAIN // len(classes)] for c in classes]))
-    return {"x_train": held["x_train"][rows], "y_train": labels[rows], "x_test": held["x_test"], "y_test": held["y_test"].astype(np.int64)}
-
-
-def done() -> list[dict[str, object]]:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
-def add(row: dict[str, object]) -> None:
-    """Append a result; several processes may do so."""
-    with open(RESULTS.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = [*done(), row]
-        rows.sort(key=lambda r: (r["data"], -float(r["keep"]), r["strategy"], r["seed"]))  # type: ignore[arg-type]
-        RESULTS.write_text(json.dumps(rows, indent=0) + "\n")
+EPOCHS = 30
 
 
 def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: int, strategies: tuple[str, ...]) -> None:
@@ -55,7 +28,7 @@ def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: 
     from clprune.manifest import read_manifest
     from clprune.sources import open_source
 
-    known = {(row["data"], row["keep"], row["strategy"], row["seed"]) for row in done()}
+    known = {(row["data"], row["keep"], row["strategy"], row["seed"]) for row in RESULTS.rows()}
     jobs = [(name, seed) for seed in range(seeds) for name in data]
     for name, seed in jobs[part::parts]:
         with tempfile.TemporaryDirectory() as work:
@@ -87,29 +60,28 @@ def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: 
                         "worst_class": result["worst_class"],
                     }
                     row |= {"n_kept": len(kept), "steps": result["steps"], "train_seconds": result["seconds"], "score_seconds": scored["seconds"]}
-                    add(row | {"score_epochs": scored["epochs_run"], "settled": scored["clp"]["settled"]})
-                    print(time.strftime("%H:%M:%S"), name, keep, strategy, seed, result["accuracy"], flush=True)
+                    RESULTS.add(row | {"score_epochs": scored["epochs_run"], "settled": scored["clp"]["settled"]})
 
 
 def table() -> str:
     """Mean and standard deviation over seeds, and the paired difference to random, in points."""
-    rows = done()
+    rows = RESULTS.rows()
     lines = ["| data | keep | strategy | accuracy, % | to random, points | worst class, % | seeds |", "|---|---|---|---|---|---|---|"]
-    cells = sorted({(r["data"], r["keep"]) for r in rows}, key=lambda c: (c[0], -float(c[1])))  # type: ignore[arg-type]
+    cells = sorted({(r["data"], r["keep"]) for r in rows}, key=lambda c: (c[0], -float(c[1])))
     for data, keep in cells:
         mine = [r for r in rows if (r["data"], r["keep"]) == (data, keep)]
-        base = {r["seed"]: float(r["accuracy"]) for r in mine if r["strategy"] == STRATEGIES[0]}  # type: ignore[arg-type]
+        base = {r["seed"]: float(r["accuracy"]) for r in mine if r["strategy"] == STRATEGIES[0]}
         for strategy in STRATEGIES:
             cell = [r for r in mine if r["strategy"] == strategy]
             if not cell:
                 continue
-            accuracy = 100 * np.array([float(r["accuracy"]) for r in cell])  # type: ignore[arg-type]
-            gain = 100 * np.array([float(r["accuracy"]) - base[r["seed"]] for r in cell if r["seed"] in base])  # type: ignore[arg-type]
+            accuracy = 100 * np.array([float(r["accuracy"]) for r in cell])
+            gain = 100 * np.array([float(r["accuracy"]) - base[r["seed"]] for r in cell if r["seed"] in base])
             spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
             shown = (
                 "" if strategy == STRATEGIES[0] or not len(gain) else f"{gain.mean():+.2f}" + (f" ± {gain.std(ddof=1):.2f}" if len(gain) > 1 else "")
             )
-            worst = 100 * np.mean([float(r["worst_class"]) for r in cell])  # type: ignore[arg-type]
+            worst = 100 * np.mean([float(r["worst_class"]) for r in cell])
             lines.append(f"| {data} | {keep} | `{strategy}` | {accuracy.mean():.2f}{spread} | {shown} | {worst:.1f} | {len(cell)} |")
     return "\n".join(lines)
 
