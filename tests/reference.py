@@ -216,7 +216,13 @@ def strategy_k_center(vectors: np.ndarray, n_keep: int, rng: np.random.Generator
 
 
 def strategy_diverse(
-    difficulty: np.ndarray, labels: np.ndarray, vectors: np.ndarray, suspicion: np.ndarray, duplicate_of: np.ndarray, n_keep: int, rng: np.random.Generator
+    difficulty: np.ndarray,
+    labels: np.ndarray,
+    vectors: np.ndarray,
+    suspicion: np.ndarray,
+    duplicate_of: np.ndarray,
+    n_keep: int,
+    rng: np.random.Generator,
 ) -> list[int]:
     n = len(labels)
     clean = [i for i in range(n) if suspicion[i] <= 0.8 and duplicate_of[i] < 0]

@@ -27,7 +27,9 @@ def cluster_prototypes(
     array([3, 0])
     """
     if prefer not in ("far", "near") or (n_clusters is not None and n_clusters < 1):
-        raise UsageError(f"cluster_prototypes has prefer={prefer!r}, n_clusters={n_clusters!r}. Give prefer 'far' or 'near' and at least one cluster.")
+        raise UsageError(
+            f"cluster_prototypes has prefer={prefer!r}, n_clusters={n_clusters!r}. Give prefer 'far' or 'near' and at least one cluster."
+        )
     centroids = kmeans(vectors, n_clusters or len(np.unique(labels)), rng, n_rounds=25)
     at = assign(vectors, centroids)
     squared = np.empty(len(vectors))

@@ -44,7 +44,8 @@ def d2(
     fall = np.exp(-gamma_r * squared) * present
     heap = [(-value, position) for position, value in enumerate(values.tolist())]
     heapq.heapify(heap)
-    value, taken, path = values.tolist(), np.zeros(len(x), dtype=bool), []
+    value, taken = values.tolist(), np.zeros(len(x), dtype=bool)
+    path: list[int] = []
     while len(path) < n_keep:
         negative, k = heapq.heappop(heap)
         if taken[k] or -negative != value[k]:
@@ -58,9 +59,7 @@ def d2(
     return np.array(path)
 
 
-def _graph(
-    vectors: Float[np.ndarray, "N D"], n_neighbors: int, rng: np.random.Generator
-) -> tuple[Int[np.ndarray, "N k"], Float[np.ndarray, "N k"]]:
+def _graph(vectors: Float[np.ndarray, "N D"], n_neighbors: int, rng: np.random.Generator) -> tuple[Int[np.ndarray, "N k"], Float[np.ndarray, "N k"]]:
     """The nearest others of each vector and their squared distances; -1 where a cluster holds too few."""
     n = len(vectors)
     everything = np.arange(n)
