@@ -100,6 +100,12 @@ def test_a_broken_vector_is_refused_and_its_row_named(name: str) -> None:
         select(table, Budget(0.5, 15, "given"), strategy=name, vectors=vectors)
 
 
+def test_repeats_of_a_vector_come_after_all_others_by_position() -> None:
+    vectors = np.tile(np.random.default_rng(21).normal(size=(40, 19)).astype(np.float32) + 7, (5, 1))
+    picked = k_center(vectors, 60, np.random.default_rng(0))
+    assert set(picked[:40].tolist()) == set(range(40)) and picked[40:].tolist() == list(range(40, 60))
+
+
 # ---- what each one promises
 
 
@@ -192,6 +198,9 @@ def test_d2_takes_difficult_samples_of_different_neighbourhoods() -> None:
     assert (without < 20).all(), "without messages it is hardest first"
     spread = d2(difficulty, vectors, 10, np.random.default_rng(0))
     assert 3 <= (spread < 20).sum() <= 7
+    hardest = set(np.argsort(-difficulty, kind="stable")[:8].tolist())
+    assert not hardest & set(d2(difficulty, vectors, 10, np.random.default_rng(0), cutoff=0.2).tolist())
+    assert len(set(d2(difficulty, vectors, 39, np.random.default_rng(0), cutoff=0.2).tolist())) == 39, "the cut shrinks where too few would be left"
 
 
 def test_prototypes_near_and_far_are_each_others_reverse_and_other_words_are_refused() -> None:
