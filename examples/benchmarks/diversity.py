@@ -65,8 +65,8 @@ def measure_here(strategy: str, path: Path) -> dict[str, float]:
     """One choice of half, in this process."""
     member = families.find("strategies", strategy)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    mapped = np.load(path, mmap_mode="r")
-    vectors = mapped if mapped.dtype == np.float16 else np.array(mapped)
+    is_large = path.stat().st_size > 2e9
+    vectors = np.load(path, mmap_mode="r" if is_large else None)
     inputs = inputs_of(vectors)
     wall, cpu = time.perf_counter(), time.process_time()
     picked = member(*(inputs[need] for need in families.facts(member)["needs"]), len(vectors) // 2, np.random.default_rng(0))
