@@ -1,6 +1,8 @@
 """Nearest neighbours and k-means: the only module that imports faiss.
 
 Exact search up to EXACT_UP_TO vectors, inverted lists above that. Where faiss is missing, blocks of a torch matrix product and top-k stand in.
+k-means and assignment are numpy's matrix products, which are as fast for few centroids and, unlike faiss's, the same to the last bit
+whatever the number of threads.
 Torch is imported before faiss, so that both share one OpenMP runtime; index files are never read.
 """
 
@@ -16,6 +18,8 @@ from clprune.errors import DataError
 
 EXACT_UP_TO = 100_000  # vectors: an exact self-join of 100,000 x 128 takes about half a minute on two cores
 N_PROBE = 8
+BLOCK = 16_384  # vectors that are looked at together
+PER_CENTROID = 256  # vectors a centroid that k-means learns from; more no longer move the centroids much
 
 
 def plan(n: int) -> str:
@@ -23,15 +27,21 @@ def plan(n: int) -> str:
     return "exact" if n <= EXACT_UP_TO else "inverted lists"
 
 
+def require_finite(vectors: Float[np.ndarray, "N D"]) -> None:
+    """Raises DataError that names the first row with NaN or infinity."""
+    bad = [start + np.flatnonzero(~np.isfinite(vectors[start : start + BLOCK]).all(axis=1)) for start in range(0, len(vectors), BLOCK)]
+    if count := sum(map(len, bad)):
+        first = next(rows[0] for rows in bad if len(rows))
+        raise DataError(f"{count} of {len(vectors)} vectors hold NaN or infinity (first: row {first}). Mend the model or the inputs.")
+
+
 def nearest(vectors: Float[np.ndarray, "N D"], k: int) -> tuple[Float[np.ndarray, "N k"], Int[np.ndarray, "N k"]]:
     """The `k` nearest other vectors of each vector: Euclidean distances and positions, nearest first, ties to the smaller position.
 
     With fewer than k others, k shrinks to N - 1. Raises DataError for NaN or infinity.
     """
+    require_finite(vectors)
     points = np.ascontiguousarray(vectors, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if len(bad):
-        raise DataError(f"{len(bad)} of {len(points)} vectors hold NaN or infinity (first: row {bad[0]}). Mend the model or the inputs.")
     k = min(k, len(points) - 1)
     if k < 1:
         return np.empty((len(points), 0), np.float32), np.empty((len(points), 0), np.int64)
@@ -93,3 +103,41 @@ def matches(base: Float[np.ndarray, "N D"], queries: list[Float[np.ndarray, "N D
         best = np.lexsort((at, squared), axis=1)[:, :k]
         found.append(np.where(np.isfinite(squared[own, best]), at[own, best], -1))
     return found
+
+
+def kmeans(vectors: Float[np.ndarray, "N D"], k: int, rng: np.random.Generator, *, n_rounds: int = 10) -> Float[np.ndarray, "K D"]:
+    """At most `k` centroids after `n_rounds` of Lloyd's iteration, in float32; starts from vectors that `rng` draws.
+
+    Learns from at most PER_CENTROID vectors a centroid, drawn by `rng`. A centroid that no vector is nearest to vanishes, so that fewer than
+    `k` come back where there are fewer different vectors.
+    """
+    n = len(vectors)
+    drawn = vectors if n <= PER_CENTROID * k else vectors[np.sort(rng.choice(n, PER_CENTROID * k, replace=False))]
+    points = np.asarray(drawn, dtype=np.float32)
+    centroids = points[np.sort(rng.choice(len(points), min(k, len(points)), replace=False))]
+    for _ in range(n_rounds):
+        centroids = means_of(points, assign(points, centroids))
+    return centroids
+
+
+def assign(vectors: Float[np.ndarray, "N D"], centroids: Float[np.ndarray, "K D"]) -> Int[np.ndarray, "N"]:
+    """The number of the nearest centroid of each vector, ties to the smaller one. Block by block, so that a memory map stays on disk."""
+    middle = centroids.mean(axis=0)
+    moved = centroids - middle  # near the origin, where float32 is finest
+    half = np.einsum("kd,kd->k", moved, moved) / 2
+    found = np.empty(len(vectors), dtype=np.int64)
+    for start in range(0, len(vectors), BLOCK):
+        block = np.asarray(vectors[start : start + BLOCK], dtype=np.float32) - middle
+        found[start : start + BLOCK] = (block @ moved.T - half).argmax(axis=1)
+    return found
+
+
+def means_of(vectors: Float[np.ndarray, "N D"], group: Int[np.ndarray, "N"]) -> Float[np.ndarray, "G D"]:
+    """The mean vector of every group that has a member, in float32, groups by number; summed in float64, block by block."""
+    sums, sizes = np.zeros((group.max() + 1, vectors.shape[1])), np.bincount(group)
+    for start in range(0, len(vectors), BLOCK):
+        mine = group[start : start + BLOCK]
+        order = np.argsort(mine, kind="stable")
+        first = np.flatnonzero(np.diff(mine[order], prepend=-1))
+        sums[mine[order][first]] += np.add.reduceat(np.asarray(vectors[start : start + BLOCK], dtype=np.float64)[order], first, axis=0)
+    return (sums[sizes > 0] / sizes[sizes > 0, None]).astype(np.float32)

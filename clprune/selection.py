@@ -10,6 +10,7 @@ from jaxtyping import Int
 from clprune import families
 from clprune.datatypes import Budget, Neighborhood, ScoreTable, Selection
 from clprune.errors import DataError, GuardError, UsageError
+from clprune.neighbors import require_finite
 
 DEFAULT_STRATEGY = "blend"
 
@@ -84,12 +85,14 @@ def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.nda
         elif need == "labels":
             inputs.append(table.labels[order])
         elif need == "vectors" and vectors is not None:
-            inputs.append(vectors[order])
+            require_finite(vectors)
+            in_order = bool((order == np.arange(len(order))).all())
+            inputs.append(vectors if in_order else vectors[order])  # what may be large is not copied in vain
         elif need == "suspicion":
             inputs.append(neighborhood.suspicion[order] if neighborhood is not None else np.zeros(len(order)))
         elif need == "duplicate_of":
             inputs.append(_reordered(neighborhood.duplicate_of, order) if neighborhood is not None else np.full(len(order), -1))
-        elif need.startswith("value:"):
+        elif need.startswith("value:") and need[6:] in table.values:
             inputs.append(table.values[need[6:]][order])
         else:
             raise DataError(

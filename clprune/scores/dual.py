@@ -4,8 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from clprune.families import score
-
-WINDOW = 10  # epochs, as in the paper; shorter recordings are one window
+from clprune.scores._epochs import filled_with_mean, windows
 
 
 @score("p_label", high_means="hard")
@@ -15,10 +14,8 @@ def dual(p_label: Float[np.ndarray, "E N"]) -> Float[np.ndarray, "N"]:
     >>> dual(np.array([[0.2, 1.0], [0.4, 1.0]]))
     array([0.07, 0.  ])
     """
-    width = min(WINDOW, len(p_label))
-    known = np.where(np.isnan(p_label), np.nanmean(p_label, axis=0), p_label)
-    total = np.zeros(p_label.shape[1])
-    for start in range(len(known) - width + 1):
-        window = known[start : start + width]
+    total, count = np.zeros(p_label.shape[1]), 0
+    for window in windows(filled_with_mean(p_label)):
         total += window.std(axis=0) * (1 - window.mean(axis=0))
-    return total / (len(known) - width + 1)
+        count += 1
+    return total / count

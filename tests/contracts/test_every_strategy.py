@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 from numpy.dtypes import StringDType
 
 from clprune import families
@@ -53,3 +54,15 @@ def test_the_same_seed_gives_the_same_choice(name: str) -> None:
     table, hood, vectors = table_of(2)
     a, b = (select(table, Budget(0.4, 120, "given"), strategy=name, seed=7, neighborhood=hood, vectors=vectors) for _ in range(2))
     assert a.kept_ids.tolist() == b.kept_ids.tolist()
+
+
+@pytest.mark.parametrize("name", [name for name in families.names("strategies") if hasattr(reference, f"strategy_{name}")])
+@pytest.mark.parametrize("n_keep", [1, 12, 40])
+def test_agrees_with_its_plain_version(name: str, n_keep: int) -> None:
+    rng = np.random.default_rng(9)
+    n, member = 40, families.find("strategies", name)
+    inputs = {"difficulty": np.round(rng.random(n), 1), "labels": rng.integers(0, 3, n), "vectors": rng.normal(size=(n, 4)).astype(np.float32)}
+    inputs |= {"suspicion": np.round(rng.random(n), 1), "duplicate_of": np.where(rng.random(n) < 0.1, 0, -1), "value:confidence": rng.random(n)}
+    given = [inputs[need] for need in families.facts(member)["needs"]]
+    picked = member(*given, n_keep, np.random.default_rng(4))
+    assert picked.tolist() == getattr(reference, f"strategy_{name}")(*given, n_keep, np.random.default_rng(4))

@@ -1,0 +1,91 @@
+"""Work on vectors cut into clusters, so that its cost grows with N and not with the square of N; shared by the strategies.
+
+Up to EXACT_UP_TO vectors the greedy algorithms run on all of them together, as published. Above that, k-means cuts the vectors into clusters
+of at most LARGEST, the greedy algorithm runs inside each, and the budget goes to the steps of all clusters that it values most: a cluster that
+is wide gets more of the budget than a tight one of the same size.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from clprune.neighbors import assign, kmeans
+
+EXACT_UP_TO = 5_000  # vectors: their distances take 100 MB
+LARGEST = 1_000  # vectors a cluster: its distances fit the processor's cache
+BRANCHES = 128  # clusters a cut, so that a cut costs the same for each vector however many there are
+RESOLUTION = 1e-6  # of the largest squared length: smaller differences are float32's rounding, and count as ties
+
+Greedy = Callable[[Float[np.ndarray, "M D"], int], tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]]
+
+
+def clusters(vectors: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "M"], rng: np.random.Generator) -> list[Int[np.ndarray, "m"]]:
+    """Cut `rows` (ascending) into clusters of at most LARGEST, each ascending. Equal vectors, which no k-means can part, are cut by position."""
+    done, waiting = [], [rows]
+    while waiting:
+        mine = waiting.pop()
+        if len(mine) <= LARGEST:
+            done.append(mine)
+            continue
+        points = vectors if len(mine) == len(vectors) else vectors[mine]
+        k = min(BRANCHES, -(-2 * len(mine) // LARGEST))
+        at = assign(points, kmeans(points, k, rng))
+        sizes = np.bincount(at)
+        if sizes.max() > 0.9 * len(mine):
+            waiting += [part for c in np.flatnonzero(sizes) for part in np.array_split(mine[at == c], -(-sizes[c] // LARGEST))]
+        else:
+            parts = np.split(mine[np.argsort(at, kind="stable")], np.cumsum(sizes)[:-1])
+            waiting += [part for part in parts if len(part)]
+    return done
+
+
+def greedy_by_cluster(
+    greedy: Greedy, vectors: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "M"], n_keep: int, rng: np.random.Generator
+) -> Int[np.ndarray, "K"]:
+    """The `n_keep` of `rows` (ascending) that `greedy(points, n) -> positions, worth of each step (never rising)` takes, best first.
+
+    Where the first steps of all clusters are worth the same without bound, and there are more clusters than budget, the first ones of all
+    clusters are chosen among in the same way.
+    """
+    if len(rows) <= EXACT_UP_TO:
+        return rows[greedy(vectors[rows], n_keep)[0]]
+    paths, worths = [], []
+    for mine in clusters(vectors, rows, rng):
+        path, worth = greedy(vectors[mine], min(len(mine), n_keep))
+        paths.append(mine[path])
+        worths.append(worth)
+    if n_keep < len(paths) and all(np.isinf(worth[0]) for worth in worths):
+        return greedy_by_cluster(greedy, vectors, np.sort([path[0] for path in paths]), n_keep, rng)
+    return np.concatenate(paths)[np.argsort(-np.concatenate(worths), kind="stable")[:n_keep]]
+
+
+def farthest_first(points: Float[np.ndarray, "M D"], n_keep: int) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+    """Positions in the order in which each is the farthest from all before it (Gonzalez, 1985), and its squared distance to them.
+
+    The first is the one nearest to the mean, its distance infinite. Ties go to the smaller position; squared distances below RESOLUTION are zero.
+    """
+    centred = points.astype(np.float32)
+    centred -= centred.mean(axis=0)
+    length = np.einsum("md,md->m", centred, centred)
+    squared = centred @ centred.T
+    squared *= -2
+    squared += length
+    squared += length[:, None]
+    squared[squared < RESOLUTION * length.max()] = 0
+    path, gaps = np.empty(n_keep, dtype=np.int64), np.empty(n_keep, dtype=np.float32)
+    path[0], gaps[0] = np.argmax(length <= length.min() + RESOLUTION * length.max()), np.inf  # the first of the nearest ones
+    gap = squared[path[0]].copy()
+    gap[path[0]] = -1  # taken
+    for step in range(1, n_keep):
+        at = gap.argmax()
+        path[step], gaps[step] = at, gap[at]
+        np.minimum(gap, squared[at], out=gap)
+        gap[at] = -1
+    return path, gaps
+
+
+def interleaved(paths: list[Int[np.ndarray, "k"]]) -> Int[np.ndarray, "K"]:
+    """Several orders as one, so that any first part of it holds about the same share of each; ties to the earlier order."""
+    share = np.concatenate([(np.arange(len(path)) + 0.5) / len(path) for path in paths])
+    return np.concatenate(paths)[np.argsort(share, kind="stable")]
