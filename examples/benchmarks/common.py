@@ -21,13 +21,15 @@ torch.set_num_threads(1)  # one process a core; also where torch was imported be
 N_TRAIN = 15_000
 
 
-def bench_scale(path: str, n_train: int = N_TRAIN) -> dict[str, np.ndarray]:
-    """A fixed class-balanced part of the training images (N, H, W, C) of `path` with their labels, and the whole test set."""
+def bench_scale(path: str, n_train: int = N_TRAIN, *, with_ids: bool = False) -> dict[str, np.ndarray]:
+    """A fixed class-balanced part of the training images (N, H, W, C) of `path` with their labels, and the whole test set; `ids` are rows of the file."""
     held = np.load(path)
     labels, rng = held["y_train"].astype(np.int64), np.random.default_rng(15)
     classes = np.unique(labels)
     rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[: n_train // len(classes)] for c in classes]))
     data = {"x_train": held["x_train"][rows], "y_train": labels[rows], "x_test": held["x_test"], "y_test": held["y_test"].astype(np.int64)}
+    if with_ids:
+        data["ids"] = np.array([f"{row:06d}" for row in rows])
     return {name: values[..., None] if name.startswith("x") and values.ndim == 3 else values for name, values in data.items()}
 
 
