@@ -293,6 +293,7 @@ class _Probe:
         self.before: np.ndarray | None = None  # (M, D) of the last epoch, NaN where a sample was not seen
         self._place = np.full(len(order), len(self.rows), dtype=np.int64)
         self._place[self.rows] = np.arange(len(self.rows))
+        self._neighbors: np.ndarray | None = None  # (Q, k) of the last epoch
         self._slot: Tensor | None = None
         self._now: Tensor | None = None
 
@@ -304,24 +305,28 @@ class _Probe:
         self._now.index_copy_(0, self._slot.index_select(0, index), features.float())
 
     def end_epoch(self) -> dict[str, np.ndarray]:
-        """The probe before and after, of samples seen in both epochs, and their nearest neighbours."""
+        """The probe before and after, of samples seen in both epochs, and the nearest neighbours of its first part then and now."""
         if self._now is None:
             return {}
-        now, before = self._now[:-1].cpu().numpy(), self.before
-        self.before, self._now = now, None
+        before, self.before, self._now = self.before, self._now[:-1].cpu().numpy(), None
+        neighbors_before, self._neighbors = self._neighbors, None
+        if len(self.rows) > PROBE_NEIGHBORS + 1:
+            self._neighbors = _neighbors_of(self.before)
         if before is None:
             return {}
-        both = np.isfinite(before).all(axis=1) & np.isfinite(now).all(axis=1)
-        if both.sum() <= PROBE_NEIGHBORS + 1:
+        both = np.isfinite(before).all(axis=1) & np.isfinite(self.before).all(axis=1)
+        if both.sum() < 3:
             return {}
-        before, now = before[both], now[both]
-        queries = min(PROBE_QUERIES, len(now))
-        return {
-            "probe_before": before,
-            "probe_after": now,
-            "probe_neighbors_before": nearest_by_cosine(before, queries, PROBE_NEIGHBORS),
-            "probe_neighbors_after": nearest_by_cosine(now, queries, PROBE_NEIGHBORS),
-        }
+        records = {"probe_before": before[both], "probe_after": self.before[both]}
+        if self._neighbors is not None and (asked := both[: len(self._neighbors)]).any():
+            earlier = _neighbors_of(before) if neighbors_before is None else neighbors_before  # None: the run was resumed
+            records |= {"probe_neighbors_before": earlier[asked], "probe_neighbors_after": self._neighbors[asked]}
+        return records
+
+
+def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
+    """Nearest others of the probe's first samples; one that was not seen counts as far from all."""
+    return nearest_by_cosine(np.nan_to_num(probe, nan=0.0), min(PROBE_QUERIES, len(probe)), PROBE_NEIGHBORS)
 
 
 class _Rotation:
