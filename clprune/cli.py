@@ -249,6 +249,7 @@ def savings(
     label_price: Annotated[float | None, typer.Option("--label-price", help="USD a label.")] = None,
     labelers_per_item: Annotated[float | None, typer.Option("--labelers-per-item")] = None,
     labels_owned: Annotated[bool, typer.Option("--labels-owned/--labels-not-bought", help="Whether the labels are paid for already.")] = True,
+    label_fee: Annotated[str, typer.Option("--label-fee", help="Fee a sample: none, ground-truth, or tiers 50000:0.08,inf:0.02.")] = "none",
     storage_price: Annotated[float | None, typer.Option("--storage-price", help="USD per GB and month.")] = None,
     gpu_price: Annotated[float | None, typer.Option("--gpu-price", help="USD an hour.")] = None,
     carbon: Annotated[float | None, typer.Option("--carbon", help="g CO2e per kWh.")] = None,
@@ -265,11 +266,28 @@ def savings(
     from clprune import pipeline
 
     result = pipeline.savings(
-        manifest, label_price=label_price, labelers_per_item=labelers_per_item, labels_owned=labels_owned, storage_price=storage_price, gpu_price=gpu_price,
-        carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh,
+        manifest, label_price=label_price, labelers_per_item=labelers_per_item, labels_owned=labels_owned, label_fee=label_fee,
+        storage_price=storage_price, gpu_price=gpu_price, carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh,
     )  # fmt: skip
     lines = [asdict(line) for line in result.lines]
     _show({"lines": lines, "facts": dict(result.facts)}, as_json, terminal.savings_table(lines))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN|M...", help="A run or manifest folder; several are compared.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
+    run: Annotated[Path | None, typer.Option("--run", help="The run of the manifest, if it is not beside it.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """One self-contained HTML page: verdict, accuracy, harm, savings, critical period, pictures, how to repeat it."""
+    from clprune import pipeline
+
+    told = pipeline.report(folders, out, run=run, data=data, force=force)
+    _show(told, as_json, told["verdict"], f"{told['path']}: {told['bytes']:,} bytes")
 
 
 @app.command()
