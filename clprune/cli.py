@@ -225,6 +225,7 @@ def evaluate(
     budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",
     device: Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Column of the test table: accuracy of its worst group.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -233,13 +234,28 @@ def evaluate(
 
     with terminal.ProgressView(quiet=quiet) as view:
         document = pipeline.evaluate(
-            manifest, seeds=seeds, against=against, proxy=proxy, epochs=epochs, budget=budget, device=device, data=data, on_progress=view
+            manifest,
+            seeds=seeds,
+            against=against,
+            proxy=proxy,
+            epochs=epochs,
+            budget=budget,
+            device=device,
+            data=data,
+            group=group,
+            on_progress=view,
         )
     rows = []
     for arm, result in document["arms"].items():
         spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
-        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", f"{100 * result['worst_class_mean']:.1f}", f"{result['seconds_mean']:.0f}"))
-    table = terminal.plain_table(f"accuracy, %, {document['facts']['budget']}", ("arm", "accuracy", "worst class", "seconds"), rows)
+        cells = (f"{100 * result['worst_class_mean']:.1f}", "" if result["worst_group_mean"] is None else f"{100 * result['worst_group_mean']:.1f}")
+        more = (f"{100 * result['calibration_error_mean']:.1f}", f"{100 * result['corruptions']['mean']:.1f}", f"{result['seconds_mean']:.0f}")
+        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", *cells, *more))
+    table = terminal.plain_table(
+        f"accuracy, %, {document['facts']['budget']}",
+        ("arm", "accuracy", "worst class", "worst group", "calibration error", "corrupted", "seconds"),
+        rows,
+    )
     _show(document, as_json, table, document["comparison"].get("sentence", ""))
 
 

@@ -282,12 +282,13 @@ def evaluate(
     budget: str = "equal-steps",
     device: str = "auto",
     data: str | None = None,
+    group: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
     from clprune.decoding import load_images
     from clprune.evaluation import evaluate as compare_arms
-    from clprune.evaluation import write_evaluation
+    from clprune.evaluation import groups_of, write_evaluation
 
     record = read_manifest(manifest)
     source = _open(data or str(record.document["source"]), False)
@@ -307,7 +308,8 @@ def evaluate(
     evaluation = compare_arms(
         images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or record.document["run"]["proxy"], seeds=seeds,
         against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-        order=source.canonical_order, on_progress=on_progress,
+        order=source.canonical_order, test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
+        on_progress=on_progress,
     )  # fmt: skip
     document = write_evaluation(record.folder, evaluation)
     if evaluation.comparison.get("not_better_than_random"):
