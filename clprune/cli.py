@@ -379,7 +379,7 @@ def prune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score, select, verify and count the savings."""
+    """Score, select, verify, count the savings and write the report."""
     from clprune import pipeline
 
     _checked_keep(keep)
@@ -403,6 +403,7 @@ def _prune_lines(result: Mapping[str, Any]) -> list[Any]:
         *_selection_lines(result["manifest"]),
         f"manifest verified: {result['out']}/manifest",
         terminal.savings_table(result["savings"]["lines"]),
+        f"report: {result['report']['path']}",
     ]
 
 

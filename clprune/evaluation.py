@@ -92,7 +92,9 @@ def evaluate(
                 on_progress({"stage": "evaluate", "done": done, "total": seeds * len(arms), "message": f"{arm}, seed {seed}: {message}"})
     summary = {arm: _summary(values) for arm, values in results.items()}
     facts |= {"seeds": seeds, "test_per_class": np.bincount(test_labels, minlength=n_classes).tolist()}
-    facts |= {"seconds": sum(run["seconds"] + run["test_seconds"] for values in results.values() for run in values)}
+    every = [run for values in results.values() for run in values]
+    kwh = [run[name] for run in every for name in ("energy_kwh", "test_energy_kwh")]
+    facts |= {"seconds": sum(run["total_seconds"] for run in every), "energy_kwh": None if None in kwh else sum(kwh)}
     return Evaluation(summary, _comparison(summary), facts)
 
 
@@ -110,16 +112,19 @@ def _one_training(
     n_steps: int | None,
 ) -> dict[str, Any]:
     """Train a fresh model on `rows` and measure it on the test split, as it is and corrupted."""
+    begun = time.perf_counter()
     seed_everything(seed)
     state = new_state(build_proxy(proxy, n_classes, data.input_shape), data.pixels.device, recipe)
     with EnergyMeter() as meter:
         run = train(state, data, recipe, n_epochs=n_epochs, n_steps=n_steps, seed=seed, rows=rows)
-    started, statistics = time.perf_counter(), (data.mean.cpu().numpy(), data.std.cpu().numpy())
+    statistics = (data.mean.cpu().numpy(), data.std.cpu().numpy())
 
     def logits_of(pictures: UInt8[np.ndarray, "M H W C"]) -> Float[np.ndarray, "M C"]:
         return predict(state.model, to_device(pictures, test_labels, data.pixels.device, statistics=statistics))[0]
 
-    logits = logits_of(test_images)
+    with EnergyMeter() as test_meter:
+        logits = logits_of(test_images)
+        of_corruptions = {name: float((logits_of(images).argmax(axis=1) == test_labels).mean()) for name, images in corrupted(test_images)}
     right = logits.argmax(axis=1) == test_labels
     per_class = [float(right[test_labels == c].mean()) if (test_labels == c).any() else None for c in range(n_classes)]
     per_group = None if groups is None else {str(name): float(right[groups[1] == g].mean()) for g, name in enumerate(groups[0])}
@@ -131,13 +136,15 @@ def _one_training(
         "per_group": per_group,
         "worst_group": None if per_group is None else min(per_group.values()),
         "calibration_error": calibration_error(logits, test_labels),
-        "corruptions": {name: float((logits_of(images).argmax(axis=1) == test_labels).mean()) for name, images in corrupted(test_images)},
+        "corruptions": of_corruptions,
         "n_samples": len(rows),
         "steps": run.steps,
         "samples_seen": run.samples_seen,
         "seconds": run.seconds,
-        "test_seconds": time.perf_counter() - started,
+        "test_seconds": test_meter.seconds,
+        "total_seconds": time.perf_counter() - begun,  # with the building of the model and the start of the meters
         "energy_kwh": meter.kwh,
+        "test_energy_kwh": test_meter.kwh,
         "energy_method": meter.method,
     }
 

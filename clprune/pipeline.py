@@ -408,14 +408,15 @@ def prune(
     on_progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score, select, verify, savings: `out/run` and `out/manifest`."""
+    """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`."""
     from dataclasses import asdict
 
     run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
     manifest = select(out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force)
     problems = verify(out / "manifest")
     saved = savings(out / "manifest")
-    return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "out": str(out)}
+    page = report([out / "manifest"], out / "report.html", force=True)
+    return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "report": page, "out": str(out)}
 
 
 def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) -> dict[str, Any]:

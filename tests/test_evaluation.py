@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import draw_shapes
 from PIL import Image
 
 from clprune import pipeline
@@ -18,9 +19,8 @@ from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrup
 from clprune.errors import GuardError, UsageError
 from clprune.evaluation import calibration_error, t_975
 from clprune.sources import open_source
-from tests.conftest import draw_shapes
 
-TIMES = {"seconds", "test_seconds", "seconds_mean", "energy_kwh", "energy_method"}
+TIMES = {"seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
 
 
 def without_times(value: Any) -> Any:
@@ -77,9 +77,9 @@ def test_a_finished_training_is_not_taken_for_one_of_other_options(manifest: Pat
 def test_equal_epochs_give_fewer_steps_to_fewer_samples(manifest: Path) -> None:
     document = evaluated(manifest, seeds=1, epochs=2, budget="equal-epochs", against="full")
     assert {arm: one["runs"][0]["steps"] for arm, one in document["arms"].items()} == {"pruned": 2 * 3, "full": 2 * 5}
-    assert document["facts"]["seconds"] == pytest.approx(
-        sum(run["seconds"] + run["test_seconds"] for arm in document["arms"].values() for run in arm["runs"])
-    )
+    runs = [run for arm in document["arms"].values() for run in arm["runs"]]
+    assert document["facts"]["seconds"] == pytest.approx(sum(run["total_seconds"] for run in runs))
+    assert all(run["seconds"] + run["test_seconds"] <= run["total_seconds"] for run in runs)
 
 
 def slow_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -186,16 +186,18 @@ def test_a_class_damaged_by_hardest_is_flagged_and_the_default_damages_none(tmp_
         images[labels == 0] = np.clip(of_class // 4 + (of_class > 110) * 190, 0, 255)
     np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
     pipeline.score(str(tmp_path / "x.npz"), tmp_path / "run", max_epochs=4)
-    told, worst = {}, {}
+    told = {}
     for name, strategy in (("hardest", "hardest"), ("default", None)):
         pipeline.select(tmp_path / "run", tmp_path / name, keep="0.3", strategy=strategy)
-        document = evaluated(tmp_path / name, seeds=2, epochs=3)
+        evaluated(tmp_path / name, seeds=2, epochs=3)
         told[name] = pipeline.report([tmp_path / name], tmp_path / f"{name}.html") | {"page": (tmp_path / f"{name}.html").read_text()}
-        worst[name] = {arm: one["worst_class_mean"] for arm, one in document["arms"].items()}
     table = re.search(r'<table class="sortable" id="table-harm">.*?</table>', told["hardest"]["page"], flags=re.S)
     assert table is not None
     row = re.search(r'<tr><th scope="row">0</th>.*?</tr>', table.group(0), flags=re.S)
     assert row is not None and "starved, less accurate" in row.group(0), row
     assert told["hardest"]["status"] == "caution" and "classes are damaged" in told["hardest"]["page"]
     assert "None of the 4 classes is flagged" in told["default"]["page"]
-    assert worst["default"]["pruned"] >= worst["default"]["random"] - 0.02
+    arms = evaluated(tmp_path / "default", seeds=2, epochs=8, against="random")["arms"]  # long enough that the rare class is learned
+    worst = {arm: np.array([run["worst_class"] for run in one["runs"]]) for arm, one in arms.items()}
+    error = np.sqrt(np.var(worst["pruned"] - worst["random"], ddof=1) / 2 + 2 * 0.25 / 100)  # of two seeds, and of 100 test samples
+    assert min(worst["random"]) > 0.2 and worst["pruned"].mean() >= worst["random"].mean() - 0.02 - error

@@ -29,9 +29,18 @@ def recording() -> str:
     return "\n".join(lines)
 
 
+def report_scale() -> str:
+    """The sentence of report_scale.json."""
+    row = json.loads((HERE / "report_scale.json").read_text())
+    return (
+        f"On a synthetic run of {row['n_samples']:,} samples it took {row['seconds']:.1f} s, at most {row['peak_bytes'] / 1e9:.2f} GB and "
+        f"{row['page_bytes'] / 1e6:.2f} MB of page ({row['hardware']}, while other work ran; `examples/benchmarks/report_scale.py`)."
+    )
+
+
 def tables() -> dict[str, str]:
     """Every generated table by its marker."""
-    return {"recording": recording(), "selection": runpy.run_path(str(HERE / "selection.py"))["table"]()}
+    return {"recording": recording(), "report": report_scale(), "selection": runpy.run_path(str(HERE / "selection.py"))["table"]()}
 
 
 def filled(text: str) -> str:
