@@ -244,6 +244,8 @@ def accuracies(arms: Mapping[str, Sequence[float]], title: str) -> Figure:
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.set_xlabel("accuracy on the test split, %")
     axes.margins(x=0.08)
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, min(right, 100.0 + 0.08 * (100.0 - left)))  # no more than 100 %
     _style(axes, grid="x")
     told = ", ".join(f"{name} {100 * float(np.mean(values)):.2f} %" for name, values in arms.items())
     return Figure("accuracy", _svg(canvas, "accuracy"), "A dot for each training, a bar at the mean.", f"{title}: mean accuracy {told}.")

@@ -119,6 +119,8 @@ def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassH
 def _difference(told: Mapping[str, Any], name: str) -> str:
     points = 100 * told["difference"]
     interval = "" if told["interval"] is None else f" (95 % interval {100 * told['interval'][0]:+.2f} to {100 * told['interval'][1]:+.2f})"
+    if abs(points) < 0.005:
+        return f"level with {name}{interval}"
     return f"{abs(points):.2f} points {'above' if points >= 0 else 'below'} {name}{interval}"
 
 
@@ -207,9 +209,15 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
     of_corruptions = None
     if corrupted:
         body = [
-            [cell(kind)] + [number(times100(arm.get("corruptions", {}).get(kind)), ".2f") for arm in arms.values()] for kind in [*corrupted, "mean"]
+            [cell(kind.replace("_", " "))] + [number(times100(arm.get("corruptions", {}).get(kind)), ".2f") for arm in arms.values()]
+            for kind in [*corrupted, "mean"]
         ]
-        of_corruptions = table("corruptions", "Accuracy on the corrupted test split, %", ["corruption", *(ARM_NAMES.get(a, a) for a in arms)], body)
+        of_corruptions = table(
+            "corruptions",
+            f"Accuracy on the corrupted test split, %; {facts.get('corruptions', '')}".rstrip("; "),
+            ["corruption", *(ARM_NAMES.get(a, a) for a in arms)],
+            body,
+        )
     return {
         "table": of_arms,
         "figure": figures.accuracies(accuracy, "Accuracy of each training"),
