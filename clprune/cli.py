@@ -234,6 +234,7 @@ def evaluate(
     budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",
     device: Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Column of the test table: accuracy of its worst group.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -242,13 +243,28 @@ def evaluate(
 
     with terminal.ProgressView(quiet=quiet) as view:
         document = pipeline.evaluate(
-            manifest, seeds=seeds, against=against, proxy=proxy, epochs=epochs, budget=budget, device=device, data=data, on_progress=view
+            manifest,
+            seeds=seeds,
+            against=against,
+            proxy=proxy,
+            epochs=epochs,
+            budget=budget,
+            device=device,
+            data=data,
+            group=group,
+            on_progress=view,
         )
     rows = []
     for arm, result in document["arms"].items():
         spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
-        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", f"{100 * result['worst_class_mean']:.1f}", f"{result['seconds_mean']:.0f}"))
-    table = terminal.plain_table(f"accuracy, %, {document['facts']['budget']}", ("arm", "accuracy", "worst class", "seconds"), rows)
+        cells = (f"{100 * result['worst_class_mean']:.1f}", "" if result["worst_group_mean"] is None else f"{100 * result['worst_group_mean']:.1f}")
+        more = (f"{100 * result['calibration_error_mean']:.1f}", f"{100 * result['corruptions']['mean']:.1f}", f"{result['seconds_mean']:.0f}")
+        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", *cells, *more))
+    table = terminal.plain_table(
+        f"accuracy, %, {document['facts']['budget']}",
+        ("arm", "accuracy", "worst class", "worst group", "calibration error", "corrupted", "seconds"),
+        rows,
+    )
     _show(document, as_json, table, document["comparison"].get("sentence", ""))
 
 
@@ -258,6 +274,7 @@ def savings(
     label_price: Annotated[float | None, typer.Option("--label-price", help="USD a label.")] = None,
     labelers_per_item: Annotated[float | None, typer.Option("--labelers-per-item")] = None,
     labels_owned: Annotated[bool, typer.Option("--labels-owned/--labels-not-bought", help="Whether the labels are paid for already.")] = True,
+    label_fee: Annotated[str, typer.Option("--label-fee", help="Fee a sample: none, ground-truth, or tiers 50000:0.08,inf:0.02.")] = "none",
     storage_price: Annotated[float | None, typer.Option("--storage-price", help="USD per GB and month.")] = None,
     gpu_price: Annotated[float | None, typer.Option("--gpu-price", help="USD an hour.")] = None,
     carbon: Annotated[float | None, typer.Option("--carbon", help="g CO2e per kWh.")] = None,
@@ -274,11 +291,28 @@ def savings(
     from clprune import pipeline
 
     result = pipeline.savings(
-        manifest, label_price=label_price, labelers_per_item=labelers_per_item, labels_owned=labels_owned, storage_price=storage_price, gpu_price=gpu_price,
-        carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh,
+        manifest, label_price=label_price, labelers_per_item=labelers_per_item, labels_owned=labels_owned, label_fee=label_fee,
+        storage_price=storage_price, gpu_price=gpu_price, carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh,
     )  # fmt: skip
     lines = [asdict(line) for line in result.lines]
     _show({"lines": lines, "facts": dict(result.facts)}, as_json, terminal.savings_table(lines))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN|M...", help="A run or manifest folder; several are compared.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
+    run: Annotated[Path | None, typer.Option("--run", help="The run of the manifest, if it is not beside it.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """One self-contained HTML page: verdict, accuracy, harm, savings, critical period, pictures, how to repeat it."""
+    from clprune import pipeline
+
+    told = pipeline.report(folders, out, run=run, data=data, force=force)
+    _show(told, as_json, told["verdict"], f"{told['path']}: {told['bytes']:,} bytes")
 
 
 @app.command()
@@ -361,7 +395,7 @@ def prune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score, select, verify and count the savings."""
+    """Score, select, verify, count the savings and write the report."""
     from clprune import pipeline
 
     _checked_keep(keep)
@@ -385,6 +419,7 @@ def _prune_lines(result: Mapping[str, Any]) -> list[Any]:
         *_selection_lines(result["manifest"]),
         f"manifest verified: {result['out']}/manifest",
         terminal.savings_table(result["savings"]["lines"]),
+        f"report: {result['report']['path']}",
     ]
 
 

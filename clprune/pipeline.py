@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from clprune.datatypes import Savings, Source, rows_of
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
 from clprune.run import Run, read_run, write_run
+from clprune.savings import asked_options, note_export, write_savings
+from clprune.savings import savings as compute_savings
 from clprune.storage import cache_folder, locked, require_space, verify_inventory
 
 Progress = Callable[[dict[str, Any]], None]
@@ -100,7 +103,12 @@ def score(
             "share_of_full_training": run.trajectory.n_epochs / FULL_TRAINING_EPOCHS,
             "share_is_of_epochs": FULL_TRAINING_EPOCHS,
             "seconds": decode_seconds + facts["seconds"] + time.perf_counter() - at,
-            "timings": {"decode_seconds": decode_seconds, "proxy_seconds": facts["seconds"], "neighbor_seconds": time.perf_counter() - at},
+            "timings": {
+                "scored_at": _now(),
+                "decode_seconds": decode_seconds,
+                "proxy_seconds": facts["seconds"],
+                "neighbor_seconds": time.perf_counter() - at,
+            },
             "energy_kwh": facts["energy_kwh"],
             "energy_method": facts["energy_method"],
             "device": facts["device"],
@@ -247,6 +255,7 @@ def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed
         },
         "versions": document["versions"],
         "timings": {
+            "scored_at": document["timings"].get("scored_at"),
             "score_seconds": document["seconds"],
             "select_seconds": time.perf_counter() - started,
             "energy_kwh": document["energy_kwh"],
@@ -261,7 +270,9 @@ def export(manifest: Path, form: str, destination: Path, *, data: str | None = N
     from clprune.export import export as hand_over
 
     record = read_manifest(manifest)
-    return hand_over(record, _open(data or str(record.document["source"]), False), form, destination, force=force)
+    told = hand_over(record, _open(data or str(record.document["source"]), False), form, destination, force=force)
+    note_export(record.folder, told)
+    return told
 
 
 def evaluate(
@@ -274,12 +285,13 @@ def evaluate(
     budget: str = "equal-steps",
     device: str = "auto",
     data: str | None = None,
+    group: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
     from clprune.decoding import load_images
     from clprune.evaluation import evaluate as compare_arms
-    from clprune.evaluation import write_evaluation
+    from clprune.evaluation import groups_of, write_evaluation
 
     record = read_manifest(manifest)
     source = _open(data or str(record.document["source"]), False)
@@ -299,7 +311,8 @@ def evaluate(
     evaluation = compare_arms(
         images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or record.document["run"]["proxy"], seeds=seeds,
         against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-        order=source.canonical_order, on_progress=on_progress,
+        order=source.canonical_order, test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
+        on_progress=on_progress,
     )  # fmt: skip
     document = write_evaluation(record.folder, evaluation)
     if evaluation.comparison.get("not_better_than_random"):
@@ -309,11 +322,8 @@ def evaluate(
 
 def savings(manifest: Path, **prices: Any) -> Savings:
     """What the selection saves, net of its cost; written to savings.json beside the manifest."""
-    from clprune.savings import savings as compute
-    from clprune.savings import write_savings
-
     record = read_manifest(manifest)
-    result = compute(record, **prices)
+    result = compute_savings(record, **prices)
     write_savings(record.folder, result)
     return result
 
@@ -380,9 +390,22 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
     return {"n_shared": int(both.sum()), "same_data": a.document["fingerprint"] == b.document["fingerprint"], "scores": scores, "ends": ends}
 
 
-def report(folder: Path, out: Path) -> None:
-    """One page on a run or a manifest."""
-    raise UsageError("the page is not there yet; `clprune savings` and `clprune select` print their tables.")
+def report(folders: list[Path], out: Path, *, run: Path | None = None, data: str | None = None, force: bool = False) -> dict[str, Any]:
+    """One page on a run or a manifest, or a comparison of several, without torch; `run` and `data` where they are not where they were."""
+    from clprune.report import report as write_page
+    from clprune.subject import read_subject
+
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already. Choose another place, or pass --force to replace it.")
+    several = len(folders) > 1
+    if several and (run is not None or data is not None):
+        raise UsageError("--run and --data belong to one run or manifest; leave them out when several are compared.")
+    subjects = []
+    for folder in folders:
+        subject = read_subject(folder, run_folder=run, data=data, with_data=not several)
+        saved = compute_savings(read_manifest(folder), **asked_options(subject.folder)) if subject.manifest is not None else None
+        subjects.append((subject, saved))
+    return write_page(subjects, out)
 
 
 def prune(
@@ -396,14 +419,15 @@ def prune(
     on_progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score, select, verify, savings: `out/run` and `out/manifest`."""
+    """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`."""
     from dataclasses import asdict
 
     run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
     manifest = select(out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force)
     problems = verify(out / "manifest")
     saved = savings(out / "manifest")
-    return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "out": str(out)}
+    page = report([out / "manifest"], out / "report.html", force=True)
+    return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "report": page, "out": str(out)}
 
 
 def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) -> dict[str, Any]:
@@ -453,6 +477,10 @@ def _open(data: str, strict: bool) -> Source:
     from clprune.sources import open_source
 
     return open_source(data, strict=strict)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _disk_bytes(n_samples: int, n_epochs: int) -> int:

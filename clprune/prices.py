@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from clprune.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,54 @@ DEFAULTS = {
         1.0, "facility energy over machine energy", "2026-10", "codecarbon's default; the industry's average is 1.58 (Uptime Institute, 2023)", "high"
     ),
 }
+
+
+@dataclass(frozen=True)
+class Fee:
+    """A platform's fee a sample, by tiers: (up to so many samples, USD a sample)."""
+
+    tiers: tuple[tuple[float, float], ...]
+    date: str
+    source: str
+
+
+FEES = {
+    "ground-truth": Fee(
+        ((50_000, 0.08), (1_000_000, 0.04), (math.inf, 0.02)),
+        "2026-03",
+        "AWS SageMaker Ground Truth fee a sample, by tiers (as quoted, not seen at AWS)",
+    )
+}
+
+
+def read_tiers(text: str) -> tuple[tuple[float, float], ...]:
+    """Tiers of a fee: of a name in FEES, or written out; empty for "none". Raises UsageError for anything else.
+
+    >>> read_tiers("50000:0.08,inf:0.02")
+    ((50000.0, 0.08), (inf, 0.02))
+    """
+    if text == "none":
+        return ()
+    if text in FEES:
+        return FEES[text].tiers
+    try:
+        tiers = tuple((float(limit), float(price)) for limit, _, price in (part.partition(":") for part in text.split(",")))
+    except ValueError:
+        tiers = ()
+    limits, prices = [limit for limit, _ in tiers], [price for _, price in tiers]
+    if not tiers or limits != sorted(set(limits)) or limits[-1] != math.inf or not all(price >= 0 for price in prices):
+        raise UsageError(f"label_fee is {text!r}; give none, {', '.join(FEES)}, or rising tiers that end with inf, such as 50000:0.08,inf:0.02.")
+    return tiers
+
+
+def fee_for(n_samples: int, tiers: tuple[tuple[float, float], ...]) -> float:
+    """USD for so many samples, each tier's price for the samples within it.
+
+    >>> fee_for(60_000, ((50_000, 0.08), (math.inf, 0.04)))
+    4400.0
+    """
+    total, lower = 0.0, 0.0
+    for limit, price in tiers:
+        total += max(0.0, min(n_samples, limit) - lower) * price
+        lower = limit
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from clprune.datatypes import Savings, SavingsLine
 from clprune.errors import UsageError
 from clprune.manifest import Manifest
-from clprune.prices import DEFAULTS
-from clprune.storage import SCHEMA_VERSION, write_json
+from clprune.prices import DEFAULTS, FEES, fee_for, read_tiers
+from clprune.storage import SCHEMA_VERSION, read_json, write_json
 
 
 def savings(
@@ -21,6 +22,7 @@ def savings(
     label_price: float | None = None,
     labelers_per_item: float | None = None,
     labels_owned: bool = True,
+    label_fee: str = "none",
     storage_price: float | None = None,
     gpu_price: float | None = None,
     carbon: float | None = None,
@@ -31,9 +33,11 @@ def savings(
 ) -> Savings:
     """The table of savings of a manifest.
 
-    `label_price` USD a label, `storage_price` USD per GB and month, `gpu_price` USD an hour, `carbon` g CO2e per kWh, `pue` facility over machine
-    energy. `training_seconds` and `training_kwh` are those of one training on all data; without them the time saved is given as a share only.
-    `labels_owned`: the labels of this data set are paid for already, so what is saved is the next round's. Raises UsageError for negative numbers.
+    `label_price` USD a label, `label_fee` the platform's fee a sample ("none", "ground-truth", or tiers such as "50000:0.08,inf:0.02"),
+    `storage_price` USD per GB and month, `gpu_price` USD an hour, `carbon` g CO2e per kWh, `pue` facility over machine energy.
+    `training_seconds` and `training_kwh` are those of one training on all data; without them they are taken from evaluation.json beside the
+    manifest, and without that the time saved is given as a share only. `labels_owned`: the labels of this data set are paid for already, so
+    none of them can be avoided any more. Exports that were made are counted from exports.json. Raises UsageError for negative numbers.
     """
     given = {"label_price": label_price, "labelers_per_item": labelers_per_item, "storage_price": storage_price, "carbon": carbon, "pue": pue}
     others = {"gpu_price": gpu_price, "training_seconds": training_seconds, "training_kwh": training_kwh, "trainings": trainings}
@@ -47,110 +51,146 @@ def savings(
         mine = given[name] is not None
         return {"price": price[name], "price_date": None if mine else default.date, "price_source": "given by the user" if mine else default.source}
 
-    document = manifest.document
-    kept, n = manifest.n_kept, int(document["n_samples"])
-    dropped = n - kept
-    keep_fraction = kept / n
-    kept_bytes, dropped_bytes = int(document["kept_bytes"]), int(document["dropped_bytes"])
-    labels = dropped * price["labelers_per_item"]
-    owned_note = (
-        "these labels are paid for already; the figure is what labelling as selected would have saved, or will next round"
-        if labels_owned
-        else "not bought yet"
-    )
+    lines = _samples_and_labels(manifest, price, labels_owned, label_fee, assumed)
+    lines += _bytes(manifest, price["storage_price"], assumed("storage_price"))
+    lines += _time(manifest, trainings, training_seconds, gpu_price)
+    lines += _energy(manifest, trainings, training_kwh, price, assumed)
+    asked = given | others | {"labels_owned": labels_owned, "label_fee": label_fee}
+    facts = {"n_samples": int(manifest.document["n_samples"]), "n_kept": manifest.n_kept, "trainings": trainings, "labels_owned": labels_owned}
+    return Savings(tuple(lines), facts | {"asked": asked})
+
+
+def _samples_and_labels(manifest: Manifest, price: Mapping[str, float], owned: bool, label_fee: str, assumed: Any) -> list[SavingsLine]:
+    kept, n = manifest.n_kept, int(manifest.document["n_samples"])
+    labels = (n - kept) * price["labelers_per_item"]
+    tiers = read_tiers(label_fee)
+    fee = fee_for(n, tiers) - fee_for(kept, tiers)
+    paid, avoidable = (labels, 0.0) if owned else (0.0, labels)
+    paid_note = "of dropped samples; that money does not come back" if owned else "none of these labels is bought yet"
+    note = "0: paid for already; before labelling, the same choice avoids as many as are paid for here" if owned else "not bought yet"
     lines = [
-        SavingsLine("samples kept", kept, "samples", "measured", f"{keep_fraction:.1%} of {n:,}"),
-        SavingsLine(
-            "labels avoided now",
-            0 if labels_owned else labels,
-            "labels",
-            "computed",
-            "0: paid for already" if labels_owned else owned_note,
-            **assumed("labelers_per_item"),
-        ),
-        SavingsLine("labels avoidable", labels, "labels", "computed", owned_note, **assumed("labelers_per_item")),
-        SavingsLine("labelling money avoidable", labels * price["label_price"], "USD", "assumed", owned_note, **assumed("label_price")),
-        SavingsLine("bytes of kept samples", kept_bytes, "bytes", "measured", "real sizes of the samples"),
-        SavingsLine(
-            "bytes of dropped samples",
-            dropped_bytes,
-            "bytes",
-            "measured",
-            "freed only if the full set is archived or deleted; hard links free nothing",
-        ),
-        SavingsLine(
-            "storage money a month",
-            dropped_bytes / 1e9 * price["storage_price"],
-            "USD",
-            "assumed",
-            "if the dropped samples are archived",
-            **assumed("storage_price"),
-        ),
+        SavingsLine("samples kept", kept, "samples", "measured", f"{kept / n:.1%} of {n:,}"),
+        SavingsLine("labels already paid for", paid, "labels", "computed", paid_note, **assumed("labelers_per_item")),
+        SavingsLine("labels avoidable", avoidable, "labels", "computed", note, **assumed("labelers_per_item")),
+        SavingsLine("labelling money already paid", paid * price["label_price"], "USD", "assumed", paid_note, **assumed("label_price")),
+        SavingsLine("labelling money avoidable", avoidable * price["label_price"], "USD", "assumed", note, **assumed("label_price")),
     ]
-    timings = document["timings"]
-    cost_seconds = float(timings["score_seconds"]) + float(timings["select_seconds"])
-    lines.append(
-        SavingsLine(
-            "cost of pruning: time",
-            cost_seconds,
-            "seconds",
-            "measured",
-            f"{document['run']['epochs_run']} proxy epochs on {document['run']['device']}",
-        )
-    )
-    kwh = timings.get("energy_kwh")
-    lines.append(_measured("cost of pruning: energy", kwh, "kWh", str(timings.get("energy_method"))))
-    lines.append(
-        SavingsLine("training time saved, equal epochs", 1 - keep_fraction, "share of a training", "computed", "each epoch has fewer samples")
-    )
-    lines.append(
+    if tiers:
+        known = FEES.get(label_fee)
+        source: dict[str, Any] = {
+            "price_date": known.date if known else None,
+            "price_source": known.source if known else "given by the user",
+            "price": tiers[0][1],
+        }
+        said = "the price shown is that of the first tier; " + note
+        lines.append(SavingsLine("platform fee avoidable", 0.0 if owned else fee, "USD", "assumed", said, **source))
+    return lines
+
+
+def _bytes(manifest: Manifest, storage_price: float, assumed: dict[str, Any]) -> list[SavingsLine]:
+    kept_bytes, dropped_bytes = int(manifest.document["kept_bytes"]), int(manifest.document["dropped_bytes"])
+    lines = [
+        SavingsLine("bytes of kept samples", kept_bytes, "bytes", "measured", "real sizes of the samples"),
+        SavingsLine("bytes of dropped samples", dropped_bytes, "bytes", "measured", "freed only if the full set is archived or deleted"),
+        SavingsLine("bytes freed so far", 0, "bytes", "computed", "clprune deletes nothing, and an export by links frees nothing"),
+    ]
+    for export in read_exports(manifest.folder):
+        way = f", {export['link']}" if export.get("link") else ""
+        note = f"{export['files']:,} files{way}: {export['destination']}"
+        lines.append(SavingsLine(f"bytes written by export {export['form']}", int(export["bytes_written"]), "bytes", "measured", note))
+    money = dropped_bytes / 1e9 * storage_price
+    return [*lines, SavingsLine("storage money a month", money, "USD", "assumed", "if the dropped samples are archived", **assumed)]
+
+
+def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gpu_price: float | None) -> list[SavingsLine]:
+    document, timings = manifest.document, manifest.document["timings"]
+    dropped_share = 1 - manifest.n_kept / int(document["n_samples"])
+    cost = float(timings["score_seconds"]) + float(timings["select_seconds"])
+    run, share, of_epochs = document["run"], float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
+    yardstick = f"{_n_trainings(trainings)}, less {run['epochs_run']} scoring epochs; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
+    lines = [
+        SavingsLine("cost of pruning: time", cost, "seconds", "measured", f"{run['epochs_run']} proxy epochs on {run['device']}"),
+        SavingsLine("training time saved, equal epochs", dropped_share, "share of a training", "computed", "each epoch has fewer samples"),
         SavingsLine(
             "training time saved, equal steps", 0.0, "share of a training", "computed", "the subset is trained for as many steps as the full set"
-        )
-    )
-    share, of_epochs = float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
-    note = f"less {document['run']['epochs_run']} scoring epochs; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
-    lines.append(
-        SavingsLine(
-            "net time saved, equal epochs", trainings * (1 - keep_fraction) - share, "full trainings", "computed", f"{trainings} trainings, {note}"
-        )
-    )
-    if training_seconds is None:
+        ),
+        SavingsLine("net time saved, equal epochs", trainings * dropped_share - share, "full trainings", "computed", yardstick),
+    ]
+    measured = _measured_training(manifest.folder)
+    each, how = None, ""
+    if training_seconds is not None:
+        lines.append(SavingsLine("one training on all data: time", training_seconds, "seconds", "computed", "as given by the user"))
+        each = training_seconds * dropped_share
+    elif measured is not None:
         lines.append(
-            SavingsLine(
-                "net time saved", None, "seconds", "not measured", "give --training-seconds of one training on all data, or run `clprune evaluate`"
-            )
+            SavingsLine("one training on all data: time", measured["seconds"], "seconds", "measured", f"evaluation.json: {measured['what']}")
         )
-    else:
-        net = trainings * training_seconds * (1 - keep_fraction) - cost_seconds
-        lines.append(SavingsLine("net time saved", net, "seconds", "computed", f"{trainings} trainings at equal epochs, less the pruning"))
-        each = training_seconds * (1 - keep_fraction)
+        each = measured["seconds"] * dropped_share
+        if measured["saved_seconds"] is not None:
+            each, how = measured["saved_seconds"], "; from measured trainings of both"
+    if each is None:
+        note = "give --training-seconds of one training on all data, or run `clprune evaluate` against full"
+        return [*lines, SavingsLine("net time saved", None, "seconds", "not measured", note)]
+    net = trainings * each - cost
+    lines.append(SavingsLine("net time saved", net, "seconds", "computed", f"{_n_trainings(trainings)} at equal epochs, less the pruning{how}"))
+    pays = cost / each if each > 0 else None
+    note = "at equal epochs; at equal steps no time is saved" if pays is not None else "never: a training on the kept samples is not shorter"
+    lines.append(SavingsLine("trainings until it pays", pays, "trainings", "computed" if pays is not None else "not measured", note))
+    if gpu_price is not None:
         lines.append(
-            SavingsLine(
-                "trainings until it pays",
-                cost_seconds / each if each else None,
-                "trainings",
-                "computed" if each else "not measured",
-                "never, where nothing is dropped",
-            )
+            SavingsLine("net compute money", net / 3600 * gpu_price, "USD", "computed", "", price=gpu_price, price_source="given by the user")
         )
-        if gpu_price is not None:
-            lines.append(
-                SavingsLine("net compute money", net / 3600 * gpu_price, "USD", "computed", "", price=gpu_price, price_source="given by the user")
-            )
-    if training_kwh is None or kwh is None:
-        lines.append(
-            SavingsLine("net energy saved", None, "kWh", "not measured", "give --training-kwh of one training on all data; nothing is guessed")
-        )
-    else:
-        net_kwh = (trainings * training_kwh * (1 - keep_fraction) - kwh) * price["pue"]
-        lines.append(
-            SavingsLine("net energy saved", net_kwh, "kWh", "computed", f"{trainings} trainings at equal epochs, less the pruning", **assumed("pue"))
-        )
-        lines.append(
-            SavingsLine("net CO2e saved", net_kwh * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon"))
-        )
-    return Savings(tuple(lines), {"n_samples": n, "n_kept": kept, "trainings": trainings, "labels_owned": labels_owned})
+    return lines
+
+
+def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, price: Mapping[str, float], assumed: Any) -> list[SavingsLine]:
+    timings = manifest.document["timings"]
+    kwh, dropped_share = timings.get("energy_kwh"), 1 - manifest.n_kept / int(manifest.document["n_samples"])
+    lines = [_measured("cost of pruning: energy", kwh, "kWh", str(timings.get("energy_method")))]
+    measured = _measured_training(manifest.folder)
+    each = None
+    if training_kwh is not None:
+        lines.append(SavingsLine("one training on all data: energy", training_kwh, "kWh", "computed", "as given by the user"))
+        each = training_kwh * dropped_share
+    elif measured is not None and measured["kwh"] is not None:
+        lines.append(_measured("one training on all data: energy", measured["kwh"], "kWh", f"evaluation.json: {measured['energy_method']}"))
+        each = measured["kwh"] * dropped_share if measured["saved_kwh"] is None else measured["saved_kwh"]
+    if each is None or kwh is None:
+        note = "give --training-kwh of one training on all data, or run `clprune evaluate` against full; nothing is guessed"
+        return [*lines, SavingsLine("net energy saved", None, "kWh", "not measured", note)]
+    net = (trainings * each - kwh) * price["pue"]
+    return [
+        *lines,
+        SavingsLine("net energy saved", net, "kWh", "computed", f"{_n_trainings(trainings)} at equal epochs, less the pruning", **assumed("pue")),
+        SavingsLine("net CO2e saved", net * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon")),
+    ]
+
+
+def _measured_training(folder: Path) -> dict[str, Any] | None:
+    """Seconds and kWh of one training on all data from evaluation.json, and what the kept samples saved of them where both had equal epochs."""
+    if not (folder / "evaluation.json").exists():
+        return None
+    document = read_json(folder / "evaluation.json", what="evaluation")
+    arms, facts = document["arms"], document["facts"]
+    if "full" not in arms:
+        return None
+
+    def mean_kwh(arm: str) -> float | None:
+        values = [run["energy_kwh"] for run in arms[arm]["runs"]]
+        return None if None in values else float(np.mean(np.array(values, dtype=float)))
+
+    full, full_kwh = float(arms["full"]["seconds_mean"]), mean_kwh("full")
+    saved = saved_kwh = None
+    if facts["budget"] == "equal-epochs" and "pruned" in arms:
+        saved, pruned_kwh = full - float(arms["pruned"]["seconds_mean"]), mean_kwh("pruned")
+        saved_kwh = None if full_kwh is None or pruned_kwh is None else full_kwh - pruned_kwh
+    what = f"{facts['epochs']} epochs of {facts['proxy']} on {facts['device']}"
+    method = arms["full"]["runs"][0]["energy_method"]
+    return {"seconds": full, "kwh": full_kwh, "saved_seconds": saved, "saved_kwh": saved_kwh, "what": what, "energy_method": method}
+
+
+def _n_trainings(n: int) -> str:
+    return f"{n} training{'' if n == 1 else 's'}"
 
 
 def _measured(name: str, value: float | None, unit: str, method: str) -> SavingsLine:
@@ -164,3 +204,22 @@ def write_savings(folder: Path, result: Savings) -> None:
         folder / "savings.json",
         {"schema_version": SCHEMA_VERSION, "kind": "savings", "lines": [asdict(line) for line in result.lines], "facts": dict(result.facts)},
     )
+
+
+def asked_options(folder: Path) -> dict[str, Any]:
+    """The prices that `clprune savings` was last given for this manifest, for whoever counts again; empty where it was not run."""
+    if not (folder / "savings.json").exists():
+        return {}
+    return dict(read_json(folder / "savings.json", what="savings")["facts"].get("asked", {}))
+
+
+def note_export(folder: Path, told: Mapping[str, Any]) -> None:
+    """Add what an export wrote to exports.json beside the manifest; a later export to the same place takes the earlier one's."""
+    one = {key: told.get(key) for key in ("form", "destination", "files", "bytes_written", "link", "seconds")}
+    others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
+    write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
+
+
+def read_exports(folder: Path) -> list[dict[str, Any]]:
+    """The exports of a manifest so far, in the order they were made."""
+    return list(read_json(folder / "exports.json", what="list of exports")["exports"]) if (folder / "exports.json").exists() else []

@@ -114,7 +114,7 @@ def plain_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for place, name in enumerate(header):
         table.add_column(name, justify="right" if place == 1 else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # as text: brackets in it are not markup
     return table
 
 

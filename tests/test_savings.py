@@ -1,14 +1,17 @@
 """The arithmetic of savings against a worked example and laws."""
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clprune import pipeline
 from clprune.datatypes import SavingsLine
 from clprune.errors import UsageError
 from clprune.manifest import Manifest
-from clprune.savings import savings
+from clprune.savings import asked_options, savings
 
 
 def manifest(n: int, kept: int, **changes: Any) -> Manifest:
@@ -30,14 +33,21 @@ def value(found: dict[str, SavingsLine], name: str) -> float:
 
 def test_imagenet_at_seventy_percent_worked_by_hand() -> None:
     n = 1_281_167
-    found = lines(manifest(n, n - 384_350), label_price=0.012, labelers_per_item=3)
+    found = lines(manifest(n, n - 384_350), label_price=0.012, labelers_per_item=3, labels_owned=False, label_fee="ground-truth")
     assert value(found, "labels avoidable") == 384_350 * 3
     assert value(found, "labelling money avoidable") == pytest.approx(13_836.6)  # 384,350 x 3 x 0.012
+    assert value(found, "platform fee avoidable") == pytest.approx(
+        47_623.34 - 37_872.68
+    )  # 50,000 x 0.08 + 950,000 x 0.04 + 281,167 x 0.02, less 4,000 + 846,817 x 0.04
     assert value(found, "net time saved, equal epochs") == pytest.approx(0.30 - 10 / 90, abs=1e-4)  # 18.9 % of a training
     stored = lines(manifest(n, n - 384_350, dropped_bytes=43_800_000_000))
     assert value(stored, "storage money a month") == pytest.approx(1.0074)  # 43.8 GB x 0.023
     hours = lines(manifest(10, 5), training_seconds=3600, training_kwh=84.1 * 2 + 1, pue=1.0, carbon=475)
     assert value(hours, "net CO2e saved") == pytest.approx(39.95, abs=0.05)
+    for carbon, kg in ((369.5, 31.1), (56.0, 4.7)):  # USA, France: 100 h x 0.532 kW x PUE 1.58 = 84.1 kWh
+        grid = lines(manifest(10, 5), training_seconds=3600, training_kwh=2 * 53.2 + 1, pue=1.58, carbon=carbon)
+        assert value(grid, "net energy saved") == pytest.approx(84.1, abs=0.05)
+        assert value(grid, "net CO2e saved") == pytest.approx(kg, abs=0.05)
 
 
 def test_keeping_all_saves_nothing_and_costs_the_scoring() -> None:
@@ -53,13 +63,14 @@ def test_keeping_all_saves_nothing_and_costs_the_scoring() -> None:
     ("price", "name"),
     [
         ("label_price", "labelling money avoidable"),
+        ("label_price", "labelling money already paid"),
         ("storage_price", "storage money a month"),
         ("gpu_price", "net compute money"),
         ("carbon", "net CO2e saved"),
     ],
 )
 def test_doubling_a_price_doubles_its_line(price: str, name: str) -> None:
-    given = {"training_seconds": 1000.0, "training_kwh": 3.0, "gpu_price": 1.0}
+    given: dict[str, Any] = {"training_seconds": 1000.0, "training_kwh": 3.0, "gpu_price": 1.0, "labels_owned": "already paid" in name}
     once, twice = (lines(manifest(100, 40), **(given | {price: factor * 2.0})) for factor in (1, 2))
     assert value(twice, name) == pytest.approx(2 * value(once, name))
     assert once[name].price_source == "given by the user"
@@ -73,9 +84,96 @@ def test_what_was_not_measured_is_not_zero() -> None:
         assert found[name].value is None and found[name].method == "not measured"
 
 
-def test_labels_that_are_owned_are_not_counted_as_saved_now() -> None:
-    assert value(lines(manifest(100, 50), labels_owned=True), "labels avoided now") == 0
-    assert value(lines(manifest(100, 50), labels_owned=False, labelers_per_item=1), "labels avoided now") == 50
+def test_labels_are_either_paid_already_or_avoidable() -> None:
+    owned, open_ = (lines(manifest(100, 50), labels_owned=owned, labelers_per_item=2, label_price=0.5) for owned in (True, False))
+    assert (value(owned, "labels already paid for"), value(owned, "labels avoidable")) == (100, 0)
+    assert (value(open_, "labels already paid for"), value(open_, "labels avoidable")) == (0, 100)
+    assert (value(owned, "labelling money avoidable"), value(open_, "labelling money avoidable")) == (0, 50)
+
+
+def test_savings_of_a_chain_add_up() -> None:
+    options: dict[str, Any] = {"labels_owned": False, "label_fee": "50:0.5,inf:0.2", "training_seconds": 10.0}
+    first, second, whole = (lines(manifest(n, kept), **options) for n, kept in ((100, 60), (60, 30), (100, 30)))
+    for name in ("labels avoidable", "labelling money avoidable", "platform fee avoidable", "bytes of dropped samples", "storage money a month"):
+        assert value(first, name) + value(second, name) == pytest.approx(value(whole, name)), name
+
+
+@pytest.mark.parametrize("text", ["what", "10:0.1", "inf:-1", "20:1,10:2,inf:1", "a:b,inf:1"])
+def test_broken_tiers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="label_fee is"):
+        savings(manifest(100, 50), label_fee=text)
+
+
+def evaluation(folder: Path, budget: str, kwh: float | None = 0.4) -> None:
+    arms = {
+        name: {"seconds_mean": seconds, "runs": [{"energy_kwh": kwh and kwh * seconds / 200, "energy_method": "meter"}] * 2}
+        for name, seconds in (("full", 200.0), ("pruned", 120.0))
+    }
+    facts = {"budget": budget, "epochs": 3, "proxy": "small_cnn", "device": "cpu"}
+    (folder / "evaluation.json").write_text(json.dumps({"schema_version": 1, "kind": "evaluation", "arms": arms, "facts": facts, "comparison": {}}))
+
+
+def test_seconds_and_energy_of_a_training_come_from_the_evaluation(tmp_path: Path) -> None:
+    record = Manifest(tmp_path, manifest(100, 50).document)
+    evaluation(tmp_path, "equal-steps")
+    found = lines(record, trainings=3)
+    assert value(found, "one training on all data: time") == 200 and found["one training on all data: time"].method == "measured"
+    assert value(found, "net time saved") == pytest.approx(3 * 200 * 0.5 - 101)
+    assert value(found, "net energy saved") == pytest.approx(3 * 0.4 * 0.5 - 0.5)
+    assert value(lines(record, training_seconds=1000.0), "net time saved") == pytest.approx(500 - 101)  # what the user says goes first
+    evaluation(tmp_path, "equal-epochs")
+    found = lines(record)
+    assert value(found, "net time saved") == pytest.approx(200 - 120 - 101)  # both trainings were measured
+    assert value(found, "trainings until it pays") == pytest.approx(101 / 80)
+    assert value(found, "net energy saved") == pytest.approx(0.4 - 0.24 - 0.5)
+    evaluation(tmp_path, "equal-steps", kwh=None)
+    assert lines(record)["net energy saved"].value is None
+
+
+def du(*folders: Path) -> int:
+    """Bytes of the files below the folders as `du` counts them: a file with several links once."""
+    done = subprocess.run(
+        ["du", "--apparent-size", "--block-size=1", "--files0-from=-", "--total"],
+        input="\0".join(str(f) for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.splitlines()[-1].split()[0])
+
+
+def test_bytes_agree_with_du_on_exported_folders(image_folder: Path, tmp_path: Path) -> None:
+    pipeline.score(str(image_folder), tmp_path / "run", max_epochs=1, image_size=16)
+    record = pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    before = {path: path.stat().st_size for path in image_folder.rglob("*.png")}
+    assert record.document["kept_bytes"] + record.document["dropped_bytes"] == du(image_folder) == sum(before.values())
+    told = {
+        form: pipeline.export(tmp_path / "m", form, tmp_path / name)
+        for name, form in (("linked", "imagefolder"), ("copied", "imagefolder(link='copy')"), ("table", "parquet"), ("rows", "indices"))
+    }
+    assert told["imagefolder"]["link"] == "hardlink"
+    assert du(image_folder, tmp_path / "linked") - du(image_folder) == told["imagefolder"]["bytes_written"]  # hard links: the class map only
+    assert (
+        du(tmp_path / "copied")
+        == told["imagefolder(link='copy')"]["bytes_written"]
+        == record.document["kept_bytes"] + (tmp_path / "copied" / "class_map.json").stat().st_size
+    )
+    assert du(tmp_path / "table") == told["parquet"]["bytes_written"] and du(tmp_path / "rows") == told["indices"]["bytes_written"]
+    found = pipeline.savings(tmp_path / "m").lines
+    written = {line.note.rpartition(": ")[2]: line.value for line in found if line.name.startswith("bytes written")}
+    assert written == {
+        str(tmp_path / name): float(one["bytes_written"]) for name, one in zip(("linked", "copied", "table", "rows"), told.values(), strict=True)
+    }
+    assert next(line.value for line in found if line.name == "bytes freed so far") == 0
+    assert {path: path.stat().st_size for path in image_folder.rglob("*.png")} == before  # an export frees nothing
+
+
+def test_prices_once_given_are_remembered_for_the_report(tmp_path: Path, shapes_run: Path) -> None:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+    assert asked_options(tmp_path / "m") == {}
+    pipeline.savings(tmp_path / "m", label_price=0.25, trainings=4)
+    again = savings(pipeline.read_manifest(tmp_path / "m"), **asked_options(tmp_path / "m"))
+    assert again.facts["trainings"] == 4 and {line.price for line in again.lines if line.name == "labelling money already paid"} == {0.25}
 
 
 def test_it_pays_after_the_trainings_that_make_up_for_the_scoring() -> None:

@@ -81,8 +81,10 @@ def source_of_table(
     notes = [] if is_test else require_classes(kept_labels, names, locator)
     sample_ids = require_ids([ids[row] for row in good], locator)
     common: dict[str, Any] = {"locator": locator, "sample_ids": sample_ids, "labels": kept_labels, "class_names": names}
-    common |= {"sample_bytes": np.array(sizes, dtype=np.int64), "skipped": tuple(skipped), "facts": {"notes": notes}}
     rows = np.array(good)
+    others = [name for name in columns if name not in (input_column, "label", "id")]
+    by_name = {name: (lambda name=name: table[name].take(rows).to_pylist()) for name in others}  # read when they are asked for
+    common |= {"sample_bytes": np.array(sizes, dtype=np.int64), "skipped": tuple(skipped), "facts": {"notes": notes, "columns": by_name}}
     if input_column == "text":
         return Source(**common, kind="text", read_input=lambda index: texts[int(rows[index])].as_py())
     if paths is not None:

@@ -30,13 +30,22 @@ def recording() -> str:
     return "\n".join(lines)
 
 
+def report_scale() -> str:
+    """The sentence of report_scale.json."""
+    row = json.loads((HERE / "report_scale.json").read_text())
+    return (
+        f"On a synthetic run of {row['n_samples']:,} samples it took {row['seconds']:.1f} s, at most {row['peak_bytes'] / 1e9:.2f} GB and "
+        f"{row['page_bytes'] / 1e6:.2f} MB of page ({row['hardware']}, while other work ran; `examples/benchmarks/report_scale.py`)."
+    )
+
+
 def tables() -> dict[str, str]:
     """Every generated table by its marker."""
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))  # for `common`, also where this file is run from elsewhere
     scripts = ("selection", "detection", "real_periods", "stopping", "deficit", "clp_schedule", "last_layer", "two_stage")
     made = {name: runpy.run_path(str(HERE / f"{name}.py"))["table"]() for name in scripts if (HERE / f"{name}.json").exists()}
-    return {"recording": recording()} | made
+    return {"recording": recording(), "report": report_scale()} | made
 
 
 def filled(text: str) -> str:

@@ -1,0 +1,77 @@
+"""Which classes a selection may have damaged: by what it left of them, and by what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+STARVED_BELOW = 0.5  # of the overall kept share: a class that keeps less than half as much as the set has borne the cut alone
+DROP_POINTS = 0.02  # accuracy that a class may lose before it is called damaged; smaller losses are within what a change of seed does
+N_ERRORS = 2.0  # ... and the loss must exceed this many standard errors
+
+
+@dataclass(frozen=True)
+class ClassHarm:
+    """One class: samples, kept, accuracy by arm, its change against the reference arm, and what is wrong with it."""
+
+    name: str
+    n_samples: int
+    n_kept: int
+    accuracy: Mapping[str, float]
+    change: float | None  # pruned minus reference, in accuracy
+    standard_error: float | None
+    flags: tuple[str, ...]
+
+    @property
+    def kept_share(self) -> float:
+        return self.n_kept / self.n_samples if self.n_samples else 0.0
+
+
+def harm_by_class(
+    class_names: Sequence[str],
+    samples_per_class: Int[np.ndarray, "C"],
+    kept_per_class: Int[np.ndarray, "C"],
+    evaluation: Mapping[str, Any] | None = None,
+) -> tuple[list[ClassHarm], str | None]:
+    """Every class in order, and the arm that accuracies are compared with ("full", else "random", else None).
+
+    `starved`: keeps less than STARVED_BELOW of the overall kept share. `less accurate`: accuracy fell by more than DROP_POINTS and by more than
+    N_ERRORS standard errors (of the test samples and of the seeds). A class of which nothing is left is `empty`.
+    """
+    arms = evaluation["arms"] if evaluation is not None else {}
+    reference = next((arm for arm in ("full", "random") if arm in arms and "pruned" in arms), None)
+    tested = (evaluation or {}).get("facts", {}).get("test_per_class")
+    overall = float(kept_per_class.sum()) / max(1, int(samples_per_class.sum()))
+    result = []
+    for c, name in enumerate(class_names):
+        n, kept = int(samples_per_class[c]), int(kept_per_class[c])
+        by_seed = {arm: [run["per_class"][c] for run in value["runs"]] for arm, value in arms.items()}
+        known = {arm: [float(v) for v in values] for arm, values in by_seed.items() if values and all(v is not None for v in values)}
+        accuracy = {arm: float(np.mean(values)) for arm, values in known.items()}
+        change = error = None
+        if reference is not None and reference in known and "pruned" in known:
+            change = accuracy["pruned"] - accuracy[reference]
+            error = _standard_error(known["pruned"], known[reference], tested[c] if tested else None)
+        flags = []
+        if n and not kept:
+            flags.append("empty")
+        elif n and kept / n < STARVED_BELOW * overall:
+            flags.append("starved")
+        if change is not None and error is not None and change < -max(DROP_POINTS, N_ERRORS * error):
+            flags.append("less accurate")
+        result.append(ClassHarm(str(name), n, kept, accuracy, change, error, tuple(flags)))
+    return result, reference
+
+
+def _standard_error(mine: list[float], other: list[float], n_test: int | None) -> float:
+    """Of the difference of two mean accuracies of one class: from the test samples (taken as independent, which is cautious) and from the seeds."""
+    p, q = float(np.mean(mine)), float(np.mean(other))
+    of_test = (p * (1 - p) + q * (1 - q)) / n_test if n_test else 0.0
+    paired = np.array(mine) - np.array(other) if len(mine) == len(other) else np.zeros(1)
+    of_seeds = float(paired.var(ddof=1)) / len(paired) if len(paired) > 1 else 0.0
+    return math.sqrt(of_test + of_seeds)

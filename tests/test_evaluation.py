@@ -1,0 +1,203 @@
+"""What `evaluate` measures beside accuracy, that it goes on after an interrupt, and that harm to a class is seen."""
+
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw_shapes
+from PIL import Image
+
+from clprune import pipeline
+from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrupted
+from clprune.errors import GuardError, UsageError
+from clprune.evaluation import calibration_error, t_975
+from clprune.sources import open_source
+
+TIMES = {"seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
+
+
+def without_times(value: Any) -> Any:
+    """A document without what a clock or a meter wrote."""
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def evaluated(folder: Path, **options: Any) -> dict[str, Any]:
+    """evaluation.json after `evaluate`, whatever its verdict."""
+    try:
+        pipeline.evaluate(folder, **options)
+    except GuardError:
+        pass
+    return dict(json.loads((folder / "evaluation.json").read_text()))
+
+
+@pytest.fixture
+def manifest(shapes_run: Path, tmp_path: Path) -> Path:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+    return tmp_path / "m"
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_as_if_nothing_had_happened(manifest: Path, tmp_path: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "whole")
+    whole = evaluated(tmp_path / "whole", seeds=2, epochs=1)
+
+    def interrupt(report: dict[str, Any]) -> None:
+        if report["done"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.evaluate(manifest, seeds=2, epochs=1, on_progress=interrupt)
+    assert not (manifest / "evaluation.json").exists()
+    finished = {path.name: path.read_bytes() for path in (manifest / "evaluation").rglob("*.json")}
+    assert set(finished) == {"pruned-0.json", "random-0.json", "full-0.json", "pruned-1.json"}
+    said: list[str] = []
+    document = evaluated(manifest, seeds=2, epochs=1, on_progress=lambda report: said.append(report["message"]))
+    assert ["interrupted" in message for message in said] == [True] * 4 + [False] * 2
+    assert without_times(document) == without_times(whole)
+    assert {path.name: path.read_bytes() for path in (manifest / "evaluation").rglob("*.json") if path.name in finished} == finished
+    assert pipeline.verify(manifest) == []
+
+
+def test_a_finished_training_is_not_taken_for_one_of_other_options(manifest: Path) -> None:
+    evaluated(manifest, seeds=1, epochs=1, against="random")
+    for options in ({"epochs": 2}, {"epochs": 1, "budget": "equal-epochs"}):
+        said: list[str] = []
+        evaluated(manifest, seeds=1, against="random", on_progress=lambda report, said=said: said.append(report["message"]), **options)
+        assert not [message for message in said if "interrupted" in message]
+
+
+def test_equal_epochs_give_fewer_steps_to_fewer_samples(manifest: Path) -> None:
+    document = evaluated(manifest, seeds=1, epochs=2, budget="equal-epochs", against="full")
+    assert {arm: one["runs"][0]["steps"] for arm, one in document["arms"].items()} == {"pruned": 2 * 3, "full": 2 * 5}
+    runs = [run for arm in document["arms"].values() for run in arm["runs"]]
+    assert document["facts"]["seconds"] == pytest.approx(sum(run["total_seconds"] for run in runs))
+    assert all(run["seconds"] + run["test_seconds"] <= run["total_seconds"] for run in runs)
+
+
+def slow_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Bin by bin and sample by sample."""
+    total = 0.0
+    for b in range(15):
+        members = []
+        for row, label in zip(logits, labels, strict=True):
+            p = np.exp(row - row.max())
+            p /= p.sum()
+            if b / 15 <= p.max() < (b + 1) / 15 or (b == 14 and p.max() == 1):
+                members.append((p.max(), float(p.argmax() == label)))
+        if members:
+            confidence, right = np.mean(members, axis=0)
+            total += len(members) / len(labels) * abs(confidence - right)
+    return total
+
+
+def test_calibration_error_agrees_with_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 2, (300, 5)), rng.integers(0, 5, 300)
+    assert calibration_error(logits, labels) == pytest.approx(slow_calibration_error(logits, labels))
+    assert calibration_error(logits + 1000.0, labels) == pytest.approx(calibration_error(logits, labels))
+    sure = np.eye(5)[labels] * 500
+    assert calibration_error(sure, labels) == pytest.approx(0) and calibration_error(sure, (labels + 1) % 5) == pytest.approx(1)
+
+
+def test_corruptions_do_what_they_say() -> None:
+    rng = np.random.default_rng(1)
+    images = rng.integers(70, 180, (3000, 28, 28, 1), dtype=np.uint8)
+    result = dict(corrupted(images))
+    assert list(result) == list(CORRUPTIONS) and all(one.dtype == np.uint8 and one.shape == images.shape for one in result.values())
+    again = dict(corrupted(images))
+    for name, one in result.items():
+        np.testing.assert_array_equal(one, again[name])
+        assert not np.array_equal(one, images), name
+    noise = result["gaussian_noise"].astype(float) - images
+    assert noise.std() == pytest.approx(255 * NOISE, rel=0.02) and abs(noise.mean()) < 0.2
+    np.testing.assert_allclose(result["contrast"].std(axis=(1, 2, 3)), CONTRAST * images.std(axis=(1, 2, 3)), rtol=0.02)
+    np.testing.assert_array_equal(result["brightness"], np.minimum(255, np.rint(images + 255 * BRIGHTNESS)).astype(np.uint8))
+    flat = dict(corrupted(np.full((2, 9, 12, 3), 100, dtype=np.uint8)))
+    for name in ("blur", "pixelate", "contrast"):
+        assert (flat[name] == 100).all(), name  # nothing to see, nothing to blur
+    assert result["blur"].std() < 0.5 * images.std() and result["blur"].mean() == pytest.approx(images.mean(), abs=1)
+    assert len(np.unique(result["pixelate"][0, :, :, 0], axis=0)) == 17  # 60 % of 28 rows are left
+
+
+def test_blur_agrees_with_a_plain_loop() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (1, 7, 9, 1), dtype=np.uint8)
+    sigma = 9 / 28
+    weights = {k: np.exp(-0.5 * (k / sigma) ** 2) for k in (-1, 0, 1)}
+    total = sum(weights.values())
+    expected = np.zeros((7, 9))
+    for y in range(7):
+        for x in range(9):
+            for dy, a in weights.items():
+                for dx, b in weights.items():
+                    expected[y, x] += a * b / total**2 * images[0, min(6, max(0, y + dy)), min(8, max(0, x + dx)), 0]
+    np.testing.assert_allclose(dict(corrupted(images))["blur"][0, :, :, 0], np.rint(expected), atol=1)
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (29, 2.045), (1000, 1.962)])
+def test_students_quantiles_are_those_of_the_tables(degrees: int, quantile: float) -> None:
+    assert t_975(degrees) == pytest.approx(quantile, abs=0.005)
+
+
+def as_table(path: Path, seed: int) -> None:
+    """Shapes as a table with a column `site` and a test part, in which site b is upside down and so harder."""
+    rows: dict[str, list[Any]] = {"id": [], "image": [], "label": [], "site": [], "split": []}
+    for split, n in (("train", 240), ("test", 80)):
+        x, y = draw_shapes(n, seed + len(split))
+        for i, (image, label) in enumerate(zip(x, y, strict=True)):
+            site = "b" if split == "test" and i % 4 == 0 else "a"
+            buffer = io.BytesIO()
+            Image.fromarray(image[::-1, :, 0] if site == "b" else image[:, :, 0]).save(buffer, "PNG")
+            for name, value in (("id", f"{split}{i:03d}"), ("image", buffer.getvalue()), ("label", int(label)), ("site", site), ("split", split)):
+                rows[name].append(value)
+    pq.write_table(pa.table(rows), path)
+
+
+def test_the_worst_group_is_that_of_the_column(tmp_path: Path) -> None:
+    as_table(tmp_path / "x.parquet", 0)
+    pipeline.score(str(tmp_path / "x.parquet"), tmp_path / "run", max_epochs=1)
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    document = evaluated(tmp_path / "m", seeds=1, epochs=4, against="full", group="site")
+    for arm in document["arms"].values():
+        run = arm["runs"][0]
+        assert set(run["per_group"]) == {"a", "b"} and arm["worst_group_mean"] == min(run["per_group"].values())
+        assert 0.75 * run["per_group"]["a"] + 0.25 * run["per_group"]["b"] == pytest.approx(run["accuracy"])  # by the sizes of the groups
+    with pytest.raises(UsageError, match=r"no such column \(there are: site\)"):
+        pipeline.evaluate(tmp_path / "m", seeds=1, epochs=1, group="hospital")
+    assert open_source(str(tmp_path / "x.parquet")).facts["columns"]["site"]() == ["a"] * 240
+    told = pipeline.report([tmp_path / "m"], tmp_path / "r.html")
+    assert told["bytes"] and "worst group, %" in (tmp_path / "r.html").read_text()
+
+
+def test_a_class_damaged_by_hardest_is_flagged_and_the_default_damages_none(tmp_path: Path) -> None:
+    (x, y), (x_test, y_test) = draw_shapes(1600, 0), draw_shapes(400, 1)
+    keep = y != 3
+    keep[np.flatnonzero(y == 3)[::5]] = True  # class 3 is five times rarer
+    x, y = x[keep], y[keep]
+    for images, labels in ((x, y), (x_test, y_test)):  # class 0 is easy: its bars are white on dark
+        of_class = images[labels == 0].astype(int)
+        images[labels == 0] = np.clip(of_class // 4 + (of_class > 110) * 190, 0, 255)
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    pipeline.score(str(tmp_path / "x.npz"), tmp_path / "run", max_epochs=4)
+    told = {}
+    for name, strategy in (("hardest", "hardest"), ("default", None)):
+        pipeline.select(tmp_path / "run", tmp_path / name, keep="0.3", strategy=strategy)
+        evaluated(tmp_path / name, seeds=2, epochs=3)
+        told[name] = pipeline.report([tmp_path / name], tmp_path / f"{name}.html") | {"page": (tmp_path / f"{name}.html").read_text()}
+    table = re.search(r'<table class="sortable" id="table-harm">.*?</table>', told["hardest"]["page"], flags=re.S)
+    assert table is not None
+    row = re.search(r'<tr><th scope="row">0</th>.*?</tr>', table.group(0), flags=re.S)
+    assert row is not None and "starved, less accurate" in row.group(0), row
+    assert told["hardest"]["status"] == "caution" and "classes are damaged" in told["hardest"]["page"]
+    assert "None of the 4 classes is flagged" in told["default"]["page"]
+    arms = evaluated(tmp_path / "default", seeds=2, epochs=8, against="random")["arms"]  # long enough that the rare class is learned
+    worst = {arm: np.array([run["worst_class"] for run in one["runs"]]) for arm, one in arms.items()}
+    error = np.sqrt(np.var(worst["pruned"] - worst["random"], ddof=1) / 2 + 2 * 0.25 / 100)  # of two seeds, and of 100 test samples
+    assert min(worst["random"]) > 0.2 and worst["pruned"].mean() >= worst["random"].mean() - 0.02 - error
