@@ -66,7 +66,7 @@ class Watcher:
             seen = _finished(folder) if (folder / "run.json").exists() else _going_on(folder)
             json.dumps(seen, allow_nan=False)
         except (ClpruneError, OSError, ValueError, KeyError, TypeError) as error:
-            seen = self._last.get(run) or dict(NOTHING_YET) | {"status": "unreadable", "words": f"cannot be read just now: {error}"}
+            seen = self._last.get(run) or dict(NOTHING_YET) | {"status": "unreadable", "words": f"Cannot be read just now: {error}"}
         self._last[run] = seen
         return {"name": str(run)} | seen | _thinned(seen["curve_epochs"], seen["curves"])
 
@@ -80,7 +80,7 @@ def _run_folder(given: Path) -> Path:
 def _going_on(folder: Path) -> dict[str, Any]:
     """State of a run that has no run.json (yet), from its live file."""
     if not (folder / FILE).exists():
-        return dict(NOTHING_YET) | {"status": "waiting", "words": "waiting for the first epoch", "waiting_for": ""}
+        return dict(NOTHING_YET) | {"status": "waiting", "words": "Waiting for the first epoch.", "waiting_for": ""}
     document = read_live(folder)
     seen = {key: document[key] for key in ("title", "epochs_done", "max_epochs", "curves", "curve_epochs", "border_epoch")}
     seen |= {"end_epoch": document["fired_epoch"], "age_seconds": max(0.0, time.time() - document["updated"])}
@@ -88,7 +88,7 @@ def _going_on(folder: Path) -> dict[str, Any]:
     if document["state"] == "stopped":
         return seen | {"status": "finished", "words": _phase(seen, finished=True), "waiting_for": ""}
     if is_alive(document) is False:
-        gone = "interrupted; the same command goes on" if document.get("resumable") else "its process has gone: finished or interrupted"
+        gone = "Interrupted; the same command goes on" if document.get("resumable") else "Its process has gone: finished or interrupted"
         return seen | {"status": "interrupted", "words": f"{gone}. {_phase(seen)}"}
     return seen | {"status": document["state"], "words": _phase(seen)}
 
@@ -135,9 +135,9 @@ def _thinned(times: list[float], curves: Mapping[str, list[float | None]]) -> di
 
 
 def _about(name: str, member: Callable[..., Any]) -> dict[str, Any]:
-    """An indicator in a sentence (its file's first line), and whether it votes."""
+    """An indicator in a sentence (its file's first line, less the paper), and whether it votes."""
     sentence = (sys.modules[member.__module__].__doc__ or name).strip().splitlines()[0]
-    return {"about": sentence, "decides": bool(families.facts(member)["decides"])}
+    return {"about": re.sub(r" \([^()]*arXiv[^()]*\)", "", sentence), "decides": bool(families.facts(member)["decides"])}
 
 
 # ---- how it is served
