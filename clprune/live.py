@@ -45,7 +45,7 @@ def announce(folder: Path, *, goes_on: bool, **facts: Any) -> None:
             known = read_live(folder)
         except DataError:
             pass  # written by an older clprune: the next epoch makes it whole
-    write_live(folder, {**NOTHING_YET, **known, "resumable": True, **facts} | ({"state": "running"} if known.get("state") == "stopped" else {}))
+    write_live(folder, {**NOTHING_YET, **known, "resumable": True, **facts})
 
 
 def conclude(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Event files of the curves."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +39,14 @@ def test_every_known_point_is_there_once_against_samples_seen_also_when_resumed(
             np.testing.assert_allclose(found[f"clprune/{name}"][1], np.array(values)[known], rtol=1e-6)
 
 
-def test_the_command_writes_what_the_run_holds_and_says_what_to_install(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
-    arguments = ["score", str(shapes_npz), "--out", str(shapes_run), "--max-epochs", "3", "--quiet", "--tensorboard", str(tmp_path / "events")]
+def test_the_command_writes_what_the_run_holds_and_says_what_to_install_and_runs_nothing_where_no_end_was_established(
+    shapes_npz: Path, shapes_run: Path, tmp_path: Path
+) -> None:
+    arguments = ["score", str(shapes_npz), "--out", str(shapes_run), "--max-epochs", "3", "--quiet"]
+    arguments += ["--on-clp-end", shlex.join(["touch", str(tmp_path / "ran")]), "--tensorboard", str(tmp_path / "events")]
     done = subprocess.run([sys.executable, "-m", "clprune", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
     assert scalars(tmp_path / "events")["clprune/training_accuracy"][0] == [150 * quarter for quarter in range(1, 13)]
     code = "import sys; sys.modules['tensorboard'] = None; from clprune.cli import main; main()"
     arguments[-1] = str(tmp_path / "others")
