@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,19 +91,28 @@ def score(
     whole_network: WholeNetwork = False,
     image_size: ImageSize = None,
     strict: Strict = False,
+    on_clp_end: Annotated[str | None, typer.Option("--on-clp-end", metavar="COMMAND", help="Run this once when the period has ended.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write the curves as event files.")] = None,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a small proxy until the critical learning period has ended, and score every sample."""
-    from clprune import pipeline
+    from clprune import clp_end, pipeline
 
+    if on_clp_end is not None:
+        clp_end.words_of(on_clp_end)  # refused before anything is read
     if dry_run:
         plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
         _show(plan, as_json, *_plan_lines(plan))
         return
-    with terminal.ProgressView(quiet=quiet) as view:
+    with terminal.ProgressView(quiet=quiet) as view, _event_files(tensorboard, out) as write_events:
+
+        def on_progress(report: dict[str, Any]) -> None:
+            view(report)
+            write_events(report)
+
         run = pipeline.score(
             data,
             out,
@@ -117,11 +127,30 @@ def score(
             image_size=image_size,
             strict=strict,
             force=force,
-            on_progress=view,
+            on_progress=on_progress,
         )
+    if on_clp_end is not None and run["clp"]["settled"] and (failed := clp_end.run_once(on_clp_end, out, run["clp"]["end_epoch"])):
+        print(f"warning: {failed}", file=sys.stderr)
     if not quiet and not run["clp"]["settled"]:
         print(f"warning: the critical period's end was {run['clp']['reason']}.", file=sys.stderr)
     _show(run, as_json, *terminal.score_lines(run))
+
+
+@contextmanager
+def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Takes progress reports and writes the curves in them for TensorBoard, at the end all that the run holds; nothing without a folder."""
+    if folder is None:
+        yield lambda report: None
+        return
+    from clprune.critical_period import read_curves
+    from clprune.integrations.tensorboard import CurveWriter
+    from clprune.run import read_run
+
+    with CurveWriter(folder) as writer:
+        yield lambda report: writer.write(report["curves"], report["curve_epochs"], report["n_samples"]) if "curves" in report else None
+        finished = read_run(run)
+        times, curves = read_curves(finished.curves_file)
+        writer.write(curves, times, finished.document["n_samples"])
 
 
 def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
@@ -375,6 +404,25 @@ def compare(
     table = terminal.plain_table(f"{result['n_shared']:,} shared samples", ("score", "rank correlation", "overlap of harder halves"), rows)
     ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
     _show(result, as_json, table, f"ends: {ends}")
+
+
+@app.command()
+def watch(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; they need not exist yet.")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Follow runs in the browser, while they go on: curves, phase, what the rule waits for. Only this machine can see the page."""
+    from clprune.watch import serve
+
+    def ready(address: str) -> None:
+        if not quiet:
+            print(f"watching {', '.join(map(str, runs))} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if as_json:
+            print(json.dumps({"address": address, "runs": [str(run) for run in runs]}), flush=True)
+
+    serve(runs, port=port, on_ready=ready)
 
 
 @app.command()

@@ -19,6 +19,7 @@ import pyarrow as pa
 from clprune import families
 from clprune.datatypes import Savings, Source, rows_of
 from clprune.errors import DataError, GuardError, UsageError
+from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
 from clprune.run import Run, read_run, write_run
 from clprune.savings import asked_options, note_export, write_savings
@@ -71,15 +72,16 @@ def score(
             other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
             raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
         if force:
-            for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy"):
+            for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
                 shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
         require_space(out, _disk_bytes(len(source), max_epochs), "scoring")
+        checkpoint = out / "checkpoint"
+        announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=data, n_samples=len(source), max_epochs=max_epochs)
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
         images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
         decode_seconds = time.perf_counter() - started
-        checkpoint = out / "checkpoint"
-        run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, on_progress=on_progress)
+        run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
         at = time.perf_counter()
@@ -124,6 +126,7 @@ def score(
             "versions": _versions(),
         }
         written = write_run(out, source, run.trajectory, run.period, table, neighborhood, run.embeddings, document)
+        conclude(out)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return dict(written.document)
 

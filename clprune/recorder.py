@@ -7,7 +7,9 @@ window gives one point of every curve.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from clprune import families
 from clprune.critical_period import LiveRule, find_critical_period
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
-from clprune.errors import DataError, UsageError
+from clprune.errors import DataError, StorageError, UsageError
+from clprune.live import write_live
 from clprune.signals import BATCH_RECORDS, names_of_signals, nearest_by_cosine, observe_batches
 
 WINDOWS_PER_EPOCH = 4
@@ -51,7 +54,8 @@ class Recorder:
     """Records a training run and says when its critical learning period has ended.
 
     `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
-    recorded too. `in_critical_period` is True until the live rule has fired; `settled` until then False.
+    recorded too. `in_critical_period` is True until the live rule has fired; `settled` until then False. With `live_folder`,
+    `clprune watch live_folder` follows the run.
 
         recorder = Recorder(train_set)
         for x, y, index in DataLoader(recorder.indexed(train_set), ...):
@@ -66,6 +70,7 @@ class Recorder:
         n_classes: int | None = None,
         model: nn.Module | None = None,
         min_epochs: int = 3,
+        live_folder: Path | None = None,
     ) -> None:
         self.n_samples = len(source)
         if self.n_samples == 0:
@@ -87,7 +92,10 @@ class Recorder:
         self._watched = _Rotation(model) if model is not None else None
         self._probe = _Probe(self.sample_ids)
         self._indicators = families.members("indicators")
+        self._published: tuple[Path, dict[str, Any]] | None = None
         self._start_epoch()
+        if live_folder is not None:
+            self.publish(live_folder)
 
     # ---- in the loop
 
@@ -154,12 +162,43 @@ class Recorder:
                 self.curves.setdefault(name, []).append(value)
         self.epochs.append(now)
         self._start_epoch()
-        return self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs))
+        ended = self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs))
+        self._write_live("ended" if ended else "running")
+        return ended
 
     @property
     def in_critical_period(self) -> bool:
         """True until the live rule has said that the critical period is over."""
         return not self.live.fired
+
+    # ---- for whoever watches
+
+    def publish(self, live_folder: Path, **facts: Any) -> None:
+        """Write `live_folder/live.json` now and after every epoch, for `clprune watch live_folder`. `facts`: title, max_epochs."""
+        self._published = (Path(live_folder), {"title": Path(live_folder).name, "max_epochs": None, "n_samples": self.n_samples} | facts)
+        self._write_live("running" if self.in_critical_period else "ended")
+
+    def finish(self) -> None:
+        """Say in the live file that the training is finished; without it, `clprune watch` can only see that its process has gone."""
+        self._write_live("stopped")
+
+    def _write_live(self, state: str) -> None:
+        """A disk that is full must not end somebody's training: then it is a warning."""
+        if self._published is None:
+            return
+        folder, facts = self._published
+        border = self.critical_period().border_epoch if self.epochs else None
+        facts = facts | {"state": state, "epochs_done": len(self.epochs), "in_critical_period": self.in_critical_period, "border_epoch": border}
+        facts |= {
+            "fired_epoch": self.live.fired_epoch,
+            "waiting_for": self.live.waiting_for,
+            "curves": self.curves,
+            "curve_epochs": self.curve_epochs,
+        }
+        try:
+            write_live(folder, facts)
+        except StorageError as error:
+            warnings.warn(f"the live file was not written: {error}", RuntimeWarning, stacklevel=2)
 
     # ---- afterwards
 

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-SHOWN_CURVES = ("training_accuracy", "retention", "memorization_rate", "ranking_stability", "noise_scale")
 EVERY_SECONDS = 30  # between two lines where there is no terminal
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -39,7 +38,7 @@ class ProgressView:
         self.live: Live | None = None
         self._last_line = -1e9
         self._tasks: dict[str, Any] = {}
-        self._curves: Mapping[str, Sequence[float]] = {}
+        self._seen: dict[str, Any] = {}  # the last curves, which of them decide, and what the rule waits for
 
     def __enter__(self) -> ProgressView:
         if not self.quiet and sys.stderr.isatty():
@@ -55,10 +54,11 @@ class ProgressView:
             self.live.stop()
 
     def __call__(self, report: dict[str, Any]) -> None:
-        """One report: stage, done, total, and perhaps curves and a message."""
+        """One report: stage, done, total, and perhaps a message, and curves with the names of those that decide and what the rule waits for."""
         if self.quiet:
             return
-        self._curves = report.get("curves", self._curves)
+        if "curves" in report:
+            self._seen = {key: report.get(key) for key in ("curves", "deciding", "waiting_for")}
         stage, done, total = report["stage"], report.get("done", 0), report.get("total", 1)
         if self.live is None:
             now = time.monotonic()
@@ -74,10 +74,13 @@ class ProgressView:
     def _screen(self) -> Table:
         grid = Table.grid(padding=(0, 1))
         grid.add_row(self.bars)
-        for name in SHOWN_CURVES:
-            if self._curves.get(name):
-                values = self._curves[name]
-                grid.add_row(Text(f"{name:>20} {sparkline(values)} {values[-1]:.3f}"))
+        curves: Mapping[str, Sequence[float]] = self._seen.get("curves") or {}
+        width = max(8, min(40, self.console.width - 34))  # what a narrow terminal leaves beside the names and values
+        for name in ("training_accuracy", *(self._seen.get("deciding") or ())):
+            if curves.get(name):
+                grid.add_row(Text(f"{name:>20} {sparkline(curves[name], width)} {curves[name][-1]:.3f}", no_wrap=True))
+        if self._seen.get("waiting_for"):
+            grid.add_row(Text(f"the period's end waits for: {self._seen['waiting_for']}"))
         return grid
 
 

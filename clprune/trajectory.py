@@ -13,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 from safetensors.numpy import load_file, save
 
+from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
@@ -47,6 +48,7 @@ def record_trajectory(
     batch_size: int = Recipe.batch_size,
     learning_rate: float | None = None,
     checkpoint: Path | None = None,
+    live_folder: Path | None = None,
     on_progress: Progress | None = None,
 ) -> ProxyRun:
     """Train `proxy` on the images until the live rule fires and the ranking has settled, else for `max_epochs`.
@@ -54,7 +56,7 @@ def record_trajectory(
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
     batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
-    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. Raises UsageError, DataError or TrainingError.
+    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
@@ -80,9 +82,11 @@ def record_trajectory(
         "torch": torch.__version__,
     }
     seconds_before, kwh_before = _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0)
+    if live_folder is not None:
+        recorder.publish(live_folder, title=source.locator, max_epochs=max_epochs, resumable=checkpoint is not None)
     if seconds_before and on_progress:
         on_progress({"stage": "train", "done": state.epochs_done, "total": max_epochs, "message": f"resumed after epoch {state.epochs_done}"})
-    meter = EnergyMeter()
+    meter, deciding = EnergyMeter(), deciding_indicators()
 
     def end_epoch(now: TrainingState) -> bool:
         if whole_network:
@@ -93,7 +97,11 @@ def record_trajectory(
         if checkpoint is not None:
             _commit(checkpoint, key, now, recorder, seconds_before + time.perf_counter() - started)
         if on_progress:
-            on_progress({"stage": "train", "done": now.epochs_done, "total": max_epochs, "epoch": now.epochs_done, "curves": recorder.curves})
+            on_progress(
+                {"stage": "train", "done": now.epochs_done, "total": max_epochs, "epoch": now.epochs_done, "curves": recorder.curves}
+                | {"curve_epochs": recorder.curve_epochs, "n_samples": recorder.n_samples, "deciding": deciding}
+                | {"waiting_for": None if ended else recorder.live.waiting_for}
+            )
         return ended
 
     with meter:
