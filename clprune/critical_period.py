@@ -181,13 +181,17 @@ def _in_words(settled: bool, ends: Mapping[str, float | None], n_epochs: int, pr
 
 
 def _border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None:
-    """Where the last layer's Fisher trace, smoothed over five points, is largest: memorization phase before, forgetting phase after."""
+    """Where the last layer's Fisher trace, smoothed over five points, is largest: memorization phase before, forgetting phase after.
+
+    None where it is largest at either end: then the border was not seen.
+    """
     trace = curves.get("fisher_trace")
     if trace is None or np.isfinite(trace).sum() < 5:
         return None
     known = np.isfinite(trace)
     smooth = np.convolve(trace[known], np.ones(5) / 5, mode="valid")
-    return float(times[known][2 + int(smooth.argmax())])
+    at = int(smooth.argmax())
+    return float(times[known][2 + at]) if 0 < at < len(smooth) - 1 else None
 
 
 def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.ndarray, "T"]]]:

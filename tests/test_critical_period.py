@@ -116,3 +116,11 @@ def test_cosines_of_batch_gradients_are_read_as_one_noise_scale(tmp_path: Path, 
     _times, curves = read_curves(path)
     assert list(curves) == ["noise_scale"] and np.isnan(curves["noise_scale"][0])
     np.testing.assert_allclose(curves["noise_scale"][1:] + np.log10(batch), np.log10(noise_scale[1:]), atol=1e-9)
+
+
+def test_the_border_between_the_phases_is_the_peak_of_the_fisher_trace_and_not_seen_at_an_edge() -> None:
+    t, flat = np.arange(40.0), np.zeros(40)
+    found = [
+        find_critical_period({"retention": flat, "fisher_trace": trace}, t, n_epochs=40).border_epoch for trace in (-((t - 15) ** 2), np.exp(-t), t)
+    ]
+    assert found == [15.0, None, None]
