@@ -157,7 +157,7 @@ def find_critical_period(
         min(1.0, sum(look.probability for look in looks.values()) / max(1.0, len(deciding) / 2)) if learned or not live else 0.0,
         interval,
         hindsight_end,
-        _border(curves, times),
+        phase_border(curves, times),
         ends,
         _in_words(settled, ends, n_epochs, probability),
     )
@@ -180,7 +180,7 @@ def _in_words(settled: bool, ends: Mapping[str, float | None], n_epochs: int, pr
     return f"not established within {n_epochs} epochs: {agreed} bend (at epoch: {moments}), probability that they are done {probability:.2f}"
 
 
-def _border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None:
+def phase_border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None:
     """Where the last layer's Fisher trace, smoothed over five points, is largest: memorization phase before, forgetting phase after.
 
     None where it is largest at either end: then the border was not seen.

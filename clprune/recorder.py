@@ -19,7 +19,7 @@ from numpy.dtypes import StringDType
 from torch import Tensor, nn
 
 from clprune import families
-from clprune.critical_period import LiveRule, find_critical_period
+from clprune.critical_period import LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
 from clprune.live import write_live
@@ -187,7 +187,7 @@ class Recorder:
         if self._published is None:
             return
         folder, facts = self._published
-        border = self.critical_period().border_epoch if self.epochs else None
+        border = phase_border(self._curve_arrays(), np.asarray(self.curve_epochs))
         facts = facts | {"state": state, "epochs_done": len(self.epochs), "in_critical_period": self.in_critical_period, "border_epoch": border}
         facts |= {
             "fired_epoch": self.live.fired_epoch,
