@@ -24,7 +24,7 @@ from clprune.errors import DataError
 ESTABLISHED = 0.8  # probability of an approach from which on a curve counts in full
 SURE = 0.7  # pooled probability that the approaches are done, from which on the period counts as over
 SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
-LEARNING = ("retention", "memorization_rate")  # one of these must have bent: without memorization there is no period that could end
+LEARNING = ("retention", "memorization_rate")  # one of these must be done, more likely than not: without memorization no period can end
 
 
 def deciding_indicators() -> list[str]:
@@ -45,12 +45,12 @@ class Vote:
     bends: Mapping[str, Float[np.ndarray, "T"]]  # probability that the curve approaches a level
     passed: Float[np.ndarray, "T"]  # probability that the approaches are done, each curve weighed by its `bends`
     enough: Float[np.ndarray, "T"]  # curves that bend, of those needed (half of all, at least one); 1 and more is enough
-    learned: Float[np.ndarray, "T"]  # how surely retention or memorization has bent; 1 where neither was recorded
+    learned: Float[np.ndarray, "T"]  # probability that retention or memorization approached a level and is done; 1 where neither was recorded
 
     @property
     def over(self) -> Float[np.ndarray, "T"]:
         """Where enough curves approach a level, learning among them, and they are done."""
-        return (self.enough >= ESTABLISHED) & (self.learned >= ESTABLISHED) & (self.passed >= SURE)
+        return (self.enough >= ESTABLISHED) & (self.learned >= 0.5) & (self.passed >= SURE)
 
 
 def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, last_only: bool = False) -> Vote:
@@ -62,7 +62,7 @@ def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndar
     bends = np.stack([e.bends for e in evidence.values()])
     over = np.stack([e.over for e in evidence.values()])
     total = bends.sum(0)
-    learning = [e.bends for name, e in evidence.items() if name in LEARNING]
+    learning = [e.bends * e.over for name, e in evidence.items() if name in LEARNING]
     return Vote(
         {name: e.bends for name, e in evidence.items()},
         (bends * over).sum(0) / np.maximum(total, 1e-12),
@@ -107,8 +107,8 @@ class LiveRule:
 
 def _what_is_missing(vote: Vote) -> str:
     bent = [name for name, values in vote.bends.items() if values[0] >= ESTABLISHED]
-    if vote.learned[0] < ESTABLISHED:
-        return "retention or memorization to bend towards a level"
+    if vote.learned[0] < 0.5:
+        return "retention or memorization to come close to a level"
     if vote.enough[0] < ESTABLISHED:
         return f"more indicators to bend towards a level ({', '.join(bent) or 'none'} of {', '.join(vote.bends)} so far)"
     return f"{', '.join(bent)} to come close to their level: done with probability {vote.passed[0]:.2f}, {SURE} is asked for"
