@@ -14,14 +14,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from common import Results, arguments, bench_scale
+from common import Results, arguments, bench_scale, on_cpu
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clp_schedule import ARMS, train_arm
 
-from clprune.evaluation import T_975
-from clprune.training import to_device
+from clprune.evaluation import t_975
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "arm", "seed"))
 EPOCHS = 20
@@ -40,7 +38,7 @@ def table() -> str:
                 continue
             accuracy = 100 * np.array([r["accuracy"] for r in mine])
             gain = accuracy - 100 * np.array([base[r["seed"]]["accuracy"] for r in mine])
-            half = T_975.get(len(gain) - 1, 1.96) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
+            half = t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
             against = "" if arm == ARMS[0] else f"{gain.mean():+.2f} ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})"
             saved = 1 - np.mean([r["samples_seen"] / base[r["seed"]]["samples_seen"] for r in mine])
             energy = [r["energy_kwh"] for r in mine if r["energy_kwh"] is not None]
@@ -56,9 +54,7 @@ def table() -> str:
 if __name__ == "__main__":
     files, seeds, part, parts = arguments(__doc__, table, seeds=5)
     for name, seed in [(name, seed) for seed in seeds for name in files][part::parts]:
-        held = bench_scale(files[name])
-        data = to_device(held["x_train"], held["y_train"], torch.device("cpu"))
-        test = to_device(held["x_test"], held["y_test"], torch.device("cpu"), statistics=(data.mean.numpy(), data.std.numpy()))
+        data, test = on_cpu(bench_scale(files[name]))
         for arm in sorted(ARMS, key=lambda arm: ("detected" not in arm, ARMS.index(arm))):
             if RESULTS.has(data=name, arm=arm, seed=seed):
                 continue

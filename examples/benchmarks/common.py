@@ -17,6 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
+from clprune.proxies import build_proxy
+from clprune.training import DeviceData, Recipe, new_state, predict, seed_everything, to_device, train
+
 torch.set_num_threads(1)  # one process a core; also where torch was imported before the variables above were set
 N_TRAIN = 15_000
 
@@ -31,6 +34,25 @@ def bench_scale(path: str, n_train: int = N_TRAIN, *, with_ids: bool = False) ->
     if with_ids:
         data["ids"] = np.array([f"{row:06d}" for row in rows])
     return {name: values[..., None] if name.startswith("x") and values.ndim == 3 else values for name, values in data.items()}
+
+
+def trained_on(rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classes: int, seed: int, n_steps: int) -> dict[str, Any]:
+    """Train the small CNN on `rows` for so many steps of 128 with one cosine; accuracy (last epoch), that of the worst class, and seconds."""
+    seed_everything(seed)
+    recipe = Recipe(schedule="cosine")
+    state = new_state(build_proxy("small_cnn", n_classes, data.input_shape), data.pixels.device, recipe)
+    run = train(state, data, recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=np.sort(rows))
+    labels = test.labels.numpy()
+    right = predict(state.model, test)[0].argmax(axis=1) == labels
+    worst = min(float(right[labels == c].mean()) for c in np.unique(labels))
+    return {"accuracy": float(right.mean()), "worst_class": worst, "steps": run.steps, "train_seconds": run.seconds}
+
+
+def on_cpu(held: dict[str, np.ndarray]) -> tuple[DeviceData, DeviceData]:
+    """Training and test data of `bench_scale` where the small CNN trains."""
+    device = torch.device("cpu")
+    data = to_device(held["x_train"], held["y_train"], device)
+    return data, to_device(held["x_test"], held["y_test"], device, statistics=(data.mean.numpy(), data.std.numpy()))
 
 
 class Results:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import Results, bench_scale
+from common import Results, bench_scale, on_cpu, trained_on
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strategy", "seed"))
 STRATEGIES = ("random(class_balanced=True)", "blend", "hardest(score='el2n')", "hardest(score='forgetting')", "hardest(score='dual')", "stratified")
@@ -24,7 +24,6 @@ EPOCHS = 30
 
 def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: int, strategies: tuple[str, ...]) -> None:
     from clprune import pipeline
-    from clprune.evaluation import evaluate
     from clprune.manifest import read_manifest
     from clprune.sources import open_source
 
@@ -32,11 +31,9 @@ def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: 
     jobs = [(name, seed) for seed in range(seeds) for name in data]
     for name, seed in jobs[part::parts]:
         with tempfile.TemporaryDirectory() as work:
-            np.savez(f"{work}/part.npz", **bench_scale(data[name]))
-            source = open_source(f"{work}/part.npz")
-            assert source.load_test is not None and source.images is not None
-            test = source.load_test()
-            assert test.images is not None
+            held = bench_scale(data[name])
+            np.savez(f"{work}/part.npz", **held)
+            source, (train_data, test_data) = open_source(f"{work}/part.npz"), on_cpu(held)
             scored = None
             for keep in keeps:
                 for strategy in strategies:
@@ -47,19 +44,15 @@ def run(data: dict[str, str], keeps: list[float], seeds: int, part: int, parts: 
                     folder = Path(work) / f"m-{keep}-{strategy}"
                     pipeline.select(Path(work) / "run", folder, keep=str(keep), strategy=strategy, seed=seed)
                     kept = read_manifest(folder).indices(source)
-                    result = evaluate(
-                        source.images, source.labels, test.images, test.labels, kept, n_classes=source.n_classes, order=source.canonical_order, seeds=1,
-                        against=[], epochs=EPOCHS, first_seed=seed,
-                    ).arms["pruned"]["runs"][0]  # fmt: skip
+                    result = trained_on(kept, train_data, test_data, n_classes=source.n_classes, seed=seed, n_steps=EPOCHS * -(-len(source) // 128))
                     row = {
                         "data": name,
                         "keep": keep,
                         "strategy": strategy,
                         "seed": seed,
-                        "accuracy": result["accuracy"],
-                        "worst_class": result["worst_class"],
-                    }
-                    row |= {"n_kept": len(kept), "steps": result["steps"], "train_seconds": result["seconds"], "score_seconds": scored["seconds"]}
+                        "n_kept": len(kept),
+                        "score_seconds": scored["seconds"],
+                    } | result
                     RESULTS.add(row | {"score_epochs": scored["epochs_run"], "settled": scored["clp"]["settled"]})
 
 

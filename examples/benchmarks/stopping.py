@@ -13,16 +13,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-from common import Results, arguments, bench_scale
+from common import Results, arguments, bench_scale, on_cpu, trained_on
 
-from clprune.evaluation import evaluate
 from clprune.neighborhood import find_neighborhood
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.score_table import score_table
 from clprune.selection import DEFAULT_STRATEGY, budget_for, select
-from clprune.training import Recipe, new_state, predict, seed_everything, to_device, train
+from clprune.training import Recipe, new_state, predict, seed_everything, train
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "seed", "stop"))
 STOPS, KEEPS, EPOCHS = (1, 2, 3, 4, 6, 8, 10, 15, 22, 30), (0.5, 0.2), 10
@@ -30,10 +28,9 @@ STOPS, KEEPS, EPOCHS = (1, 2, 3, 4, 6, 8, 10, 15, 22, 30), (0.5, 0.2), 10
 
 def one_seed(name: str, path: str, seed: int) -> None:
     held = bench_scale(path)
-    images, labels, order = held["x_train"], held["y_train"], np.arange(len(held["y_train"]))
-    data, device = to_device(images, labels, torch.device("cpu")), torch.device("cpu")
+    labels, (data, test) = held["y_train"], on_cpu(held)
     seed_everything(seed)
-    state = new_state(build_proxy("small_cnn", 10, data.input_shape), device, Recipe())
+    state = new_state(build_proxy("small_cnn", 10, data.input_shape), data.pixels.device, Recipe())
     recorder, features, periods = Recorder(range(len(labels)), n_classes=10, model=state.model), {}, {}
 
     def end_epoch(now: object) -> bool:
@@ -55,9 +52,7 @@ def one_seed(name: str, path: str, seed: int) -> None:
             if RESULTS.has(data=name, keep=keep, seed=seed, stop=stop):
                 continue
             kept = select(table, budget_for(keep, len(labels)), strategy=DEFAULT_STRATEGY, seed=seed, neighborhood=hood).kept_indices
-            result = evaluate(
-                images, labels, held["x_test"], held["y_test"], kept, n_classes=10, order=order, seeds=1, first_seed=seed, against=[], epochs=EPOCHS
-            ).arms["pruned"]["runs"][0]  # fmt: skip
+            result = trained_on(kept, data, test, n_classes=10, seed=seed, n_steps=EPOCHS * -(-len(labels) // 128))
             RESULTS.add({"data": name, "keep": keep, "seed": seed, "stop": stop, "detected": detected, "accuracy": result["accuracy"]})
 
 
