@@ -49,7 +49,7 @@ def make_run(folder: Path, source: Source, locator: str, seed: int = 0) -> None:
     }
     trajectory = Trajectory(source.sample_ids, source.labels, {"loss": rng.random((1, n)).astype(np.float32)}, curves, epochs, {})
     ends: dict[str, float | None] = {"memorization_rate": 3.0, "noise_scale": None, "retention": 4.0, "ranking_stability": 3.5}
-    period = CriticalPeriod(0, 6, True, 0.5, (3.0, 4.5), 1.0, ends, "3 of 4 deciding indicators have done 90 % of their approach")
+    period = CriticalPeriod(0, 6, True, 0.5, (3.0, 4.5), 4.0, 1.0, ends, "3 of 4 deciding indicators have done 90 % of their approach")
     document = {
         "source": locator,
         "asked": {"proxy": "small_cnn", "seed": 0, "max_epochs": 30, "exact": False, "image_size": None},

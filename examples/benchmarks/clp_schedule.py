@@ -4,7 +4,7 @@
     python examples/benchmarks/clp_schedule.py fashion=FASHION.npz --part 1/2
     python examples/benchmarks/clp_schedule.py --table
 
-The arms of `examples/clp_schedule.py` on 15,000 class-balanced training images, the full test set, the small CNN for 20 epochs with one cosine over
+The arms of `examples/clp_schedule.py` on 15,000 class-balanced training images, the full test set, the small CNN for 15 epochs with one cosine over
 them, last epoch. Seeds are weights, order, augmentation and the random epoch; the end is detected in the training itself. One process a core.
 """
 
@@ -22,7 +22,7 @@ from clp_schedule import ARMS, train_arm
 from clprune.evaluation import t_975
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "arm", "seed"))
-EPOCHS = 20
+EPOCHS = 15
 
 
 def table() -> str:

@@ -44,7 +44,7 @@ def invented_run(folder: Path, source: Source, locator: str) -> None:
     ends: dict[str, float | None] = {"memorization_rate": 4.0, "noise_scale": None, "ranking_stability": 5.0, "retention": 6.0}
     curves = {name: np.exp(-epochs / 3) + rng.normal(0, 0.01, len(epochs)) for name in (*ends, "training_accuracy")}
     trajectory = Trajectory(source.sample_ids, source.labels, {"loss": np.zeros((1, n), dtype=np.float32)}, curves, epochs, {})
-    period = CriticalPeriod(0, 10, True, 0.9, (4.0, 6.0), 1.0, ends, "drawn, not found")
+    period = CriticalPeriod(0, 10, True, 0.9, (4.0, 6.0), 5.0, 1.0, ends, "drawn, not found")
     document = {"source": locator, "proxy": "small_cnn", "seed": 0, "epochs_run": 10, "share_of_full_training": 0.05, "share_is_of_epochs": 200}
     document |= {"asked": {"proxy": "small_cnn", "seed": 0, "max_epochs": 30, "exact": False, "image_size": None}, "seconds": 600.0, "timings": {}}
     document |= {"energy_kwh": None, "energy_method": "not measured", "device": "cpu", "threads": 1, "recipe": {}, "image_rule": {}, "versions": {}}
