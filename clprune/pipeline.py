@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, T
 
 
 def score(
-    data: str,
+    data: str | Source,
     out: Path,
     *,
     proxy: str = "small_cnn",
@@ -43,14 +43,17 @@ def score(
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
-    (DataError) unless `force`.
+    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
     from clprune.decoding import load_images
     from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+    from clprune.replay import replay
     from clprune.score_table import score_table
-    from clprune.trajectory import record_trajectory
+    from clprune.trajectory import ProxyRun, record_trajectory
 
-    source = _open(data, strict)
+    source = data if isinstance(data, Source) else _open(data, strict)
+    if source.logged is not None:
+        proxy, max_epochs = "logged", len(next(iter(source.logged.values())))
     if source.kind == "text":
         raise UsageError(f"{data} holds text; scoring text is not there yet. Score it from logged losses or logits.")
     asked = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "image_size": image_size}
@@ -68,28 +71,41 @@ def score(
         require_space(out, _disk_bytes(len(source), max_epochs), "scoring")
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
-        images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
-        decode_seconds = time.perf_counter() - started
         checkpoint = out / "checkpoint"
-        run = record_trajectory(
-            source, images, proxy=proxy, max_epochs=max_epochs, seed=seed, device=device, exact=exact, checkpoint=checkpoint, on_progress=on_progress
-        )
+        if source.logged is not None:
+            images, rule, decode_seconds = None, None, 0.0
+            run = ProxyRun(*replay(source, on_progress=on_progress))
+        else:
+            images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
+            decode_seconds = time.perf_counter() - started
+            run = record_trajectory(
+                source,
+                images,
+                proxy=proxy,
+                max_epochs=max_epochs,
+                seed=seed,
+                device=device,
+                exact=exact,
+                checkpoint=checkpoint,
+                on_progress=on_progress,
+            )
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
         at = time.perf_counter()
         table, missing = score_table(run.trajectory, run.period)
         epochs = slice(run.period.start_epoch, run.period.end_epoch)
+        with_logits = "p_label" in run.trajectory.signals
         neighborhood = find_neighborhood(
             source.sample_ids,
             source.labels,
-            run.trajectory.signal("p_label")[epochs],
-            run.trajectory.signal("predicted")[epochs],
+            run.trajectory.signal("p_label")[epochs] if with_logits else None,
+            run.trajectory.signal("predicted")[epochs] if with_logits else None,
             vectors=run.embeddings.vectors if run.embeddings else None,
             images=images,
         )
         facts = run.trajectory.facts
         document = {
-            "source": data,
+            "source": source.locator,
             "asked": asked,
             "proxy": proxy,
             "seed": seed,
@@ -108,13 +124,23 @@ def score(
             "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
             "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
             "skipped": [list(pair) for pair in source.skipped],
-            "notes": list(source.facts.get("notes", [])),
+            "notes": [*source.facts.get("notes", []), *_notes_on_logged(source, missing, neighborhood.facts)],
             "has_test_split": source.load_test is not None,
             "versions": _versions(),
         }
         written = write_run(out, source, run.trajectory, run.period, table, neighborhood, run.embeddings, document)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return dict(written.document)
+
+
+def _notes_on_logged(source: Source, missing: Mapping[str, str], facts: Mapping[str, Any]) -> list[str]:
+    """What a run from logged numbers cannot say, for people."""
+    if source.logged is None:
+        return []
+    notes = ["the training that logged these numbers is not in the seconds and the energy"]
+    if missing:
+        notes.append("scores left out: " + "; ".join(f"{name} {reason}" for name, reason in sorted(missing.items())))
+    return notes + ([f"suspicion of labels is {facts['suspicion']}"] if "suspicion" in facts else [])
 
 
 def plan(
@@ -134,6 +160,8 @@ def plan(
     from clprune.training import Recipe, new_state, pick_device, to_device, train
 
     source, recipe = _open(data, strict), Recipe(exact=exact)
+    if source.logged is not None:
+        raise UsageError(f"{data} holds logged numbers: scoring them trains nothing, and takes seconds. Leave out --dry-run.")
     first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
     side = image_size or min(64, min(first.shape[:2]))
     channels = 1 if first.ndim == 2 else min(3, first.shape[2])
@@ -166,14 +194,14 @@ def plan(
 
 def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, min_per_class: int = 1, force: bool = False) -> Manifest:
     """Spend the budget on a run's scores and write the manifest folder `out`."""
-    from clprune.selection import DEFAULT_STRATEGY, budget_for
+    from clprune.selection import budget_for, default_strategy
     from clprune.selection import select as choose
 
     started = time.perf_counter()
     scored = read_run(run)
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
     budget = budget_for(keep, len(table.sample_ids))
-    strategy = strategy or DEFAULT_STRATEGY
+    strategy = strategy or default_strategy(table)
     needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
     vectors = scored.vectors if "vectors" in needs else None
     selection = choose(

@@ -70,22 +70,7 @@ def savings(
         ),
         SavingsLine("labels avoidable", labels, "labels", "computed", owned_note, **assumed("labelers_per_item")),
         SavingsLine("labelling money avoidable", labels * price["label_price"], "USD", "assumed", owned_note, **assumed("label_price")),
-        SavingsLine("bytes of kept samples", kept_bytes, "bytes", "measured", "real sizes of the samples"),
-        SavingsLine(
-            "bytes of dropped samples",
-            dropped_bytes,
-            "bytes",
-            "measured",
-            "freed only if the full set is archived or deleted; hard links free nothing",
-        ),
-        SavingsLine(
-            "storage money a month",
-            dropped_bytes / 1e9 * price["storage_price"],
-            "USD",
-            "assumed",
-            "if the dropped samples are archived",
-            **assumed("storage_price"),
-        ),
+        *_bytes_lines(kept_bytes, dropped_bytes, price["storage_price"], assumed("storage_price")),
     ]
     timings = document["timings"]
     cost_seconds = float(timings["score_seconds"]) + float(timings["select_seconds"])
@@ -151,6 +136,18 @@ def savings(
             SavingsLine("net CO2e saved", net_kwh * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon"))
         )
     return Savings(tuple(lines), {"n_samples": n, "n_kept": kept, "trainings": trainings, "labels_owned": labels_owned})
+
+
+def _bytes_lines(kept_bytes: int, dropped_bytes: int, storage_price: float, assumed: dict[str, Any]) -> list[SavingsLine]:
+    """Bytes of both parts, and what storing the dropped one costs a month; logged numbers come without sizes."""
+    if not kept_bytes + dropped_bytes:
+        return [SavingsLine("bytes of dropped samples", None, "bytes", "not measured", "these data came without the sizes of their samples")]
+    freed = "freed only if the full set is archived or deleted; hard links free nothing"
+    return [
+        SavingsLine("bytes of kept samples", kept_bytes, "bytes", "measured", "real sizes of the samples"),
+        SavingsLine("bytes of dropped samples", dropped_bytes, "bytes", "measured", freed),
+        SavingsLine("storage money a month", dropped_bytes / 1e9 * storage_price, "USD", "assumed", "if the dropped samples are archived", **assumed),
+    ]
 
 
 def _measured(name: str, value: float | None, unit: str, method: str) -> SavingsLine:

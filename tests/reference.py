@@ -95,3 +95,16 @@ def score_dual(p_label: np.ndarray) -> np.ndarray:
             total += math.sqrt(sum((v - mean) ** 2 for v in window) / width) * (1 - mean)
         result.append(total / len(windows))
     return np.array(result)
+
+
+def score_mean_loss(loss: np.ndarray) -> np.ndarray:
+    return np.array([mean_of(column) for column in loss.T])
+
+
+def score_loss_variability(loss: np.ndarray) -> np.ndarray:
+    return np.array([math.sqrt(mean_of((column - mean_of(column)) ** 2)) for column in loss.T])
+
+
+def mean_of(column: np.ndarray) -> float:
+    seen = [v for v in column.tolist() if not math.isnan(v)]
+    return sum(seen) / len(seen)

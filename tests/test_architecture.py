@@ -11,10 +11,21 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "clprune"
 FAMILIES = ("indicators", "scores", "strategies", "sources", "proxies", "exporters")
-FLOORS = {"errors": 0, "datatypes": 0, "families": 0, "__init__": 7, "__main__": 8, "cli": 7, "terminal": 6, "pipeline": 6, "recorder": 4}
+FLOORS = {
+    "errors": 0,
+    "datatypes": 0,
+    "families": 0,
+    "__init__": 7,
+    "__main__": 8,
+    "cli": 7,
+    "terminal": 6,
+    "pipeline": 6,
+    "recorder": 4,
+    "scored_arrays": 7,
+}
 FLOORS |= {name: 1 for name in ("signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices")}
 FLOORS |= {name: 3 for name in ("critical_period", "training")}
-FLOORS |= {name: 5 for name in ("trajectory", "score_table", "selection", "export", "evaluation", "savings", "neighborhood", "run")}
+FLOORS |= {name: 5 for name in ("trajectory", "score_table", "selection", "export", "evaluation", "savings", "neighborhood", "run", "replay")}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
 FLOOR_ONE = ("signals", "energy", "prices", "storage", "neighbors", "decoding", "manifest")
 

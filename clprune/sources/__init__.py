@@ -7,7 +7,7 @@ from clprune.datatypes import Source
 from clprune.errors import UsageError
 
 FORMS = (
-    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz, FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], "
+    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz of images or of logged logits or losses, FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], "
     "torchvision:NAME?root=DIR, or module:function"
 )
 
