@@ -189,7 +189,7 @@ def _selection_lines(document: Mapping[str, Any]) -> list[str]:
 @app.command()
 def export(
     manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
-    to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet.")],
+    to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet, webdataset, label-studio, removal-list, croissant.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="What to write: complete or absent.")],
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
     force: Force = False,

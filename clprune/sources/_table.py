@@ -86,6 +86,7 @@ def source_of_table(
     if input_column == "text":
         return Source(**common, kind="text", read_input=lambda index: texts[int(rows[index])].as_py())
     if paths is not None:
+        common["facts"] |= {"paths_root": str(root)}
         return Source(
             **common,
             paths=paths,

@@ -12,7 +12,17 @@ from clprune.families import source
 from clprune.sources._table import TEST_SPLITS, source_of_table
 
 
-@source(claims=lambda locator: locator.startswith("hf:"))
+def _adapts(dataset: Any) -> Source | None:
+    """A Source over an open `datasets.Dataset`."""
+    import sys
+
+    library = sys.modules.get("datasets")  # whoever holds such a data set has imported it
+    if library is None or not isinstance(dataset, library.Dataset):
+        return None
+    return _open(dataset, "this Hugging Face data set", False)
+
+
+@source(claims=lambda locator: locator.startswith("hf:"), adapts=_adapts)
 def hugging_face(locator: str, *, strict: bool = False) -> Source:
     """A saved data set (`save_to_disk`), a folder or a name that `load_dataset` takes. Columns are found by their type.
 

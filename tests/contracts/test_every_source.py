@@ -44,7 +44,9 @@ def made(name: str, folder: Path, image_folder: Path) -> str:
         datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(40)], "label": labels.tolist()}).save_to_disk(str(folder / "hf"))
         return f"hf:{folder / 'hf'}"
     if name == "python_dataset":
-        (folder / "of_mine.py").write_text("def data():\n    return [([[[i % 256] * 16] * 16], i % 3) for i in range(40)]\n")
+        (folder / "of_mine.py").write_text(
+            "import numpy as np\n\n\ndef data():\n    return [(np.full((16, 16), i, dtype=np.uint8), i % 3) for i in range(40)]\n"
+        )
         return "of_mine:data"
     if name == "torchvision":
         (folder / "MNIST" / "raw").mkdir(parents=True)
