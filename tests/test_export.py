@@ -1,6 +1,7 @@
 """Exports read back by the library that owns the format."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import datasets
@@ -114,3 +115,14 @@ def test_a_destination_inside_the_data_is_refused(pruned: tuple[Source, list[int
 def test_an_unknown_form_names_those_that_exist(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="imagefolder, indices, label_studio, parquet"):
         export(pruned[2], pruned[0], "floppy", tmp_path / "out")
+
+
+def test_on_another_file_system_the_next_way_that_works_is_used(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
+    source, kept, manifest = pruned
+    elsewhere = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        report = export(manifest, source, "imagefolder", Path(folder) / "out")
+        same = os.stat(folder).st_dev == os.stat(tmp_path).st_dev
+        assert report["link"] == ("hardlink" if same else "symlink")  # a memory file system has no reflinks
+        for row in kept:
+            assert (Path(folder) / "out" / str(source.sample_ids[row])).samefile((source.paths or [])[row])

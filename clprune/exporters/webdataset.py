@@ -55,7 +55,7 @@ def webdataset(manifest: Manifest, source: Source, destination: Path, *, samples
     split = {"name": "train", "num_samples": len(rows), "filenames": names, "shard_lengths": lengths}
     write_json(destination / "_info.json", {"splits": {"train": split}, "class_names": list(source.class_names)})
     files = [destination / name for name in (*names, "_info.json")]
-    told = {"files": len(files), "bytes_written": sum(file.stat().st_size for file in files), "link": None}
+    told: dict[str, Any] = {"files": len(files), "bytes_written": sum(file.stat().st_size for file in files), "link": None}
     if strange:
         told["note"] = f"timm looks for jpg, png and webp; for {', '.join(sorted(strange))} pass its --input-key"
     return told
