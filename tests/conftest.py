@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -25,6 +26,19 @@ def draw_shapes(n: int, seed: int, n_classes: int = 4) -> tuple[np.ndarray, np.n
         at = 2 + 3 * label + rng.integers(0, 2)
         images[row, at : at + 2, 3:13] += rng.uniform(60, 160)
     return np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+def write_shards(folder: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    """Two shards by webdataset's own writer, in which the same keys occur."""
+    import webdataset
+
+    for shard in (0, 1):
+        with webdataset.TarWriter(str(folder / f"part-{shard}.tar")) as tar:
+            for row in range(shard, len(images), 2):
+                content = io.BytesIO()
+                Image.fromarray(images[row, ..., 0]).save(content, "PNG")
+                tar.write({"__key__": f"{row // 2:04d}", "png": content.getvalue(), "cls": int(labels[row])})
+    return f"wds:{folder}/part-{{0..1}}.tar"
 
 
 def manifest_of(source: Source, kept: list[int], folder: Path) -> Manifest:

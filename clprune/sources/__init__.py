@@ -9,8 +9,8 @@ from clprune.datatypes import Source
 from clprune.errors import UsageError
 
 FORMS = (
-    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz of images or of logged logits or losses, FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], "
-    "torchvision:NAME?root=DIR, or module:function"
+    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz of images or of logged logits or losses, DIR/x_train.npy, "
+    "FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], wds:SHARDS, torchvision:NAME?root=DIR, or module:function"
 )
 
 

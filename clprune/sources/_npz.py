@@ -25,6 +25,19 @@ def holds_logged_numbers(locator: str) -> bool:
     return path.endswith(".npz") and bool({"logits", "losses"} & (found := names_in_npz(Path(path)))) and "x_train" not in found
 
 
+def open_npy(path: Path) -> dict[str, np.ndarray]:
+    """All .npy files of a folder by name, memory-mapped: those that `path` lies beside. Raises DataError for a missing or broken file."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}. Check the path.")
+    held = {}
+    for beside in sorted(path.parent.glob("*.npy")):
+        try:
+            held[beside.stem] = np.load(beside, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{beside} is not a readable .npy file ({error}). Write it again with numpy.save.") from error
+    return held
+
+
 def open_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays by name; those that are stored uncompressed and large are memory-mapped. Raises DataError for a missing or broken file."""
     try:

@@ -1,4 +1,4 @@
-"""An .npz file with x_train, y_train[, x_test, y_test][, ids][, class_names]; `FILE.npz?labels=y_aggre` picks another label array."""
+"""An .npz file with x_train, y_train[, x_test, y_test][, ids][, class_names], or DIR/x_train.npy with those beside it; `?labels=y_aggre` picks other labels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.families import source
 from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, shown
-from clprune.sources._npz import holds_logged_numbers, open_npz
+from clprune.sources._npz import holds_logged_numbers, open_npy, open_npz
 
 
-@source(claims=lambda locator: locator.partition("?")[0].endswith(".npz") and not holds_logged_numbers(locator))
+@source(claims=lambda locator: locator.partition("?")[0].endswith((".npz", ".npy")) and not holds_logged_numbers(locator))
 def arrays(locator: str, *, strict: bool = False) -> Source:
     """Images (N, H, W) or (N, H, W, C), C 1 or 3, uint8; floats in [0, 1] are scaled to 0..255, other floats are rounded and must lie in it.
 
@@ -24,7 +24,7 @@ def arrays(locator: str, *, strict: bool = False) -> Source:
     name, _, query = locator.partition("?")
     label_key = dict(part.partition("=")[::2] for part in query.split("&") if part).get("labels", "y_train")
     path = Path(name)
-    held = open_npz(path)
+    held = open_npz(path) if path.suffix == ".npz" else open_npy(path)
     if "x_train" not in held or label_key not in held:
         raise DataError(f"{path} needs the arrays x_train and {label_key}; it holds {', '.join(held)}.")
     classes = [str(c) for c in held["class_names"]] if "class_names" in held else None

@@ -43,11 +43,15 @@ def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, 
     paths: list[Path] = []
     sizes: list[int] = []
     skipped: list[tuple[str, str]] = []
-    real_root = root.resolve()
+    real_root, root_is = root.resolve(), root.stat()
+    above = {(root_is.st_dev, root_is.st_ino)}
     for folder in folders:
+        if (root / folder).is_symlink() and not (root / folder).resolve().is_relative_to(real_root):
+            skipped.append((text_of_name(folder), "a link that leaves the folder"))
+            continue
         if text_of_name(folder) not in number:
             raise DataError(f"{root} has a class folder '{text_of_name(folder)}' that the training part lacks (it has: {', '.join(names)}).")
-        for path in _walk(root / folder, real_root, skipped, set()):
+        for path in _walk(root / folder, real_root, skipped, above):
             name = text_of_name(path.relative_to(root).as_posix())
             if path.suffix.lower() not in SUFFIXES:
                 skipped.append((name, f"'{path.suffix}' is not a suffix of images"))

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_shapes
+from conftest import draw_shapes, write_shards
 
 from clprune import families
 from clprune.sources import open_source
@@ -22,7 +22,17 @@ def test_claims_are_quick_and_do_not_raise_on_foreign_locators(name: str) -> Non
 
 def test_no_locator_is_claimed_twice(tmp_path: object) -> None:
     members = families.members("sources")
-    for locator in ("fashion-mnist-sample", str(tmp_path), "a.npz?labels=y", "b.parquet", "hf:x:train", "torchvision:CIFAR10", "module:function"):
+    for locator in (
+        "fashion-mnist-sample",
+        str(tmp_path),
+        "a.npz?labels=y",
+        "b.parquet",
+        "hf:x:train",
+        "wds:a-{0..3}.tar",
+        "x_train.npy",
+        "torchvision:CIFAR10",
+        "module:function",
+    ):
         assert sum(families.facts(member)["claims"](locator) for member in members.values()) == 1, locator
 
 
@@ -48,6 +58,8 @@ def made(name: str, folder: Path, image_folder: Path) -> str:
             "import numpy as np\n\n\ndef data():\n    return [(np.full((16, 16), i, dtype=np.uint8), i % 3) for i in range(40)]\n"
         )
         return "of_mine:data"
+    if name == "webdataset":
+        return write_shards(folder, images, labels)
     if name == "torchvision":
         (folder / "MNIST" / "raw").mkdir(parents=True)
         for part in ("train", "t10k"):
