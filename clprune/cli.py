@@ -117,7 +117,7 @@ def score(
 
 def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [
-        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, images {plan['image']}, {plan['skipped']} unreadable",
+        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
         f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
         f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
     ]

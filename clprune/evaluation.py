@@ -22,16 +22,16 @@ from clprune.energy import EnergyMeter
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy
 from clprune.storage import SCHEMA_VERSION, write_json
-from clprune.training import Recipe, new_state, pick_device, predict, seed_everything, to_device, train
+from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 EPOCHS = 30
 T_975 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's t, by degrees of freedom
 
 
 def evaluate(
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
     labels: Int[np.ndarray, "N"],
-    test_images: UInt8[np.ndarray, "M H W C"],
+    test_images: UInt8[np.ndarray, "M H W C"] | Int[np.ndarray, "M L"],
     test_labels: Int[np.ndarray, "M"],
     kept: Int[np.ndarray, "K"],
     *,
@@ -58,8 +58,8 @@ def evaluate(
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
     n_epochs, target = epochs or EPOCHS, pick_device(device)
-    data = to_device(images, labels, target)
-    test = to_device(test_images, test_labels, target, statistics=(data.mean.cpu().numpy(), data.std.cpu().numpy()))
+    statistics = pixel_statistics(images) if images.ndim == 4 else None
+    data, test = to_device(images, labels, target, statistics=statistics), to_device(test_images, test_labels, target, statistics=statistics)
     recipe = Recipe(schedule="cosine")
     full_steps = n_epochs * math.ceil(len(labels) / recipe.batch_size)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}

@@ -7,7 +7,7 @@ is adding one file. `find` imports only the file asked for; `names` imports noth
     strategies  (needs..., n_keep, rng) -> (K,) positions      @strategy("difficulty", "labels")
     indicators  (records...) -> (T,)                           @indicator("gradient_sq")
     sources     (locator, *, strict) -> Source                 @source(claims=lambda locator: ...)
-    proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy
+    proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy, or @proxy(takes="text")
     exporters   (manifest, source, destination) -> dict        @exporter, or @exporter(resumes=True)
 
 A choice is written the same in Python, on the command line and in the manifest: `stratified(n_strata=50)`.
@@ -57,9 +57,14 @@ def source(*, claims: Callable[[str], bool], adapts: Callable[[Any], Any] | None
     return lambda function: _declare(function, claims=claims, adapts=adapts)
 
 
-def proxy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare a proxy: `(n_classes, input_shape) -> torch.nn.Module` from (B, C, H, W) to logits (B, n_classes)."""
-    return _declare(function)
+def proxy(function: Callable[..., Any] | None = None, *, takes: str = "image") -> Callable[..., Any]:
+    """Declare a proxy: `(n_classes, input_shape) -> torch.nn.Module` to logits (B, n_classes).
+
+    It takes images (B, C, H, W), or with `takes="text"` hashed n-grams (B, L) of int32.
+    """
+    if function is None:
+        return lambda member: _declare(member, takes=takes)
+    return _declare(function, takes=takes)
 
 
 def exporter(function: Callable[..., Any] | None = None, *, resumes: bool = False) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,17 @@ def score(
     """
     from clprune.decoding import load_images
     from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
-    from clprune.replay import replay
+    from clprune.proxies import proxy_for
+    from clprune.replay import notes_on, replay
     from clprune.score_table import score_table
+    from clprune.texts import load_texts
     from clprune.trajectory import ProxyRun, record_trajectory
 
     source = data if isinstance(data, Source) else _open(data, strict)
     if source.logged is not None:
         proxy, max_epochs = "logged", len(next(iter(source.logged.values())))
-    if source.kind == "text":
-        raise UsageError(f"{data} holds text; scoring text is not there yet. Score it from logged losses or logits.")
+    else:
+        proxy = proxy_for(source.kind, proxy)
     asked = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "image_size": image_size}
     with locked(out):
         if (out / "run.json").exists() and not force:
@@ -76,7 +78,8 @@ def score(
             images, rule, decode_seconds = None, None, 0.0
             run = ProxyRun(*replay(source, on_progress=on_progress))
         else:
-            images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
+            cache = cache_folder() / "images"
+            images, rule = load_texts(source) if source.kind == "text" else load_images(source, side=image_size, cache=cache, on_progress=report)
             decode_seconds = time.perf_counter() - started
             run = record_trajectory(
                 source,
@@ -101,7 +104,7 @@ def score(
             run.trajectory.signal("p_label")[epochs] if with_logits else None,
             run.trajectory.signal("predicted")[epochs] if with_logits else None,
             vectors=run.embeddings.vectors if run.embeddings else None,
-            images=images,
+            images=None if source.kind == "text" else images,
         )
         facts = run.trajectory.facts
         document = {
@@ -124,23 +127,13 @@ def score(
             "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
             "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
             "skipped": [list(pair) for pair in source.skipped],
-            "notes": [*source.facts.get("notes", []), *_notes_on_logged(source, missing, neighborhood.facts)],
+            "notes": [*source.facts.get("notes", []), *notes_on(source, missing, neighborhood.facts)],
             "has_test_split": source.load_test is not None,
             "versions": _versions(),
         }
         written = write_run(out, source, run.trajectory, run.period, table, neighborhood, run.embeddings, document)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return dict(written.document)
-
-
-def _notes_on_logged(source: Source, missing: Mapping[str, str], facts: Mapping[str, Any]) -> list[str]:
-    """What a run from logged numbers cannot say, for people."""
-    if source.logged is None:
-        return []
-    notes = ["the training that logged these numbers is not in the seconds and the energy"]
-    if missing:
-        notes.append("scores left out: " + "; ".join(f"{name} {reason}" for name, reason in sorted(missing.items())))
-    return notes + ([f"suspicion of labels is {facts['suspicion']}"] if "suspicion" in facts else [])
 
 
 def plan(
@@ -156,31 +149,38 @@ def plan(
     """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written."""
     import torch
 
-    from clprune.proxies import build_proxy
+    from clprune.proxies import build_proxy, proxy_for
+    from clprune.texts import N_BUCKETS, load_texts
     from clprune.training import Recipe, new_state, pick_device, to_device, train
 
     source, recipe = _open(data, strict), Recipe(exact=exact)
     if source.logged is not None:
         raise UsageError(f"{data} holds logged numbers: scoring them trains nothing, and takes seconds. Leave out --dry-run.")
-    first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
-    side = image_size or min(64, min(first.shape[:2]))
-    channels = 1 if first.ndim == 2 else min(3, first.shape[2])
-    rng, target = np.random.default_rng(0), pick_device(device)
-    n_steps = 6
-    sample = rng.integers(0, 256, (recipe.batch_size * n_steps, side, side, channels), dtype=np.uint8)
+    dtype: type[np.generic]
+    rng, target, n_steps = np.random.default_rng(0), pick_device(device), 6
+    if source.kind == "text":
+        width = load_texts(source)[0].shape[1]
+        form, n_bytes, high, dtype = [width], 4 * width, N_BUCKETS, np.int32
+    else:
+        first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
+        side = image_size or min(64, min(first.shape[:2]))
+        channels = 1 if first.ndim == 2 else min(3, first.shape[2])
+        form, n_bytes, high, dtype = [side, side, channels], side * side * channels, 256, np.uint8
+    sample = rng.integers(0, high, (recipe.batch_size * n_steps, *form), dtype=dtype)
     probe = to_device(sample, rng.integers(0, source.n_classes, len(sample)), target)
+    proxy = proxy_for(source.kind, proxy)
     with torch.random.fork_rng(devices=[]):
         state = new_state(build_proxy(proxy, source.n_classes, probe.input_shape), target, recipe)
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
     per_epoch = run.seconds / run.samples_seen * len(source)
     steps = -(-len(source) // recipe.batch_size) * max_epochs
-    pixels = len(source) * side * side * channels
+    pixels = len(source) * n_bytes
     return {
         "source": data,
         "n_samples": len(source),
         "n_classes": source.n_classes,
-        "image": [side, side, channels],
+        "image": form,
         "skipped": len(source.skipped),
         "max_epochs": max_epochs,
         "max_steps": steps,
@@ -305,6 +305,7 @@ def evaluate(
     from clprune.decoding import load_images
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import write_evaluation
+    from clprune.texts import load_texts
 
     record = read_manifest(manifest)
     source = _open(data or str(record.document["source"]), False)
@@ -315,8 +316,12 @@ def evaluate(
         )
     test = source.load_test()
     cache = cache_folder() / "images"
-    images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
-    test_images, _ = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
+    if source.kind == "text":
+        images, rule = load_texts(source)
+        test_images, _ = load_texts(test, width=rule["width"])
+    else:
+        images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
+        test_images, _ = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
             f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,3 +54,13 @@ def replay(source: Source, *, on_progress: Callable[[dict[str, Any]], None] | No
     }
     embeddings = None if vectors is None else Embeddings(np.asarray(vectors), "given")
     return recorder.trajectory(**facts), recorder.critical_period(), embeddings
+
+
+def notes_on(source: Source, missing: Mapping[str, str], facts: Mapping[str, Any]) -> list[str]:
+    """What a run from logged numbers cannot say, for people."""
+    if source.logged is None:
+        return []
+    notes = ["the training that logged these numbers is not in the seconds and the energy"]
+    if missing:
+        notes.append("scores left out: " + "; ".join(f"{name} {reason}" for name, reason in sorted(missing.items())))
+    return notes + ([f"suspicion of labels is {facts['suspicion']}"] if "suspicion" in facts else [])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from safetensors.numpy import load_file, save
 
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
@@ -35,7 +35,7 @@ class ProxyRun:
 
 def record_trajectory(
     source: Source,
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
     *,
     proxy: str = "small_cnn",
     max_epochs: int = 30,
@@ -45,7 +45,7 @@ def record_trajectory(
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
 ) -> ProxyRun:
-    """Train `proxy` on the images until the live rule fires and the ranking has settled, else for `max_epochs`.
+    """Train `proxy` on the images (or the hashed n-grams of texts) until the live rule fires and the ranking has settled, else for `max_epochs`.
 
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
     epoch and an interrupted run with the same arguments goes on from there. Raises UsageError, DataError or TrainingError.
@@ -54,7 +54,7 @@ def record_trajectory(
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
     target, recipe, order = pick_device(device), Recipe(exact=exact), source.canonical_order
     started = time.perf_counter()
-    statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])])
+    statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])]) if images.ndim == 4 else None
     data = to_device(images, source.labels, target, statistics=statistics)
     seed_everything(seed)
     model = build_proxy(proxy, source.n_classes, data.input_shape)

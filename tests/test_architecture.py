@@ -23,7 +23,7 @@ FLOORS = {
     "recorder": 4,
     "scored_arrays": 7,
 }
-FLOORS |= {name: 1 for name in ("signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices")}
+FLOORS |= {name: 1 for name in ("signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "texts")}
 FLOORS |= {name: 3 for name in ("critical_period", "training")}
 FLOORS |= {name: 5 for name in ("trajectory", "score_table", "selection", "export", "evaluation", "savings", "neighborhood", "run", "replay")}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
