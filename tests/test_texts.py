@@ -46,10 +46,10 @@ def write(path: Path, train: list[dict[str, str]], test: list[dict[str, str]]) -
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, str]]]:
-    train = opinions(700, 0, wrong=0.08)
+    train = opinions(1200, 0, wrong=0.08)
     folder = tmp_path_factory.mktemp("texts")
     path = write(folder / "said.csv", train, opinions(200, 1))
-    clprune.score(str(path), folder / "run", max_epochs=8)
+    clprune.score(str(path), folder / "run", max_epochs=12)
     return path, train
 
 
@@ -95,7 +95,7 @@ def test_the_commands_go_from_a_table_of_texts_to_an_evaluation_and_exports(said
     for arguments, codes in (
         (["select", run, "--keep", "0.5", "--out", subset], (0,)),
         (["verify", subset, "--data", str(path)], (0,)),
-        (["evaluate", subset, "--seeds", "1", "--epochs", "2", "--quiet"], (0, 4)),
+        (["evaluate", subset, "--seeds", "1", "--epochs", "8", "--quiet"], (0, 4)),
         (["export", subset, "--to", "label-studio", str(tmp_path / "queue")], (0,)),
         (["score", str(path), "--out", str(tmp_path / "x"), "--dry-run"], (0,)),
     ):
@@ -143,11 +143,11 @@ SST2 = Path(os.environ.get("CLPRUNE_TEST_DATA", "../shared/data")) / "sst2"
 
 def test_sentences_of_the_treebank_are_read_and_scored_where_they_are_at_hand(tmp_path: Path) -> None:
     """Uses CLPRUNE_TEST_DATA/sst2 (default ../shared/data); without it the same path runs on opinions made here."""
-    rows = opinions(400, 5)
+    rows = opinions(1200, 5)
     if (SST2 / "train.txt").is_file():
         lines = (SST2 / "train.txt").read_text(encoding="utf-8").splitlines()[:1500]
         rows = [{"id": f"{i:05d}", "text": line[2:], "label": "pos" if line[0] == "1" else "neg", "wrong": "0"} for i, line in enumerate(lines)]
     write(tmp_path / "t.csv", rows, [])
-    told = clprune.score(str(tmp_path / "t.csv"), tmp_path / "run", max_epochs=3)
+    told = clprune.score(str(tmp_path / "t.csv"), tmp_path / "run", max_epochs=8)
     signals = np.load(tmp_path / "run" / "trajectory" / "correct.npy")
     assert told["n_samples"] == len(rows) and signals[-1].mean() > signals[0].mean() > 0.4
