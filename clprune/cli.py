@@ -155,7 +155,7 @@ def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str,
 
 def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [
-        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, images {plan['image']}, {plan['skipped']} unreadable",
+        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
         f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
         f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
     ]
@@ -227,7 +227,7 @@ def _selection_lines(document: Mapping[str, Any]) -> list[str]:
 @app.command()
 def export(
     manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
-    to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet.")],
+    to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet, webdataset, label-studio, removal-list, croissant.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="What to write: complete or absent.")],
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
     force: Force = False,

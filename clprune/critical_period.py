@@ -33,9 +33,11 @@ def deciding_indicators() -> list[str]:
 
 
 def voters(curves: Mapping[str, Float[np.ndarray, "T"]]) -> dict[str, Float[np.ndarray, "T"]]:
-    """The curves that decide: those of the deciding indicators, or all where there is none of them."""
+    """The curves that decide: those of the deciding indicators that were recorded, or all where there is none of them."""
     deciding = deciding_indicators()
-    return {name: curves[name] for name in deciding if name in curves} or {k: v for k, v in curves.items() if k != "learning_rate"}
+    known = {name: curves[name] for name in deciding if name in curves}
+    recorded = {name: values for name, values in known.items() if np.isfinite(values).any()}
+    return recorded or known or {name: values for name, values in curves.items() if name != "learning_rate"}
 
 
 @dataclass(frozen=True)

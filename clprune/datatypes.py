@@ -53,6 +53,7 @@ class Source:
     `read_input(index)` gives a PIL image, an array (H, W, C) or (H, W), or a text. `paths[index]` is the file behind a
     sample where there is one, `read_bytes(index)` the encoded bytes as (content, suffix with dot) where they exist
     without a file. `load_test()` opens the test split, None where there is none. `skipped` lists (name, reason) of inputs left out.
+    `logged` holds what a training elsewhere wrote down instead of inputs: `logits` (E, N, C) or `losses` (E, N), perhaps `embeddings` (N, D).
     """
 
     locator: str
@@ -61,11 +62,12 @@ class Source:
     class_names: tuple[str, ...]
     sample_bytes: Int[np.ndarray, "N"]  # int64, real bytes where known, else the array's bytes
     read_input: Callable[[int], Any]
-    kind: Literal["image", "text", "array"] = "image"
+    kind: Literal["image", "text", "array", "logged"] = "image"
     images: np.ndarray | None = None  # (N, H, W, C) uint8
     paths: Sequence[Path] | None = None
     read_bytes: Callable[[int], tuple[bytes, str]] | None = None
     load_test: Callable[[], Source] | None = None
+    logged: Mapping[str, np.ndarray] | None = None
     content_digest: str = ""  # of the inputs, where it is cheap; part of the fingerprint
     skipped: tuple[tuple[str, str], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -24,16 +24,16 @@ from clprune.energy import EnergyMeter
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
-from clprune.training import DeviceData, Recipe, new_state, pick_device, predict, seed_everything, to_device, train
+from clprune.training import DeviceData, Recipe, TokenData, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 EPOCHS = 30
 CALIBRATION_BINS = 15  # equal widths of confidence, as in Guo et al. (2017, arXiv:1706.04599)
 
 
 def evaluate(
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
     labels: Int[np.ndarray, "N"],
-    test_images: UInt8[np.ndarray, "M H W C"],
+    test_images: UInt8[np.ndarray, "M H W C"] | Int[np.ndarray, "M L"],
     test_labels: Int[np.ndarray, "M"],
     kept: Int[np.ndarray, "K"],
     *,
@@ -65,7 +65,7 @@ def evaluate(
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
     n_epochs, target = epochs or EPOCHS, pick_device(device)
-    data = to_device(images, labels, target)
+    data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
     recipe = Recipe(schedule="cosine")
     full_steps = n_epochs * math.ceil(len(labels) / recipe.batch_size)
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def _one_training(
-    data: DeviceData,
+    data: DeviceData | TokenData,
     rows: Int[np.ndarray, "K"],
     test_images: UInt8[np.ndarray, "M H W C"],
     test_labels: Int[np.ndarray, "M"],
@@ -114,17 +114,18 @@ def _one_training(
     """Train a fresh model on `rows` and measure it on the test split, as it is and corrupted."""
     begun = time.perf_counter()
     seed_everything(seed)
-    state = new_state(build_proxy(proxy, n_classes, data.input_shape), data.pixels.device, recipe)
+    state = new_state(build_proxy(proxy, n_classes, data.input_shape), data.device, recipe)
     with EnergyMeter() as meter:
         run = train(state, data, recipe, n_epochs=n_epochs, n_steps=n_steps, seed=seed, rows=rows)
-    statistics = (data.mean.cpu().numpy(), data.std.cpu().numpy())
+    statistics = (data.mean.cpu().numpy(), data.std.cpu().numpy()) if isinstance(data, DeviceData) else None
 
-    def logits_of(pictures: UInt8[np.ndarray, "M H W C"]) -> Float[np.ndarray, "M C"]:
-        return predict(state.model, to_device(pictures, test_labels, data.pixels.device, statistics=statistics))[0]
+    def logits_of(inputs: np.ndarray) -> Float[np.ndarray, "M C"]:
+        return predict(state.model, to_device(inputs, test_labels, data.device, statistics=statistics))[0]
 
     with EnergyMeter() as test_meter:
         logits = logits_of(test_images)
-        of_corruptions = {name: float((logits_of(images).argmax(axis=1) == test_labels).mean()) for name, images in corrupted(test_images)}
+        pictures = corrupted(test_images) if isinstance(data, DeviceData) else ()  # texts have no pixels to corrupt
+        of_corruptions = {name: float((logits_of(images).argmax(axis=1) == test_labels).mean()) for name, images in pictures}
     right = logits.argmax(axis=1) == test_labels
     per_class = [float(right[test_labels == c].mean()) if (test_labels == c).any() else None for c in range(n_classes)]
     per_group = None if groups is None else {str(name): float(right[groups[1] == g].mean()) for g, name in enumerate(groups[0])}

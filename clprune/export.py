@@ -6,25 +6,29 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clprune import families
-from clprune.datatypes import Source
+from clprune.datatypes import Source, digest_of_ids
 from clprune.errors import UsageError
 from clprune.manifest import Manifest
 from clprune.storage import new_folder
 
 
 def export(manifest: Manifest, source: Source, form: str, destination: Path, *, force: bool = False) -> dict[str, Any]:
-    """Write the kept samples of `source` to `destination` as `form` (an exporter's name, with options if wanted).
+    """Write the kept samples of `source` to `destination` as `form` (an exporter's name, with - or _, and with options if wanted).
 
     Raises FingerprintError for other data than the manifest's, UsageError for an unknown form, a destination that exists, or one
     inside the data's own folder.
     """
-    member, options, spelled = families.choose("exporters", form.replace("-", "_"))
+    name, bracket, rest = form.partition("(")
+    member, options, spelled = families.choose("exporters", name.replace("-", "_") + bracket + rest)
     manifest.require_same_data(source)
     root = source.facts.get("root")
     if root is not None and destination.resolve().is_relative_to(Path(root).resolve()):
         raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
     started = time.perf_counter()
-    with new_folder(destination, force=force) as side:
+    resume_key = digest_of_ids(np.array([spelled, *manifest.kept_ids.tolist()]))[:12] if families.facts(member)["resumes"] else None
+    with new_folder(destination, force=force, resume_key=resume_key) as side:
         told = member(manifest, source, side, **options)
     return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told

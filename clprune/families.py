@@ -7,8 +7,8 @@ is adding one file. `find` imports only the file asked for; `names` imports noth
     strategies  (needs..., n_keep, rng) -> (K,) positions      @strategy("difficulty", "labels")
     indicators  (records...) -> (T,)                           @indicator("gradient_sq")
     sources     (locator, *, strict) -> Source                 @source(claims=lambda locator: ...)
-    proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy
-    exporters   (manifest, source, destination) -> dict        @exporter
+    proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy, or @proxy(takes="text")
+    exporters   (manifest, source, destination) -> dict        @exporter, or @exporter(resumes=True)
 
 A choice is written the same in Python, on the command line and in the manifest: `stratified(n_strata=50)`.
 """
@@ -49,19 +49,32 @@ def indicator(*records: str, decides: bool = False) -> Callable[[Callable[..., A
     return lambda function: _declare(function, needs=records, decides=decides)
 
 
-def source(*, claims: Callable[[str], bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a source: `claims(locator)` says whether a DATA argument is meant for it."""
-    return lambda function: _declare(function, claims=claims)
+def source(*, claims: Callable[[str], bool], adapts: Callable[[Any], Any] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a source: `claims(locator)` says whether a DATA argument is meant for it.
+
+    `adapts(dataset)` gives a Source over a data set that is open already, None where it is of another kind.
+    """
+    return lambda function: _declare(function, claims=claims, adapts=adapts)
 
 
-def proxy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare a proxy: `(n_classes, input_shape) -> torch.nn.Module` from (B, C, H, W) to logits (B, n_classes)."""
-    return _declare(function)
+def proxy(function: Callable[..., Any] | None = None, *, takes: str = "image") -> Callable[..., Any]:
+    """Declare a proxy: `(n_classes, input_shape) -> torch.nn.Module` to logits (B, n_classes).
+
+    It takes images (B, C, H, W), or with `takes="text"` hashed n-grams (B, L) of int32.
+    """
+    if function is None:
+        return lambda member: _declare(member, takes=takes)
+    return _declare(function, takes=takes)
 
 
-def exporter(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare an exporter: `(manifest, source, destination, **options) -> report`, writing only inside `destination`."""
-    return _declare(function)
+def exporter(function: Callable[..., Any] | None = None, *, resumes: bool = False) -> Callable[..., Any]:
+    """Declare an exporter: `(manifest, source, destination, **options) -> report`, writing only inside `destination`.
+
+    One that `resumes` may find there what it wrote before it was cut short, and goes on.
+    """
+    if function is None:
+        return lambda member: _declare(member, resumes=resumes)
+    return _declare(function, resumes=resumes)
 
 
 def names(family: str) -> list[str]:
@@ -87,6 +100,15 @@ def members(family: str) -> dict[str, Callable[..., Any]]:
 def facts(member: Callable[..., Any]) -> dict[str, Any]:
     """What the decorator was told: `needs`, `high_means`, `claims`, ..."""
     return member.member_facts  # type: ignore[attr-defined]
+
+
+def adapted(dataset: Any) -> Any:
+    """A Source over a data set object that the user has open. Raises UsageError where no source knows its kind."""
+    for member in members("sources").values():
+        adapts = facts(member)["adapts"]
+        if adapts is not None and (source := adapts(dataset)) is not None:
+            return source
+    raise UsageError(f"a {type(dataset).__name__} is no data set that clprune reads: a map-style one with __len__ and __getitem__ is needed.")
 
 
 def parse_choice(text: str) -> tuple[str, dict[str, Any]]:

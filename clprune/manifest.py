@@ -17,6 +17,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 from numpy.dtypes import StringDType
 
+from clprune import families
 from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import DataError, FingerprintError
 from clprune.storage import (
@@ -78,6 +79,48 @@ class Manifest:
         """Rows of `source`, as it is ordered now, that are kept; sorted. Raises FingerprintError for other data."""
         self.require_same_data(source)
         return np.sort(rows_of(self.kept_ids, source.sample_ids))
+
+    def subset(self, dataset: Any, *, source: Source | None = None) -> Any:
+        """The kept samples of a data set that you have open, nothing copied: `dataset.select(...)` of Hugging Face, else a torch `Subset`; rows in order.
+
+        The data set must be the one that was scored: its ids, labels and sizes are compared, in whatever order. `source` (from `open_source`)
+        stands for one whose items cannot show that, such as tensors in memory; then its length and its labels, where it has
+        them as `targets`, `labels` or the last of `tensors`, must be those of `source`. Raises FingerprintError for other data.
+        """
+        rows = self.indices(self._behind(dataset, source))
+        if hasattr(dataset, "select") and hasattr(dataset, "features"):
+            return dataset.select(rows)
+        from torch.utils.data import Subset
+
+        return Subset(dataset, rows.tolist())
+
+    def sampler(self, dataset: Any, *, seed: int = 0, source: Source | None = None) -> Any:
+        """A torch sampler that shows the kept rows of the whole data set in random order, once an epoch; for a loader that takes `sampler=`."""
+        import torch
+
+        rows = self.indices(self._behind(dataset, source)).tolist()
+        return torch.utils.data.SubsetRandomSampler(rows, generator=torch.Generator().manual_seed(seed))
+
+    def row_weights(self, dataset: Any, *, source: Source | None = None) -> Float[np.ndarray, "N"]:
+        """Loss weights by row of the whole data set as it is ordered now; 0 for what was dropped, 1 on average over what was kept."""
+        behind = self._behind(dataset, source)
+        self.require_same_data(behind)
+        weights = np.zeros(len(behind))
+        weights[rows_of(self.kept_ids, behind.sample_ids)] = self.weights
+        return weights
+
+    def _behind(self, dataset: Any, source: Source | None) -> Source:
+        """The Source that a data set object is, or that stands for it."""
+        if source is None:
+            return dataset if isinstance(dataset, Source) else families.adapted(dataset)
+        seen = next((getattr(dataset, name) for name in ("targets", "labels") if getattr(dataset, name, None) is not None), None)
+        seen = dataset.tensors[-1] if seen is None and getattr(dataset, "tensors", None) else seen
+        if len(dataset) != len(source) or (seen is not None and not np.array_equal(np.asarray(seen), source.labels)):
+            raise FingerprintError(
+                f"this data set has {len(dataset)} samples{'' if len(dataset) != len(source) else ' and other labels'}, {source.locator} has {len(source)}. "
+                "Pass the data set whose rows are those of the source."
+            )
+        return source
 
 
 def write_manifest(folder: Path, samples: pa.Table, document: Mapping[str, Any], *, force: bool = False) -> Manifest:

@@ -21,21 +21,24 @@ MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 def find_neighborhood(
     sample_ids: np.ndarray,
     labels: Int[np.ndarray, "N"],
-    p_label: Float[np.ndarray, "E N"],
-    predicted: Float[np.ndarray, "E N"],
+    p_label: Float[np.ndarray, "E N"] | None,
+    predicted: Float[np.ndarray, "E N"] | None,
     *,
     vectors: Float[np.ndarray, "N D"] | None,
     images: UInt8[np.ndarray, "N H W C"] | None,
 ) -> Neighborhood:
     """Near-duplicates from the images, suspected labels from early dynamics and the labels of neighbours in `vectors`.
 
-    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone. NaN (unseen) is left out of
+    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone, without dynamics (a task that
+    logs losses only) on the neighbours, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
     means. Of samples that repeat each other the least suspect one stays, ties to the smaller id.
     """
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence
     n = len(order)
     unit = _unit_rows(np.asarray(vectors, dtype=np.float32)[order]) if vectors is not None else None
-    suspicion, suggested = _suspicion(labels[order], p_label[:, order], predicted[:, order], unit)
+    known = p_label is not None or (unit is not None and len(np.unique(labels)) > 1)
+    dynamics = (p_label[:, order], predicted[:, order]) if p_label is not None and predicted is not None else None
+    suspicion, suggested = _suspicion(labels[order], dynamics, unit) if known else (np.zeros(n), labels[order])
     if images is not None:
         pairs, distances, threshold = _near_pairs(images, labels, order)
     else:
@@ -48,12 +51,14 @@ def find_neighborhood(
     back = np.empty(n, dtype=np.int64)
     back[order] = np.arange(n)
     differing = int((labels[duplicate_of[duplicate_of >= 0]] != labels[duplicate_of >= 0]).sum())
-    facts = {"duplicate_thresholds": threshold, "n_duplicates": int(repeated.sum()), "n_duplicates_with_another_label": differing}
+    facts: dict[str, object] = {"duplicate_thresholds": threshold, "n_duplicates": int(repeated.sum()), "n_duplicates_with_another_label": differing}
+    if not known:
+        facts["suspicion"] = "not known: it needs class logits, or labels and embeddings"
     return Neighborhood(duplicate_of, duplicate_distance, suspicion[back], suggested[back], facts)
 
 
 def _suspicion(
-    labels: Int[np.ndarray, "N"], p_label: Float[np.ndarray, "E N"], predicted: Float[np.ndarray, "E N"], unit: Float[np.ndarray, "N D"] | None
+    labels: Int[np.ndarray, "N"], dynamics: tuple[np.ndarray, np.ndarray] | None, unit: Float[np.ndarray, "N D"] | None
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """Support for another class against support for the label, in [0, 1]; above SUSPECT_ABOVE a label counts as suspect.
 
@@ -62,10 +67,15 @@ def _suspicion(
     that classes which are hard as a whole are not suspect as a whole (the idea of confident learning, Northcutt et al., 2021,
     arXiv:1911.00068). The suggested label is the class with the largest support.
     """
-    n_classes = int(max(labels.max(), np.nanmax(predicted))) + 1
     rows = np.arange(len(labels))
-    support = np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
-    support[rows, labels] = np.nanmean(p_label, axis=0)
+    if dynamics is None:
+        n_classes = int(labels.max()) + 1
+        support = np.zeros((len(labels), n_classes))
+    else:
+        p_label, predicted = dynamics  # each (E, N)
+        n_classes = int(max(labels.max(), np.nanmax(predicted))) + 1
+        support = np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
+        support[rows, labels] = np.nanmean(p_label, axis=0)
     if unit is not None and len(unit) > 2:
         _, at = nearest(unit, N_NEIGHBORS)
         near = labels[at]

@@ -31,7 +31,7 @@ FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, T
 
 
 def score(
-    data: str,
+    data: str | Source,
     out: Path,
     *,
     proxy: str = "small_cnn",
@@ -50,16 +50,21 @@ def score(
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
-    (DataError) unless `force`.
+    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
     from clprune.decoding import load_images
     from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+    from clprune.proxies import proxy_for
+    from clprune.replay import notes_on, replay
     from clprune.score_table import score_table
-    from clprune.trajectory import record_trajectory
+    from clprune.texts import load_texts
+    from clprune.trajectory import ProxyRun, record_trajectory
 
-    source = _open(data, strict)
-    if source.kind == "text":
-        raise UsageError(f"{data} holds text; scoring text is not there yet. Score it from logged losses or logits.")
+    source = data if isinstance(data, Source) else _open(data, strict)
+    if source.logged is not None:
+        proxy, max_epochs = "logged", len(next(iter(source.logged.values())))
+    else:
+        proxy = proxy_for(source.kind, proxy)
     training: dict[str, Any] = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "batch_size": batch_size}
     training |= {"learning_rate": learning_rate, "whole_network": whole_network}
     asked = training | {"image_size": image_size}
@@ -79,25 +84,31 @@ def score(
         announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=data, n_samples=len(source), max_epochs=max_epochs)
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
-        images, rule = load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=report)
-        decode_seconds = time.perf_counter() - started
-        run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
+        if source.logged is not None:
+            images, rule, decode_seconds = None, None, 0.0
+            run = ProxyRun(*replay(source, on_progress=on_progress))
+        else:
+            cache = cache_folder() / "images"
+            images, rule = load_texts(source) if source.kind == "text" else load_images(source, side=image_size, cache=cache, on_progress=report)
+            decode_seconds = time.perf_counter() - started
+            run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
         at = time.perf_counter()
         table, missing = score_table(run.trajectory, run.period)
         epochs = slice(run.period.start_epoch, run.period.end_epoch)
+        with_logits = "p_label" in run.trajectory.signals
         neighborhood = find_neighborhood(
             source.sample_ids,
             source.labels,
-            run.trajectory.signal("p_label")[epochs],
-            run.trajectory.signal("predicted")[epochs],
+            run.trajectory.signal("p_label")[epochs] if with_logits else None,
+            run.trajectory.signal("predicted")[epochs] if with_logits else None,
             vectors=run.embeddings.vectors if run.embeddings else None,
-            images=images,
+            images=None if source.kind == "text" else images,
         )
         facts = run.trajectory.facts
         document = {
-            "source": data,
+            "source": source.locator,
             "asked": asked,
             "proxy": proxy,
             "seed": seed,
@@ -121,7 +132,7 @@ def score(
             "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
             "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
             "skipped": [list(pair) for pair in source.skipped],
-            "notes": list(source.facts.get("notes", [])),
+            "notes": [*source.facts.get("notes", []), *notes_on(source, missing, neighborhood.facts)],
             "has_test_split": source.load_test is not None,
             "versions": _versions(),
         }
@@ -144,29 +155,38 @@ def plan(
     """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written."""
     import torch
 
-    from clprune.proxies import build_proxy
+    from clprune.proxies import build_proxy, proxy_for
+    from clprune.texts import N_BUCKETS, load_texts
     from clprune.training import Recipe, new_state, pick_device, to_device, train
 
     source, recipe = _open(data, strict), Recipe(exact=exact)
-    first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
-    side = image_size or min(64, min(first.shape[:2]))
-    channels = 1 if first.ndim == 2 else min(3, first.shape[2])
-    rng, target = np.random.default_rng(0), pick_device(device)
-    n_steps = 6
-    sample = rng.integers(0, 256, (recipe.batch_size * n_steps, side, side, channels), dtype=np.uint8)
+    if source.logged is not None:
+        raise UsageError(f"{data} holds logged numbers: scoring them trains nothing, and takes seconds. Leave out --dry-run.")
+    dtype: type[np.generic]
+    rng, target, n_steps = np.random.default_rng(0), pick_device(device), 6
+    if source.kind == "text":
+        width = load_texts(source)[0].shape[1]
+        form, n_bytes, high, dtype = [width], 4 * width, N_BUCKETS, np.int32
+    else:
+        first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
+        side = image_size or min(64, min(first.shape[:2]))
+        channels = 1 if first.ndim == 2 else min(3, first.shape[2])
+        form, n_bytes, high, dtype = [side, side, channels], side * side * channels, 256, np.uint8
+    sample = rng.integers(0, high, (recipe.batch_size * n_steps, *form), dtype=dtype)
     probe = to_device(sample, rng.integers(0, source.n_classes, len(sample)), target)
+    proxy = proxy_for(source.kind, proxy)
     with torch.random.fork_rng(devices=[]):
         state = new_state(build_proxy(proxy, source.n_classes, probe.input_shape), target, recipe)
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
     per_epoch = run.seconds / run.samples_seen * len(source)
     steps = -(-len(source) // recipe.batch_size) * max_epochs
-    pixels = len(source) * side * side * channels
+    pixels = len(source) * n_bytes
     return {
         "source": data,
         "n_samples": len(source),
         "n_classes": source.n_classes,
-        "image": [side, side, channels],
+        "image": form,
         "skipped": len(source.skipped),
         "max_epochs": max_epochs,
         "max_steps": steps,
@@ -180,14 +200,14 @@ def plan(
 
 def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, min_per_class: int = 1, force: bool = False) -> Manifest:
     """Spend the budget on a run's scores and write the manifest folder `out`."""
-    from clprune.selection import DEFAULT_STRATEGY, budget_for
+    from clprune.selection import budget_for, default_strategy
     from clprune.selection import select as choose
 
     started = time.perf_counter()
     scored = read_run(run)
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
     budget = budget_for(keep, len(table.sample_ids))
-    strategy = strategy or DEFAULT_STRATEGY
+    strategy = strategy or default_strategy(table)
     needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
     vectors = scored.vectors if "vectors" in needs else None
     selection = choose(
@@ -295,6 +315,7 @@ def evaluate(
     from clprune.decoding import load_images
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, write_evaluation
+    from clprune.texts import load_texts
 
     record = read_manifest(manifest)
     source = _open(data or str(record.document["source"]), False)
@@ -305,8 +326,12 @@ def evaluate(
         )
     test = source.load_test()
     cache = cache_folder() / "images"
-    images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
-    test_images, _ = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
+    if source.kind == "text":
+        images, rule = load_texts(source)
+        test_images, _ = load_texts(test, width=rule["width"])
+    else:
+        images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
+        test_images, _ = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
             f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."

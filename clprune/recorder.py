@@ -23,12 +23,14 @@ from clprune.critical_period import LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
 from clprune.live import write_live
-from clprune.signals import BATCH_RECORDS, names_of_signals, nearest_by_cosine, observe_batches
+from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, nearest_by_cosine, observe_batches, observe_losses
 
 WINDOWS_PER_EPOCH = 4
 PROBE_SAMPLES = 2048  # samples whose features are kept from epoch to epoch
 PROBE_QUERIES = 512  # of these, whose nearest neighbours among the probe are compared
 PROBE_NEIGHBORS = 10
+RECORDS_OF_LOSSES = {"margin_before", "margin_after", "doubt_before", "doubt_after"}  # what indicators are given where only losses are observed
+RECORDS_OF_LOSSES |= {"weight_cosines_before", "weight_cosines", "epochs_between"}
 BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight times fewer small operations
 
 
@@ -54,8 +56,8 @@ class Recorder:
     """Records a training run and says when its critical learning period has ended.
 
     `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
-    recorded too. `in_critical_period` is True until the live rule has fired; `settled` until then False. With `live_folder`,
-    `clprune watch live_folder` follows the run.
+    recorded too. `windows_per_epoch` is 1 where all of an epoch was observed at one moment. `in_critical_period` is True until the live rule
+    has fired; `settled` until then False. With `live_folder`, `clprune watch live_folder` follows the run.
 
         recorder = Recorder(train_set)
         for x, y, index in DataLoader(recorder.indexed(train_set), ...):
@@ -71,6 +73,7 @@ class Recorder:
         model: nn.Module | None = None,
         min_epochs: int = 3,
         live_folder: Path | None = None,
+        windows_per_epoch: int = WINDOWS_PER_EPOCH,
     ) -> None:
         self.n_samples = len(source)
         if self.n_samples == 0:
@@ -83,6 +86,8 @@ class Recorder:
             self.sample_ids = np.array([f"{row:0{width}d}" for row in range(self.n_samples)], dtype=StringDType())
             self.labels = np.full(self.n_samples, -1, dtype=np.int64)  # learned from what is observed
         self.n_classes = n_classes
+        self.n_windows = windows_per_epoch
+        self._losses_only: bool | None = None  # until something is observed
         self.live = LiveRule(min_epochs=min_epochs)
         self.epochs: list[dict[str, np.ndarray]] = []  # finished epochs: signal -> (N,)
         self._doubt = np.zeros(self.n_samples)  # sum over epochs of 1 - p_label; unseen counts as sure
@@ -106,24 +111,30 @@ class Recorder:
         return _Indexed(dataset)
 
     def observe(
-        self, index: Int[Tensor, "B"], logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], features: Float[Tensor, "B D"] | None = None
+        self,
+        index: Int[Tensor, "B"],
+        logits: Float[Tensor, "B C"] | None = None,
+        labels: Int[Tensor, "B"] | None = None,
+        features: Float[Tensor, "B D"] | None = None,
+        *,
+        losses: Float[Tensor, "B"] | None = None,
     ) -> None:
         """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time.
 
         Labels are class numbers of the unmixed inputs: with mixup or soft labels pass the sample's own label and logits of the clean input.
-        Raises UsageError for shapes that do not fit.
+        A task without class logits (detection, regression, language modelling) passes `losses`, one number a sample, not a mean over
+        the batch nor divided for gradient accumulation. Raises UsageError for shapes that do not fit.
         """
-        if logits.ndim != 2 or labels.shape != logits.shape[:1] or index.shape != labels.shape:
-            raise UsageError(
-                f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(logits.shape)}, {tuple(labels.shape)}."
-            )
-        if labels.is_floating_point():
-            raise UsageError("observe() takes class numbers; soft or mixed labels have no single class. Pass each sample's own label.")
-        window = min(WINDOWS_PER_EPOCH - 1, self._n_observed * WINDOWS_PER_EPOCH // self.n_samples)
+        values = _checked(index, logits, labels, losses)
+        if self._losses_only is None:
+            self._losses_only = losses is not None
+        elif self._losses_only != (losses is not None):
+            raise UsageError("observe() was given logits in one batch and losses alone in another. Pass the same to every call of one recording.")
+        window = min(self.n_windows - 1, self._n_observed * self.n_windows // self.n_samples)
         if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
             self._close_windows(window)
-        self._waiting.append((index, logits.detach(), labels, None if features is None else features.detach()))
+        self._waiting.append((index, values.detach(), labels, None if features is None else features.detach()))
         self._n_observed += len(index)
 
     def observe_network(self, fisher_trace: float) -> None:
@@ -140,20 +151,21 @@ class Recorder:
                 "end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass."
             )
         self._flush()
-        self._close_windows(WINDOWS_PER_EPOCH)
+        self._close_windows(self.n_windows)
         assert self._current is not None
         host = self._current[:, : self.n_samples].cpu().numpy()
         now = {name: row.copy() for name, row in zip(self._names, host, strict=True)}
+        self._require_finite_losses(now)
         seen_labels = self._label_of[: self.n_samples].cpu().numpy()
         self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
         windows = self._window_of[: self.n_samples].cpu().numpy().astype(np.int64)
         before = self.epochs[-1] if self.epochs else None
-        held = [window for window in range(WINDOWS_PER_EPOCH) if self._records[window]]
+        held = [window for window in range(self.n_windows) if self._records[window]]
         for window in held:
             records = self._window_records(window, np.flatnonzero(windows == window), now, before)
             if window == held[-1]:
                 records |= self._epoch_records(now)
-            self.curve_epochs.append(len(self.epochs) + (window + 1) / WINDOWS_PER_EPOCH)
+            self.curve_epochs.append(len(self.epochs) + (window + 1) / self.n_windows)
             if learning_rate is not None:
                 self.curves.setdefault("learning_rate", []).append(learning_rate)
             for name, member in self._indicators.items():
@@ -244,8 +256,8 @@ class Recorder:
     def _start_epoch(self) -> None:
         self._n_observed = 0
         self._open_window = 0
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
-        self._records: list[list[Tensor]] = [[] for _ in range(WINDOWS_PER_EPOCH)]
+        self._waiting: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
+        self._records: list[list[Tensor]] = [[] for _ in range(self.n_windows)]
         self._rotations: dict[int, tuple[Tensor, Tensor]] = {}  # window -> cosines at its start and at its end
         self._network_fisher: list[float] = []
         if self._current is not None:
@@ -256,14 +268,16 @@ class Recorder:
         """Take the statistics of the batches that wait; all of them belong to the open window."""
         if not self._waiting:
             return
-        index, logits, labels, features = (None if parts[0] is None else torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        index, values, labels, features = (None if parts[0] is None else torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         sizes = [len(batch[0]) for batch in self._waiting]
         self._waiting = []
-        assert index is not None and logits is not None and labels is not None
-        record = observe_batches(logits, labels.to(logits.device), features, sizes)
-        n, device = self.n_samples, logits.device
+        assert index is not None and values is not None
+        n, device = self.n_samples, values.device
+        record = observe_losses(values, sizes) if labels is None else observe_batches(values, labels.to(device), features, sizes)
         if self._current is None:  # the last column is where repeated observations go
-            self._names = names_of_signals(features is not None)
+            self._names = LOSS_SIGNALS if labels is None else names_of_signals(features is not None)
+            if labels is None:
+                self._indicators = {k: v for k, v in self._indicators.items() if set(families.facts(v)["needs"]) <= RECORDS_OF_LOSSES}
             self._current = torch.full((len(self._names), n + 1), float("nan"), device=device)
             self._window_of = torch.full((n + 1,), -1.0, device=device)
             self._label_of = torch.full((n + 1,), -1, dtype=torch.int64, device=device)
@@ -274,10 +288,20 @@ class Recorder:
         at = torch.where(repeated | (self._window_of.index_select(0, index) >= 0), n, index)
         self._current.index_copy_(1, at, record.samples)
         self._window_of.index_copy_(0, at, torch.full_like(at, self._open_window, dtype=torch.float32))
-        self._label_of.index_copy_(0, at, labels.to(device, torch.int64))
+        if labels is not None:
+            self._label_of.index_copy_(0, at, labels.to(device, torch.int64))
         if features is not None:
             self._probe.take(index, features)
         self._records[self._open_window].append(record.batches)
+
+    def _require_finite_losses(self, now: dict[str, np.ndarray]) -> None:
+        """Raise DataError that names samples whose loss is NaN or infinite: they would pass for not seen."""
+        seen = self._window_of[: self.n_samples].cpu().numpy() >= 0
+        if self._losses_only and len(wrong := np.flatnonzero(seen & ~np.isfinite(now["loss"]))):
+            raise DataError(
+                f"{len(wrong)} losses of epoch {len(self.epochs)} are not finite ({', '.join(self.sample_ids[wrong[:5]].tolist())} ...). "
+                "Lower the learning rate, or look for broken inputs."
+            )
 
     def _close_windows(self, window: int) -> None:
         """Look at the weights when a window is over."""
@@ -294,7 +318,12 @@ class Recorder:
         records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches[with_gradients].T, strict=True)) if with_gradients.any() else {}
         if window in self._rotations:
             records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in self._rotations[window])
-            records["epochs_between"] = np.array([1 / WINDOWS_PER_EPOCH])
+            records["epochs_between"] = np.array([1 / self.n_windows])
+        if self._losses_only:  # a loss ranks the samples as a margin does, the other way round
+            if before is not None:
+                rows = rows[np.isfinite(before["loss"][rows])]
+                records |= {"margin_before": -before["loss"][rows], "margin_after": -now["loss"][rows]}
+            return records
         records["p_label_now"], records["correct_now"] = now["p_label"][rows], now["correct"][rows]
         if before is not None:
             known = np.isfinite(before["p_label"][rows])
@@ -319,8 +348,10 @@ class Recorder:
 
 
 def _doubt(epoch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N"]:
-    """1 - p_label, 0 where the sample was not seen."""
-    return np.nan_to_num(1 - epoch["p_label"].astype(np.float64), nan=0.0)
+    """1 - p_label, or the loss where only that is known; a sample that was not seen counts as the surest."""
+    if "p_label" in epoch:
+        return np.nan_to_num(1 - epoch["p_label"].astype(np.float64), nan=0.0)
+    return np.nan_to_num(epoch["loss"].astype(np.float64), nan=float(np.nanmin(epoch["loss"])))
 
 
 class _Probe:
@@ -366,6 +397,28 @@ class _Probe:
 def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
     """Nearest others of the probe's first samples; one that was not seen counts as far from all."""
     return nearest_by_cosine(np.nan_to_num(probe, nan=0.0), min(PROBE_QUERIES, len(probe)), PROBE_NEIGHBORS)
+
+
+def _checked(index: Tensor, logits: Tensor | None, labels: Tensor | None, losses: Tensor | None) -> Tensor:
+    """The logits or the losses. Raises UsageError where they do not fit the index or are not what can be recorded."""
+    if losses is not None:
+        if logits is not None or labels is not None:
+            raise UsageError("observe() takes logits and labels, or losses alone: logits give the losses too.")
+        if losses.ndim != 1 or index.shape != losses.shape:
+            raise UsageError(
+                f"observe() takes index (B,) and losses (B,), one a sample; got {tuple(index.shape)} and {tuple(losses.shape)}. "
+                "Compute the loss with reduction='none'."
+            )
+        return losses
+    if logits is None or labels is None:
+        raise UsageError("observe() needs logits and labels, or losses=..., besides the index.")
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or index.shape != labels.shape:
+        raise UsageError(
+            f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(logits.shape)}, {tuple(labels.shape)}."
+        )
+    if labels.is_floating_point():
+        raise UsageError("observe() takes class numbers; soft or mixed labels have no single class. Pass each sample's own label.")
+    return logits
 
 
 class _Rotation:

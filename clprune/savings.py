@@ -89,6 +89,8 @@ def _samples_and_labels(manifest: Manifest, price: Mapping[str, float], owned: b
 
 def _bytes(manifest: Manifest, storage_price: float, assumed: dict[str, Any]) -> list[SavingsLine]:
     kept_bytes, dropped_bytes = int(manifest.document["kept_bytes"]), int(manifest.document["dropped_bytes"])
+    if not kept_bytes + dropped_bytes:
+        return [SavingsLine("bytes of dropped samples", None, "bytes", "not measured", "these data came without the sizes of their samples")]
     lines = [
         SavingsLine("bytes of kept samples", kept_bytes, "bytes", "measured", "real sizes of the samples"),
         SavingsLine("bytes of dropped samples", dropped_bytes, "bytes", "measured", "freed only if the full set is archived or deleted"),

@@ -13,6 +13,12 @@ from clprune.errors import DataError, GuardError, UsageError
 from clprune.neighbors import require_finite
 
 DEFAULT_STRATEGY = "blend"
+DEFAULT_FOR_LOSSES = "blend(score='loss_variability')"  # the nearest to DUAL where there is no probability: what was learned or forgotten meanwhile
+
+
+def default_strategy(table: ScoreTable) -> str:
+    """The strategy of a run for which none was named: one whose score the run holds."""
+    return DEFAULT_STRATEGY if "dual" in table.values else DEFAULT_FOR_LOSSES
 
 
 def budget_for(keep: str | float | int, n_samples: int) -> Budget:
@@ -50,11 +56,11 @@ def select(
 ) -> Selection:
     """Keep `budget.n_keep` samples by `strategy`. The strategy sees the samples in the order of their ids, so row order has no influence.
 
-    At least `min_per_class` samples of every class that has as many are kept. Raises GuardError where the budget cannot hold them.
+    At least `min_per_class` samples of every class that has as many are kept; samples without a label count as one class. Raises GuardError where the budget cannot hold them.
     """
     member, options, spelled = families.choose("strategies", strategy)
     order = np.argsort(table.sample_ids, kind="stable")
-    labels = table.labels[order]
+    labels = np.maximum(table.labels[order], 0)
     sizes = np.bincount(labels, minlength=n_classes or 0)
     floor = np.minimum(sizes, min_per_class)
     if floor.sum() > budget.n_keep:
@@ -83,7 +89,7 @@ def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.nda
             score = options.get("score", inspect.signature(member).parameters["score"].default)
             inputs.append(table.difficulty(score)[order])
         elif need == "labels":
-            inputs.append(table.labels[order])
+            inputs.append(np.maximum(table.labels[order], 0))
         elif need == "vectors" and vectors is not None:
             require_finite(vectors)
             in_order = bool((order == np.arange(len(order))).all())

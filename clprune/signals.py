@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 SIGNALS = ("loss", "p_label", "margin", "error_l2", "entropy", "correct", "predicted")
 FEATURE_SIGNALS = ("grad_norm",)  # these need features too
+LOSS_SIGNALS = ("loss",)  # all that a loss alone gives
 BATCH_RECORDS = ("batch_size", "batch_loss", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
 CHUNKS = 4  # a batch is cut into so many parts, whose gradients at the same weights are compared
 
@@ -91,6 +92,14 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     if 0 in per_chunk:
         gradients[:, [k for k, size in enumerate(per_chunk) if not size]] = float("nan")
     return BatchRecords(torch.stack(rows), _with_sizes(counted, losses, gradients))
+
+
+@torch.no_grad()
+def observe_losses(losses: Float[Tensor, "M"], sizes: list[int]) -> BatchRecords:
+    """The signal `loss` of consecutive batches whose task has one loss a sample and no logits; all gradient records are NaN."""
+    values = losses.float()
+    means = torch.stack([part.mean() for part in values.split(sizes)])
+    return BatchRecords(values.unsqueeze(0), _with_sizes(sizes, means, values.new_full((len(BATCH_RECORDS) - 2, len(sizes)), float("nan"))))
 
 
 def _with_sizes(sizes: list[int], losses: Float[Tensor, "S"], others: Float[Tensor, "R S"]) -> Float[Tensor, "S n_records"]:

@@ -214,18 +214,19 @@ def require_intact(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None
 
 
 @contextmanager
-def new_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(destination: Path, *, force: bool = False, resume_key: str | None = None) -> Iterator[Path]:
     """Fill a folder to the side; it appears at `destination` in one step when the block ends well, and not at all otherwise.
 
-    Raises UsageError where `destination` holds something and `force` is False.
+    With `resume_key` what was written before a failure stays to the side, and the next call with that key is given it again. Raises UsageError where `destination` holds something and `force` is False.
     """
     destination = destination.absolute()
     if destination.exists() and not force and not (destination.is_dir() and not any(destination.iterdir())):
         raise UsageError(f"{destination} exists already. Choose another place, or pass --force to replace it.")
-    side = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.partial")
+    side = destination.with_name(f".{destination.name}.{resume_key or uuid.uuid4().hex[:8]}.partial")
     old = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.old")
     with _explained(destination):
-        side.mkdir(parents=True)
+        side.mkdir(parents=True, exist_ok=resume_key is not None)
+        done = False
         try:
             yield side
             for folder, _, files in os.walk(side):
@@ -236,12 +237,14 @@ def new_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
                 os.rename(destination, old)
             os.rename(side, destination)
             _sync_folder(destination.parent)
+            done = True
         except BaseException:
             if old.exists() and not destination.exists():
                 os.rename(old, destination)
             raise
         finally:
-            shutil.rmtree(side, ignore_errors=True)
+            if done or resume_key is None:
+                shutil.rmtree(side, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
 
 

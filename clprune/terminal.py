@@ -104,7 +104,8 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
     if clp["settled"]:
         lines.append(f"critical period: ended by epoch {clp['end_epoch']}: {clp['reason']}; cost {share}")
     else:
-        lines.append(f"WARNING critical period {clp['reason']}; scores use all {run['epochs_run']} epochs; raise --max-epochs; cost {share}")
+        more = "log more epochs" if run["proxy"] == "logged" else "raise --max-epochs"
+        lines.append(f"WARNING critical period {clp['reason']}; scores use all {run['epochs_run']} epochs; {more}; cost {share}")
     return lines
 
 

@@ -76,6 +76,34 @@ class DeviceData:
         picked = self.pixels.index_select(0, at.flatten()).view(len(rows), height, width, channels).permute(0, 3, 1, 2)
         return ((picked.float() - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)).to(dtype)
 
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """Hashed n-grams and labels where the training happens, in the place of DeviceData: augmentation does nothing to a text."""
+
+    tokens: Int[Tensor, "N L"]
+    labels: Int[Tensor, "N"]
+    shape: tuple[int, ...] = (0,)  # no sides to shift along
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(L,)"""
+        return tuple(self.tokens.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    def batch(self, rows: Int[Tensor, "B"], *, shifts: Tensor | None, flips: Tensor | None, dtype: torch.dtype) -> Int[Tensor, "B L"]:
+        return self.tokens.index_select(0, rows)
+
 
 def _mirrored(at: Tensor, size: int) -> Tensor:
     """Positions outside 0..size-1 mirrored back in, the border pixel not repeated."""
@@ -90,13 +118,18 @@ def pixel_statistics(images: UInt8[np.ndarray, "N H W C"]) -> tuple[np.ndarray, 
 
 
 def to_device(
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
     labels: Int[np.ndarray, "N"],
     device: torch.device,
     *,
     statistics: tuple[np.ndarray, np.ndarray] | None = None,
-) -> DeviceData:
-    """Put a data set on the device; a memory map stays one on the CPU. `statistics` are those of the training set for test data."""
+) -> DeviceData | TokenData:
+    """Put images, or texts as hashed n-grams, on the device; a memory map stays one on the CPU.
+
+    `statistics` are those of the training set for test images.
+    """
+    if images.ndim == 2:
+        return TokenData(torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device))
     mean, std = statistics or pixel_statistics(images)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     flat = images.reshape(-1, shape[2])
@@ -203,7 +236,7 @@ def epoch_rows(rows: Int[np.ndarray, "K"], epoch: int, seed: int, batch_size: in
 
 def train(
     state: TrainingState,
-    data: DeviceData,
+    data: DeviceData | TokenData,
     recipe: Recipe,
     *,
     n_epochs: int,
@@ -222,7 +255,7 @@ def train(
     is called after each forward pass of an epoch's first view of the samples, with tensors on the device; `weights` (N,) multiply each sample's loss.
     Raises TrainingError when the loss is no longer finite.
     """
-    model, optimizer, device = state.model, state.optimizer, data.pixels.device
+    model, optimizer, device = state.model, state.optimizer, data.device
     chosen = np.arange(len(data)) if rows is None else np.asarray(rows)
     loss_weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=device)
     tap = FeatureTap(model) if observe is not None else None
@@ -286,10 +319,10 @@ def train(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, data: DeviceData, *, rows: Int[np.ndarray, "M"] | None = None, batch_size: int = 512, exact: bool = False
+    model: nn.Module, data: DeviceData | TokenData, *, rows: Int[np.ndarray, "M"] | None = None, batch_size: int = 512, exact: bool = False
 ) -> tuple[Float[np.ndarray, "N C"], Float[np.ndarray, "N D"] | None]:
     """Logits and last-layer features of `rows` (all by default) in that order, in evaluation mode, without augmentation."""
-    device = data.pixels.device
+    device = data.device
     tap, was_training = FeatureTap(model), model.training
     model.eval()
     logits, features = [], []

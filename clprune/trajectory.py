@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from safetensors.numpy import load_file, save
 
 from clprune.critical_period import deciding_indicators
@@ -37,7 +37,7 @@ class ProxyRun:
 
 def record_trajectory(
     source: Source,
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
     *,
     proxy: str = "small_cnn",
     max_epochs: int = 30,
@@ -51,7 +51,7 @@ def record_trajectory(
     live_folder: Path | None = None,
     on_progress: Progress | None = None,
 ) -> ProxyRun:
-    """Train `proxy` on the images until the live rule fires and the ranking has settled, else for `max_epochs`.
+    """Train `proxy` on the images (or the hashed n-grams of texts) until the live rule fires and the ranking has settled, else for `max_epochs`.
 
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
@@ -64,7 +64,7 @@ def record_trajectory(
     rate = Recipe.learning_rate * batch_size / Recipe.batch_size if learning_rate is None else learning_rate
     recipe = Recipe(exact=exact, batch_size=batch_size, learning_rate=rate)
     started = time.perf_counter()
-    statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])])
+    statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])]) if images.ndim == 4 else None
     data = to_device(images, source.labels, target, statistics=statistics)
     seed_everything(seed)
     model = build_proxy(proxy, source.n_classes, data.input_shape)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+
+from clprune.datatypes import Source
+from clprune.manifest import Manifest, write_manifest
 
 
 def draw_shapes(n: int, seed: int, n_classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +26,36 @@ def draw_shapes(n: int, seed: int, n_classes: int = 4) -> tuple[np.ndarray, np.n
         at = 2 + 3 * label + rng.integers(0, 2)
         images[row, at : at + 2, 3:13] += rng.uniform(60, 160)
     return np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64)
+
+
+def write_shards(folder: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    """Two shards by webdataset's own writer, in which the same keys occur."""
+    import webdataset
+
+    for shard in (0, 1):
+        with webdataset.TarWriter(str(folder / f"part-{shard}.tar")) as tar:
+            for row in range(shard, len(images), 2):
+                content = io.BytesIO()
+                Image.fromarray(images[row, ..., 0]).save(content, "PNG")
+                tar.write({"__key__": f"{row // 2:04d}", "png": content.getvalue(), "cls": int(labels[row])})
+    return f"wds:{folder}/part-{{0..1}}.tar"
+
+
+def manifest_of(source: Source, kept: list[int], folder: Path) -> Manifest:
+    """A manifest that keeps these rows, the last one first."""
+    n = len(source)
+    rank = np.full(n, -1)
+    rank[kept] = np.arange(len(kept))[::-1]
+    columns = {
+        "sample_id": source.sample_ids.tolist(),
+        "index": np.arange(n),
+        "label": source.labels,
+        "kept": rank >= 0,
+        "rank": rank,
+        "weight": (rank >= 0) * 1.0,
+        "reason": np.where(rank >= 0, "kept", "not chosen").tolist(),
+    }
+    return write_manifest(folder, pa.table(columns), {"fingerprint": source.fingerprint, "source": source.locator})
 
 
 @pytest.fixture(autouse=True)

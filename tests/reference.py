@@ -340,3 +340,16 @@ def strategy_beta_sampling(difficulty: np.ndarray, confidence: np.ndarray, n_kee
     noise = rng.gumbel(size=len(difficulty)).tolist()
     keys = [(math.log(w) if w > 0 else -1e6) + g for w, g in zip(beta_weights(difficulty, confidence, n_keep), noise, strict=True)]
     return sorted(range(len(keys)), key=lambda i: (-keys[i], i))[:n_keep]
+
+
+def score_mean_loss(loss: np.ndarray) -> np.ndarray:
+    return np.array([mean_of(column) for column in loss.T])
+
+
+def score_loss_variability(loss: np.ndarray) -> np.ndarray:
+    return np.array([math.sqrt(mean_of((column - mean_of(column)) ** 2)) for column in loss.T])
+
+
+def mean_of(column: np.ndarray) -> float:
+    seen = [v for v in column.tolist() if not math.isnan(v)]
+    return sum(seen) / len(seen)

@@ -11,11 +11,24 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "clprune"
 FAMILIES = ("indicators", "scores", "strategies", "sources", "proxies", "exporters")
-FLOORS = {"errors": 0, "datatypes": 0, "families": 0, "__init__": 7, "__main__": 8, "cli": 7, "terminal": 6, "pipeline": 6, "recorder": 4, "watch": 6}
-FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live")}
+FLOORS = {
+    "errors": 0,
+    "datatypes": 0,
+    "families": 0,
+    "__init__": 7,
+    "__main__": 8,
+    "cli": 7,
+    "terminal": 6,
+    "pipeline": 6,
+    "recorder": 4,
+    "watch": 6,
+    "scored_arrays": 7,
+}
+FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live", "texts")}
 FLOORS |= {name: 3 for name in ("critical_period", "training")}
 FLOORS |= {
-    name: 5 for name in ("trajectory", "score_table", "selection", "export", "evaluation", "savings", "neighborhood", "run", "report", "clp_end")
+    name: 5
+    for name in ("trajectory", "score_table", "selection", "export", "evaluation", "savings", "neighborhood", "run", "report", "clp_end", "replay")
 }
 FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order

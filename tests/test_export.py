@@ -1,36 +1,21 @@
 """Exports read back by the library that owns the format."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pytest
 import torchvision
+from conftest import manifest_of
 from numpy.dtypes import StringDType
 
 from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import UsageError
 from clprune.export import export
-from clprune.manifest import Manifest, write_manifest
+from clprune.manifest import Manifest
 from clprune.sources import open_source
-
-
-def manifest_of(source: Source, kept: list[int], folder: Path) -> Manifest:
-    """A manifest that keeps these rows, the last one first."""
-    n = len(source)
-    rank = np.full(n, -1)
-    rank[kept] = np.arange(len(kept))[::-1]
-    columns = {
-        "sample_id": source.sample_ids.tolist(),
-        "index": np.arange(n),
-        "label": source.labels,
-        "kept": rank >= 0,
-        "rank": rank,
-        "weight": (rank >= 0) * 1.0,
-    }
-    return write_manifest(folder, pa.table(columns), {"fingerprint": source.fingerprint, "source": source.locator})
 
 
 def test_ids_are_found_in_arrays_made_apart() -> None:
@@ -128,5 +113,16 @@ def test_a_destination_inside_the_data_is_refused(pruned: tuple[Source, list[int
 
 
 def test_an_unknown_form_names_those_that_exist(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="imagefolder, indices, parquet"):
+    with pytest.raises(UsageError, match="imagefolder, indices, label_studio, parquet"):
         export(pruned[2], pruned[0], "floppy", tmp_path / "out")
+
+
+def test_on_another_file_system_the_next_way_that_works_is_used(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
+    source, kept, manifest = pruned
+    elsewhere = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        report = export(manifest, source, "imagefolder", Path(folder) / "out")
+        same = os.stat(folder).st_dev == os.stat(tmp_path).st_dev
+        assert report["link"] == ("hardlink" if same else "symlink")  # a memory file system has no reflinks
+        for row in kept:
+            assert (Path(folder) / "out" / str(source.sample_ids[row])).samefile((source.paths or [])[row])

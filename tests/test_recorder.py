@@ -108,3 +108,53 @@ def test_a_learning_rate_that_is_told_becomes_a_curve_that_masks() -> None:
     recorder.observe(torch.arange(300), torch.randn(300, 3), torch.arange(300) % 3)
     recorder.end_epoch(learning_rate=0.1)
     assert set(recorder.trajectory().curves["learning_rate"].tolist()) == {0.1}
+
+
+def test_a_task_with_one_loss_a_sample_is_recorded_from_its_losses() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(60, 3)
+    y = x @ torch.tensor([1.0, -2.0, 0.5]) + torch.where(torch.arange(60) % 10 == 0, 8.0, 0.0)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    recorder = Recorder(TensorDataset(x, y), model=model)
+    for _ in range(4):
+        for a, b, index in DataLoader(recorder.indexed(TensorDataset(x, y)), batch_size=16, shuffle=True):
+            losses = (model(a).squeeze(1) - b) ** 2
+            losses.mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.observe(index, losses=losses)
+        recorder.end_epoch()
+    trajectory = recorder.trajectory()
+    assert set(trajectory.signals) == {"loss"} and np.isfinite(trajectory.signal("loss")).all()
+    assert set(trajectory.curves) == {"ranking_stability", "layer_rotation", "layer_rotation_rate", "kept_overlap"}
+    odd = trajectory.signal("loss").mean(axis=0)[::10]
+    assert odd.min() > np.median(trajectory.signal("loss"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "needs logits and labels, or losses"),
+        ({"losses": torch.rand(3, 2)}, "reduction='none'"),
+        ({"losses": torch.tensor(0.5)}, "one a sample"),
+        ({"losses": torch.rand(3), "logits": torch.rand(3, 2)}, "losses alone"),
+    ],
+)
+def test_losses_that_are_not_one_a_sample_are_refused(given: dict[str, torch.Tensor], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Recorder(range(3)).observe(torch.arange(3), **given)
+
+
+def test_logits_in_one_batch_and_losses_in_another_are_refused() -> None:
+    recorder = Recorder(range(4))
+    recorder.observe(torch.arange(2), losses=torch.rand(2))
+    with pytest.raises(UsageError, match="losses alone in another"):
+        recorder.observe(torch.arange(2, 4), torch.rand(2, 3), torch.zeros(2, dtype=torch.int64))
+
+
+def test_a_loss_that_is_not_finite_is_named_and_does_not_pass_for_unseen() -> None:
+    recorder = Recorder(range(4))
+    recorder.observe(torch.arange(4), losses=torch.tensor([1.0, float("nan"), 0.5, 2.0]))
+    with pytest.raises(DataError, match="1 losses of epoch 0 are not finite \\(1 "):
+        recorder.end_epoch()

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,7 +57,7 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     for folder in folders:
         (destination / folder).mkdir()
     taken: set[str] = set()
-    way, written = (link if link != "auto" else "hardlink"), 0
+    way, written, ways = (link if link != "auto" else "hardlink"), 0, Counter[str]()
     for row in manifest.indices(source).tolist():
         folder = folders[int(source.labels[row])]
         if source.paths is not None:
@@ -64,6 +65,7 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
             target.parent.mkdir(parents=True, exist_ok=True)
             way = _place(source.paths[row], target, way, fixed=link != "auto")
             written += source.paths[row].stat().st_size if way == "copy" else 0
+            ways[way] += 1
         else:
             content, suffix = encoded(source, row)
             target = destination / folder / _free(_inner_name(str(source.sample_ids[row]), suffix, source, row), folder, taken)
@@ -76,7 +78,8 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     write_json(destination / "class_map.json", {"schema_version": 1, "classes": classes})
     written += (destination / "class_map.json").stat().st_size
     empty = [folder for folder in folders if not any((destination / folder).iterdir())]
-    told = {"files": manifest.n_kept + 1, "bytes_written": written, "link": way if source.paths is not None else None, "empty_classes": empty}
+    links = ", ".join(ways) if len(ways) < 2 else ", ".join(f"{count:,} by {name}" for name, count in ways.items())
+    told = {"files": manifest.n_kept + 1, "bytes_written": written, "link": links or None, "empty_classes": empty}
     if empty:
         told["note"] = "read it with torchvision.datasets.ImageFolder(..., allow_empty=True), so that the empty classes keep their numbers"
     return told

@@ -14,7 +14,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+DEFAULTS = {"image": "small_cnn", "text": "text_bag"}
+
+
+def proxy_for(kind: str, choice: str) -> str:
+    """The proxy to use for data of a kind: `choice`, or the default of texts where `choice` is that of images.
+
+    Raises UsageError where a member takes another kind of input; `module:function` and torchvision's are taken at their word.
+    """
+    kind = "text" if kind == "text" else "image"
+    choice = DEFAULTS[kind] if choice == DEFAULTS["image"] else choice
+    if ":" not in choice and (takes := families.facts(families.choose("proxies", choice)[0])["takes"]) != kind:
+        raise UsageError(f"proxy '{choice}' takes {takes}s, but the data are {kind}s. Leave --proxy out, or name one that takes {kind}s.")
+    return choice
+
+
+def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """A new model for `choice`: a member's name, `torchvision:MODEL`, or `module:function` of the user's `(n_classes, input_shape)`.
 
     Raises UsageError where there is no such model, or it is not a torch module.

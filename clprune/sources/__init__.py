@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from clprune import families
 from clprune.datatypes import Source
 from clprune.errors import UsageError
 
 FORMS = (
-    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz, FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], "
-    "torchvision:NAME?root=DIR, or module:function"
+    "fashion-mnist-sample, a folder with one subfolder per class, FILE.npz of images or of logged logits or losses, DIR/x_train.npy, "
+    "FILE.parquet / .csv / .jsonl, hf:NAME_OR_FOLDER[:SPLIT], wds:SHARDS, torchvision:NAME?root=DIR, or module:function"
 )
 
 
-def open_source(locator: str, *, strict: bool = False) -> Source:
-    """Open the data set that a DATA argument names. Unreadable inputs are left out and listed in `skipped`; `strict` refuses them.
+def open_source(locator: Any, *, strict: bool = False) -> Source:
+    """Open the data set that a DATA argument names, or look at one that you have open (map-style, of torch or Hugging Face).
+
+    Unreadable inputs are left out and listed in `skipped`; `strict` refuses them.
 
     Raises UsageError for a locator of no known form, DataError or LabelError for data that cannot be used.
     """
+    if not isinstance(locator, str):
+        return families.adapted(locator)
     for member in families.members("sources").values():
         if families.facts(member)["claims"](locator):
             return member(locator, strict=strict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,11 @@ def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[In
     names = sorted(set(texts))
     number = {name: c for c, name in enumerate(names)}
     return np.array([number[text] for text in texts], dtype=np.int64), tuple(names)
+
+
+def text_of_name(name: str) -> str:
+    """A file name as text that can be stored: bytes that are not UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def problem_of_image(head: Any) -> str | None:

@@ -1,7 +1,8 @@
-"""Tables with an input column (`path`, `image` or `text`), `label`, optional `id` and `split`; shared by the sources that hold one."""
+"""Tables with an input column (`path` or `file_name`, `image` or `text`), `label`, optional `id` and `split`; shared by the sources that hold one."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import replace
@@ -23,6 +24,8 @@ def source_of_table(
     table: pa.Table, locator: str, root: Path, *, strict: bool, class_names: tuple[str, ...] | None = None, is_test: bool = False
 ) -> Source:
     """A source from a table in memory. Paths are relative to `root`; rows of a `split` column named test or val become the test split."""
+    if "path" not in table.column_names and "file_name" in table.column_names:
+        table = table.rename_columns(["path" if name == "file_name" else name for name in table.column_names])
     columns = table.column_names
     input_column = next((name for name in ("image", "path", "text") if name in columns), None)
     if input_column is None or "label" not in columns:
@@ -88,6 +91,7 @@ def source_of_table(
     if input_column == "text":
         return Source(**common, kind="text", read_input=lambda index: texts[int(rows[index])].as_py())
     if paths is not None:
+        common["facts"] |= {"paths_root": str(root)}
         return Source(
             **common,
             paths=paths,
@@ -115,11 +119,20 @@ def _resolved(root: Path, value: Any) -> Path:
 
 
 def _contents(column: pa.ChunkedArray, locator: str) -> pa.ChunkedArray:
-    """The encoded bytes of an image column: bytes, or Hugging Face's struct of bytes and path."""
+    """The encoded bytes of an image column: bytes, Hugging Face's struct of bytes and path, or base64 in text."""
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        try:
+            column = pa.chunked_array(
+                [[None if value is None else base64.b64decode(value, validate=True) for value in column.to_pylist()]], pa.binary()
+            )
+        except ValueError:
+            pass  # names of files, most likely: said below
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        raise DataError(f"{locator}: the column `image` has type {column.type}; it must hold encoded bytes. For file names call the column `path`.")
+        raise DataError(
+            f"{locator}: the column `image` has type {column.type}; it must hold encoded bytes, or base64. For file names call the column `path`."
+        )
     return column
 
 

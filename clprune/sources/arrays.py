@@ -1,9 +1,8 @@
-"""An .npz file with x_train, y_train[, x_test, y_test][, ids][, class_names]; `FILE.npz?labels=y_aggre` picks another label array."""
+"""An .npz file with x_train, y_train[, x_test, y_test][, ids][, class_names], or DIR/x_train.npy with those beside it; `?labels=y_aggre` picks other labels."""
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,19 @@ from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.families import source
 from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, shown
+from clprune.sources._npz import holds_logged_numbers, open_npy, open_npz
 
 
-@source(claims=lambda locator: locator.partition("?")[0].endswith(".npz"))
+@source(claims=lambda locator: locator.partition("?")[0].endswith((".npz", ".npy")) and not holds_logged_numbers(locator))
 def arrays(locator: str, *, strict: bool = False) -> Source:
     """Images (N, H, W) or (N, H, W, C), C 1 or 3, uint8; floats in [0, 1] are scaled to 0..255, other floats are rounded and must lie in it.
 
-    Ids are the file's `ids`, else the row numbers. Other arrays without images, such as logits, are not read here.
+    Ids are the file's `ids`, else the row numbers.
     """
     name, _, query = locator.partition("?")
     label_key = dict(part.partition("=")[::2] for part in query.split("&") if part).get("labels", "y_train")
     path = Path(name)
-    held = _open(path)
+    held = open_npz(path) if path.suffix == ".npz" else open_npy(path)
     if "x_train" not in held or label_key not in held:
         raise DataError(f"{path} needs the arrays x_train and {label_key}; it holds {', '.join(held)}.")
     classes = [str(c) for c in held["class_names"]] if "class_names" in held else None
@@ -91,33 +91,3 @@ def _as_images(array: np.ndarray, where: str) -> np.ndarray:
     if low < 0 or high > 255:
         raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
     return np.round(array * (255 if array.dtype.kind == "f" and high <= 1 else 1)).astype(np.uint8)
-
-
-def _open(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz; those that are stored uncompressed are memory-mapped where they lie in the file."""
-    try:
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            held: dict[str, np.ndarray] = {}
-            for info in archive.infolist():
-                key = info.filename.removesuffix(".npy")
-                if info.compress_type == zipfile.ZIP_STORED and info.file_size > 1 << 20:
-                    file.seek(info.header_offset + 26)
-                    name_length, extra_length = np.frombuffer(file.read(4), "<u2")
-                    start = info.header_offset + 30 + int(name_length) + int(extra_length)
-                    file.seek(start)
-                    version = np.lib.format.read_magic(file)
-                    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                    shape, fortran, dtype = header(file)
-                    if dtype.hasobject:
-                        raise DataError(f"{path}: array '{key}' holds Python objects; save it with a plain dtype.")
-                    if file.tell() + dtype.itemsize * int(np.prod(shape)) > start + info.file_size:
-                        raise DataError(f"{path}: array '{key}' is cut off.")
-                    held[key] = np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order="F" if fortran else "C")
-                else:
-                    with archive.open(info) as member:
-                        held[key] = np.lib.format.read_array(member, allow_pickle=False)
-            return held
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}. Check the path.") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error}). Write it again with numpy.savez.") from error

@@ -12,7 +12,7 @@ import numpy as np
 from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._common import problem_of_image, refuse_skipped, require_classes, require_ids
+from clprune.sources._common import problem_of_image, refuse_skipped, require_classes, require_ids, text_of_name
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -36,26 +36,30 @@ def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, 
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
-    names = known_classes or tuple(_text(name) for name in folders)
+    names = known_classes or tuple(text_of_name(name) for name in folders)
     number = {name: c for c, name in enumerate(names)}
     ids: list[str] = []
     labels: list[int] = []
     paths: list[Path] = []
     sizes: list[int] = []
     skipped: list[tuple[str, str]] = []
-    real_root = root.resolve()
+    real_root, root_is = root.resolve(), root.stat()
+    above = {(root_is.st_dev, root_is.st_ino)}
     for folder in folders:
-        if _text(folder) not in number:
-            raise DataError(f"{root} has a class folder '{_text(folder)}' that the training part lacks (it has: {', '.join(names)}).")
-        for path in _walk(root / folder, real_root, skipped, set()):
-            name = _text(path.relative_to(root).as_posix())
+        if (root / folder).is_symlink() and not (root / folder).resolve().is_relative_to(real_root):
+            skipped.append((text_of_name(folder), "a link that leaves the folder"))
+            continue
+        if text_of_name(folder) not in number:
+            raise DataError(f"{root} has a class folder '{text_of_name(folder)}' that the training part lacks (it has: {', '.join(names)}).")
+        for path in _walk(root / folder, real_root, skipped, above):
+            name = text_of_name(path.relative_to(root).as_posix())
             if path.suffix.lower() not in SUFFIXES:
                 skipped.append((name, f"'{path.suffix}' is not a suffix of images"))
             elif problem := problem_of_image(path):
                 skipped.append((name, problem))
             else:
                 ids.append(name)
-                labels.append(number[_text(folder)])
+                labels.append(number[text_of_name(folder)])
                 paths.append(path)
                 sizes.append(path.stat().st_size)
     refuse_skipped(skipped, str(root), strict=strict, n_left=len(ids))
@@ -79,7 +83,7 @@ def _walk(folder: Path, real_root: Path, skipped: list[tuple[str, str]], above: 
     """Files below `folder` in sorted order; what lies outside the root, and folders met again on the way down, are skipped."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in above:
-        skipped.append((_text(str(folder)), "a link back to a folder above it"))
+        skipped.append((text_of_name(str(folder)), "a link back to a folder above it"))
         return []
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
@@ -87,19 +91,14 @@ def _walk(folder: Path, real_root: Path, skipped: list[tuple[str, str]], above: 
         if entry.name.startswith("."):
             continue
         if entry.is_symlink() and not path.resolve().is_relative_to(real_root):
-            skipped.append((_text(str(path)), "a link that leaves the folder"))
+            skipped.append((text_of_name(str(path)), "a link that leaves the folder"))
         elif entry.is_dir():
             found += _walk(path, real_root, skipped, above | {(status.st_dev, status.st_ino)})
         elif entry.is_file():
             found.append(path)
         else:
-            skipped.append((_text(str(path)), "not a regular file"))
+            skipped.append((text_of_name(str(path)), "not a regular file"))
     return found
-
-
-def _text(name: str) -> str:
-    """A file name as text that can be stored: bytes that are not UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _read(path: Path):  # type: ignore[no-untyped-def]

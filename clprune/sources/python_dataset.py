@@ -12,7 +12,7 @@ import numpy as np
 from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
 from clprune.families import source
-from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids
+from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, text_of_name
 
 INPUT_KEYS, LABEL_KEYS = ("image", "img", "pixel_values", "x", "input", "text"), ("label", "labels", "target", "y")
 
@@ -21,7 +21,14 @@ def _claims(locator: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", locator)) and not locator.startswith(("hf:", "torchvision:", "wds:"))
 
 
-@source(claims=_claims)
+def _adapts(dataset: Any) -> Source | None:
+    """A Source over an open map-style data set, but for those of Hugging Face."""
+    if isinstance(dataset, str) or hasattr(dataset, "features") or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        return None
+    return source_of_dataset(dataset, f"this {type(dataset).__name__}")
+
+
+@source(claims=_claims, adapts=_adapts)
 def python_dataset(locator: str, *, strict: bool = False) -> Source:
     """The data set that the user's function returns, called without arguments; also a pair (train, test)."""
     from clprune.proxies import import_from_user
@@ -40,7 +47,9 @@ def python_dataset(locator: str, *, strict: bool = False) -> Source:
 def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, class_names: Sequence[str] | None = None) -> Source:
     """A source over any map-style data set. Labels are its `targets` or `labels` where it has them, else one pass reads them.
 
-    Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C). Raises UsageError for what is not map-style.
+    Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C), or texts. Ids are `ids`, the data set's `sample_ids`, the paths below `root`
+    where it lists files as torchvision's folders do (so they are those of the folder itself), else row numbers. Raises UsageError for what is
+    not map-style.
     """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise UsageError(f"{locator} gives a {type(dataset).__name__}; a map-style data set with __len__ and __getitem__ is needed.")
@@ -54,36 +63,40 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         ),
         None,
     )
-    if given is None:
-        given = [_pair(dataset[row], locator)[1] for row in range(len(dataset))]
+    texts = isinstance(_pair(dataset[0], locator)[0], str)
+    sizes: np.ndarray | None = None
+    if given is None or texts:
+        pairs = [(len(x.encode()) if isinstance(x, str) else 0, y) for x, y in (_pair(dataset[row], locator) for row in range(len(dataset)))]
+        sizes = np.array([size for size, _ in pairs], dtype=np.int64) if texts else None
+        given = [y for _, y in pairs]
     labels, found = integer_labels(np.asarray([int(v) if hasattr(v, "item") else v for v in given]), locator)
     names = tuple(class_names or [str(c) for c in getattr(dataset, "classes", [])] or found)
     notes = require_classes(labels, names, locator) if class_names is None else []
     own_ids = ids if ids is not None else getattr(dataset, "sample_ids", None)
+    files = [Path(path) for path, _ in dataset.samples] if hasattr(dataset, "samples") else None
+    if own_ids is None and files is not None and hasattr(dataset, "root"):
+        own_ids = [text_of_name(path.relative_to(dataset.root).as_posix()) for path in files]
     sample_ids = require_ids([str(i) for i in own_ids] if own_ids is not None else row_ids(len(dataset)), locator)
     first = _as_image(_pair(dataset[0], locator)[0])
     data = getattr(dataset, "data", None)
     images = np.asarray(data) if data is not None and hasattr(data, "shape") and _same(np.asarray(data[0]), first) else None
     if images is not None and images.ndim == 3:
         images = images[..., None]
-    size = images[0].nbytes if images is not None else np.asarray(first).nbytes
+    if sizes is None:
+        each = images[0].nbytes if images is not None else np.asarray(first).nbytes
+        sizes = np.array([path.stat().st_size for path in files], dtype=np.int64) if files is not None else np.full(len(dataset), each)
     return Source(
         locator=locator,
         sample_ids=sample_ids,
         labels=labels,
         class_names=names,
-        sample_bytes=_sizes(dataset, size),
+        sample_bytes=sizes,
         read_input=lambda index: _as_image(_pair(dataset[int(index)], locator)[0]),
+        kind="text" if texts else "image",
         images=images,
-        paths=[Path(path) for path, _ in dataset.samples] if hasattr(dataset, "samples") else None,
+        paths=files,
         facts={"notes": notes},
     )
-
-
-def _sizes(dataset: Any, size: int) -> np.ndarray:
-    if hasattr(dataset, "samples"):
-        return np.array([Path(path).stat().st_size for path, _ in dataset.samples], dtype=np.int64)
-    return np.full(len(dataset), size, dtype=np.int64)
 
 
 def _same(stored: np.ndarray, seen: Any) -> bool:
@@ -93,7 +106,10 @@ def _same(stored: np.ndarray, seen: Any) -> bool:
 
 
 def _pair(item: Any, locator: str) -> tuple[Any, Any]:
-    """Input and label of an item, whatever its form."""
+    """Input and label of an item: a mapping, a named tuple with such names, or the first two of a sequence."""
+    fields = getattr(item, "_fields", ())
+    if set(INPUT_KEYS) & set(fields) and set(LABEL_KEYS) & set(fields):
+        item = item._asdict()
     if isinstance(item, Mapping):
         x = next((item[key] for key in INPUT_KEYS if key in item), None)
         y = next((item[key] for key in LABEL_KEYS if key in item), None)

@@ -14,16 +14,21 @@ from clprune.errors import DataError
 from clprune.families import source
 from clprune.sources._table import source_of_table
 
+AS_WRITTEN = pa.csv.ConvertOptions(column_types={name: pa.string() for name in ("id", "path", "file_name", "image", "text", "split")})
+
 
 @source(claims=lambda locator: locator.endswith((".parquet", ".csv", ".jsonl")))
 def table(locator: str, *, strict: bool = False) -> Source:
-    """Columns `path` (relative to the file), `image` (encoded bytes) or `text`; `label` (number or name); optional `id`, `split`."""
+    """Columns `path` or `file_name` (relative to the file), `image` (encoded bytes; base64 in .csv and .jsonl) or `text`; `label` (number or name).
+
+    Optional: `id`, and `split`, whose rows named test or val become the test split. Ids, paths and texts are taken as they are written: `007` is not 7.
+    """
     path = Path(locator)
     try:
         if path.suffix == ".parquet":
             content = pa.parquet.read_table(path)
         elif path.suffix == ".csv":
-            content = pa.csv.read_csv(path)
+            content = pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=AS_WRITTEN)
         else:
             content = pa.json.read_json(path)
     except FileNotFoundError:

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import manifest_of
+from readers import READERS
+from test_every_source import made
 
 from clprune import families, pipeline
-from clprune.errors import FingerprintError, StorageError, UsageError
+from clprune.errors import DataError, FingerprintError, StorageError, UsageError
 from clprune.export import export
+from clprune.exporters._content import encoded
 from clprune.manifest import read_manifest
 from clprune.sources import open_source
 
@@ -24,7 +28,8 @@ def manifest(shapes_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_writes_all_or_nothing(name: str, manifest: Path, shapes_npz: Path, tmp_path: Path) -> None:
     source, record = open_source(str(shapes_npz)), read_manifest(manifest)
     report = export(record, source, name, tmp_path / "out")
-    assert report["n_samples"] == record.n_kept and any((tmp_path / "out").iterdir())
+    n = len(source) - record.n_kept if name == "removal_list" else record.n_kept
+    assert report["n_samples"] == n and any((tmp_path / "out").iterdir())
     with pytest.raises(UsageError, match="exists already"):
         export(record, source, name, tmp_path / "out")
     export(record, source, name, tmp_path / "out", force=True)
@@ -54,3 +59,28 @@ def test_a_failing_export_leaves_what_was_there(manifest: Path, shapes_npz: Path
         export(record, broken, "imagefolder", tmp_path / "out", force=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", families.names("exporters"))
+@pytest.mark.parametrize("origin", families.names("sources"))
+def test_a_round_trip_gives_exactly_the_kept_ids_labels_and_bytes(
+    origin: str, name: str, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    source = open_source(made(origin, tmp_path / "data", image_folder))
+    kept = np.sort(np.random.default_rng(0).permutation(len(source))[:9]).tolist()
+    manifest, destination = manifest_of(source, kept, tmp_path / "m"), tmp_path / "out"
+    if source.logged is not None and name not in ("indices", "removal_list"):
+        with pytest.raises(DataError, match="no inputs"):
+            export(manifest, source, name, destination)
+        assert not destination.exists()
+        return
+    export(manifest, source, name.replace("_", "-"), destination)
+    found = READERS[name](destination, source)
+    ids, labels = source.sample_ids.tolist(), source.labels.tolist()
+    rows = [row for row in range(len(source)) if row not in kept] if name == "removal_list" else kept
+    assert [sample_id for sample_id, _, _ in found] == [ids[row] for row in rows]
+    for row, (_, label, content) in zip(rows, found, strict=True):
+        assert label in (labels[row], None)
+        assert content is None or content == encoded(source, row)[0]

@@ -1,0 +1,206 @@
+"""Shards, streams, tables as people write them, mapped arrays, links, and data sets of every item form."""
+
+import base64
+import csv
+import io
+import json
+import os
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import draw_shapes, write_shards
+from PIL import Image
+
+from clprune.errors import DataError, UsageError
+from clprune.sources import open_source
+
+IMAGES, LABELS = draw_shapes(40, 0)
+
+
+def png(image: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_keys_that_repeat_from_shard_to_shard_stay_apart(tmp_path: Path) -> None:
+    source = open_source(write_shards(tmp_path, IMAGES, LABELS))
+    assert sorted(source.sample_ids.tolist()) == sorted(f"part-{row % 2}.tar/{row // 2:04d}" for row in range(40))
+    for row, name in enumerate(source.sample_ids.tolist()):
+        origin = 2 * int(name[-4:]) + int(name[5])
+        assert source.labels[row] == LABELS[origin]
+        np.testing.assert_array_equal(np.asarray(source.read_input(row)), IMAGES[origin, ..., 0])
+
+
+@pytest.mark.parametrize("form", ["part-*.tar", "part-{0,1}.tar", ""])
+def test_shards_are_found_by_pattern_and_by_folder(tmp_path: Path, form: str) -> None:
+    whole = open_source(write_shards(tmp_path, IMAGES, LABELS))
+    assert open_source(f"wds:{tmp_path}/{form}").fingerprint == whole.fingerprint
+
+
+def test_shards_of_two_folders_with_the_same_names_stay_apart(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        write_shards(tmp_path / part, IMAGES, LABELS)
+    source = open_source(f"wds:{tmp_path}")
+    assert len(source) == 80 and "b/part-1.tar/0003" in source.sample_ids.tolist()
+
+
+def test_bad_shards_are_named(tmp_path: Path) -> None:
+    write_shards(tmp_path, IMAGES, LABELS)
+    with pytest.raises(DataError, match=r"no shard .*part-2\.tar"):
+        open_source(f"wds:{tmp_path}/part-{{0..2}}.tar")
+    whole = (tmp_path / "part-1.tar").read_bytes()
+    (tmp_path / "part-1.tar").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(DataError, match=r"part-1\.tar is (cut off|not a whole)"):
+        open_source(f"wds:{tmp_path}/part-{{0..1}}.tar")
+
+
+def test_a_stream_needs_an_id_column_and_then_is_read_like_the_set_itself(tmp_path: Path) -> None:
+    rows = {"key": [f"k{i:02d}" for i in range(40)], "image": [{"bytes": png(x), "path": None} for x in IMAGES], "label": LABELS.tolist()}
+    features = datasets.Features(
+        {"key": datasets.Value("string"), "image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c", "d"])}
+    )
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "set" / "train.parquet"))
+    with pytest.raises(DataError, match=r"Please name a column of unique ids.*key, image, label"):
+        open_source(f"hf:{tmp_path / 'set'}:train?streaming=1")
+    with pytest.raises(UsageError, match="no column 'uid'"):
+        open_source(f"hf:{tmp_path / 'set'}:train?streaming=1&id=uid")
+    streamed = open_source(f"hf:{tmp_path / 'set'}:train?streaming=1&id=key")
+    whole = open_source(f"hf:{tmp_path / 'set'}:train?id=key")
+    assert streamed.fingerprint == whole.fingerprint and streamed.class_names == ("a", "b", "c", "d")
+    np.testing.assert_array_equal(np.asarray(streamed.read_input(7)), IMAGES[7, ..., 0])
+
+
+def test_an_open_stream_is_taken_too(tmp_path: Path) -> None:
+    data = datasets.Dataset.from_dict(
+        {"id": [f"k{i}" for i in range(30)], "text": [f"t {i}" for i in range(30)], "label": [i % 3 for i in range(30)]}
+    )
+    assert open_source(data.to_iterable_dataset()).fingerprint == open_source(data).fingerprint
+    with pytest.raises(DataError, match="Please name a column"):
+        open_source(data.remove_columns("id").to_iterable_dataset())
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_images_in_text_files_are_base64(tmp_path: Path, form: str) -> None:
+    rows = [
+        {"id": f"{i:03d}", "image": base64.b64encode(png(x)).decode(), "label": f"c{y}"} for i, (x, y) in enumerate(zip(IMAGES, LABELS, strict=True))
+    ]
+    path = tmp_path / f"t.{form}"
+    write_rows(path, rows)
+    source = open_source(str(path))
+    assert source.sample_ids.tolist()[:2] == ["000", "001"] and source.class_names == ("c0", "c1", "c2", "c3")
+    np.testing.assert_array_equal(np.asarray(source.read_input(5)), IMAGES[5, ..., 0])
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_texts_and_ids_are_taken_as_they_are_written(tmp_path: Path, form: str) -> None:
+    texts = ["007", "a, b", 'said "no"', "two\nlines", "NA", "  kept  ", "été"]
+    rows = [{"id": f"{i:03d}", "text": text, "label": ["pos", "neg"][i % 2], "split": "train"} for i, text in enumerate(texts)]
+    write_rows(tmp_path / f"t.{form}", [*rows, {"id": "900", "text": "held out", "label": "neg", "split": "Test"}])
+    source = open_source(str(tmp_path / f"t.{form}"))
+    assert [source.read_input(row) for row in range(7)] == texts and source.sample_ids.tolist() == [f"{i:03d}" for i in range(7)]
+    assert source.kind == "text" and source.load_test is not None and source.load_test().labels.tolist() == [source.class_names.index("neg")]
+
+
+def test_the_metadata_file_of_an_image_folder_is_a_table(image_folder: Path) -> None:
+    folder = open_source(str(image_folder))
+    rows = [{"file_name": name, "label": folder.class_names[y]} for name, y in zip(folder.sample_ids.tolist(), folder.labels, strict=True)]
+    write_rows(image_folder / "metadata.jsonl", rows)
+    assert open_source(str(image_folder / "metadata.jsonl")).fingerprint == folder.fingerprint
+
+
+def test_names_of_files_in_a_column_of_images_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t.csv", [{"image": "a/b.png", "label": "x"}, {"image": "c.png", "label": "y"}])
+    with pytest.raises(DataError, match="For file names call the column `path`"):
+        open_source(str(tmp_path / "t.csv"))
+
+
+def test_npy_files_beside_each_other_stay_mapped(tmp_path: Path) -> None:
+    test_images, test_labels = draw_shapes(12, 1)
+    held = {"x_train": IMAGES, "y_train": LABELS, "x_test": test_images, "y_test": test_labels, "y_other": np.roll(LABELS, 1)}
+    for name, array in held.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    np.savez(tmp_path / "all.npz", **held)
+    source = open_source(str(tmp_path / "x_train.npy"))
+    assert isinstance(source.images, np.memmap) and source.load_test is not None and len(source.load_test()) == 12
+    assert source.fingerprint == open_source(str(tmp_path / "all.npz")).fingerprint
+    assert open_source(f"{tmp_path / 'x_train.npy'}?labels=y_other").labels.tolist() == np.roll(LABELS, 1).tolist()
+    with pytest.raises(DataError, match="no file"):
+        open_source(str(tmp_path / "x_none.npy"))
+
+
+def test_class_folders_that_are_links_count_inside_the_root_only(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "outside" / "x.png")
+    os.symlink(tmp_path / "outside", image_folder / "away")
+    os.symlink(image_folder, image_folder / "round")
+    source = open_source(str(image_folder))
+    assert len(source) == 18
+    assert dict(source.skipped)["away"] == "a link that leaves the folder" and "a link back to a folder above it" in dict(source.skipped).values()
+
+
+def test_images_deeper_than_one_level_belong_to_their_class(image_folder: Path) -> None:
+    (image_folder / "class1" / "a" / "b").mkdir(parents=True)
+    os.rename(image_folder / "class1" / "1.png", image_folder / "class1" / "a" / "b" / "1.png")
+    source = open_source(str(image_folder))
+    assert source.class_names[source.labels[source.sample_ids.tolist().index("class1/a/b/1.png")]] == "class1"
+
+
+Named, Turned = namedtuple("Named", ["image", "label"]), namedtuple("Turned", ["label", "weight", "image"])
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, row: int) -> Any:
+        x, y = torch.from_numpy(IMAGES[row]).permute(2, 0, 1), torch.tensor(LABELS[row])
+        forms = {"dict": {"pixel_values": x, "labels": y}, "named": Named(x, y), "turned": Turned(y, 1.0, x), "list": [x, y]}
+        return forms[self.form]
+
+
+@pytest.mark.parametrize("form", ["dict", "named", "turned", "list"])
+def test_items_of_every_form_give_the_same_data_set(form: str) -> None:
+    source = open_source(Items(form))
+    assert source.fingerprint == open_source(Items("list")).fingerprint and source.labels.tolist() == LABELS.tolist()
+    np.testing.assert_array_equal(source.read_input(3), IMAGES[3])
+
+
+def test_a_data_set_of_texts_is_text() -> None:
+    source = open_source([("good", 1), ("bad", 0), ("fine", 1)])
+    assert source.kind == "text" and source.sample_bytes.tolist() == [4, 3, 4] and source.read_input(1) == "bad"
+
+
+def test_a_table_of_parquet_with_large_types_reads_alike(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table(
+        {
+            "id": pa.array([f"{i}" for i in range(40)], pa.large_string()),
+            "image": pa.array([png(x) for x in IMAGES], pa.large_binary()),
+            "label": LABELS,
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    np.testing.assert_array_equal(np.asarray(open_source(str(tmp_path / "t.parquet")).read_input(9)), IMAGES[9, ..., 0])
