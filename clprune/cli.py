@@ -105,7 +105,7 @@ def score(
         clp_end.words_of(on_clp_end)  # refused before anything is read
     if dry_run:
         plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
-        _show(plan, as_json, *_plan_lines(plan))
+        _show(plan, as_json, *terminal.plan_lines(plan))
         return
     with terminal.ProgressView(quiet=quiet) as view, _event_files(tensorboard, out) as write_events:
 
@@ -153,14 +153,6 @@ def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str,
         writer.write(curves, times, finished.document["n_samples"])
 
 
-def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
-        f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
-        f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
-    ]
-
-
 @app.command()
 def plan(
     data: Data,
@@ -184,7 +176,7 @@ def plan(
     _show(
         told,
         as_json,
-        *_plan_lines(told),
+        *terminal.plan_lines(told),
         f"at most {share:.0%} of a full training of {pipeline.FULL_TRAINING_EPOCHS} epochs; cost over saving for {trainings} trainings, {line}",
     )
 
@@ -215,13 +207,7 @@ def select(
         _show(plan, as_json, f"would keep {plan['n_keep']:,} of {n:,} samples; nothing was written")
         return
     document = pipeline.select(run, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force).document
-    _show(document, as_json, *_selection_lines(document))
-
-
-def _selection_lines(document: Mapping[str, Any]) -> list[str]:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(document["reasons"].items()))
-    smallest = min(document["kept_per_class"])
-    return [f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
+    _show(document, as_json, *terminal.selection_lines(document))
 
 
 @app.command()
@@ -449,7 +435,7 @@ def prune(
     _checked_keep(keep)
     if dry_run:
         plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
-        _show(plan, as_json, *_plan_lines(plan))
+        _show(plan, as_json, *terminal.plan_lines(plan))
         return
     with terminal.ProgressView(quiet=quiet) as view:
         result = pipeline.prune(
@@ -464,7 +450,7 @@ def _prune_lines(result: Mapping[str, Any]) -> list[Any]:
         raise IntegrityError(" ".join(result["problems"]))
     return [
         *terminal.score_lines(result["run"]),
-        *_selection_lines(result["manifest"]),
+        *terminal.selection_lines(result["manifest"]),
         f"manifest verified: {result['out']}/manifest",
         terminal.savings_table(result["savings"]["lines"]),
         f"report: {result['report']['path']}",

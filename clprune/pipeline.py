@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from clprune import families
-from clprune.datatypes import Savings, Source, rows_of
+from clprune.datatypes import Savings, Source
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
-from clprune.run import Run, read_run, write_run
+from clprune.run import read_run, write_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.storage import cache_folder, locked, require_space, verify_inventory
@@ -392,30 +392,11 @@ def detect(run_or_csv: Path, *, live: bool = False, rate_changes: tuple[float, .
 
 
 def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
-    """How well two runs agree on the samples that both have: rank correlation of each score, overlap of kept halves, ends."""
+    """How well two runs agree on the samples that both have: rank correlation of each score, overlap of the harder halves, ends."""
+    from clprune.comparison import compare as compare_runs
+
     a, b = read_run(run_a), read_run(run_b)
-    order_b = np.argsort(b.table.sample_ids, kind="stable")  # in the order of ids, so that ties are broken alike
-    place = rows_of(b.table.sample_ids[order_b], a.table.sample_ids)
-    both = place >= 0
-    if both.sum() < 3:
-        raise DataError(f"{run_a} and {run_b} share {int(both.sum())} sample ids; there is nothing to compare.")
-    rows_a, rows_b = place[both], order_b[both]
-    scores: dict[str, dict[str, float]] = {}
-    half = max(1, int(both.sum()) // 2)
-    for name in sorted(set(a.table.values) & set(b.table.values)):
-        difficulty_a, difficulty_b = a.table.difficulty(name)[rows_a], b.table.difficulty(name)[rows_b]
-        rank_a, rank_b = (np.argsort(np.argsort(d, kind="stable"), kind="stable") for d in (difficulty_a, difficulty_b))
-        hard_a, hard_b = (np.argsort(-d, kind="stable")[:half] for d in (difficulty_a, difficulty_b))
-        scores[name] = {"rank_correlation": float(np.corrcoef(rank_a, rank_b)[0, 1]), "hard_half_overlap": len(np.intersect1d(hard_a, hard_b)) / half}
-    ends = {
-        key: {
-            "end_epoch": run.document["clp"]["end_epoch"],
-            "end_samples_seen": run.document["clp"]["end_epoch"] * run.document["n_samples"],
-            "settled": run.document["clp"]["settled"],
-        }
-        for key, run in (("a", a), ("b", b))
-    }
-    return {"n_shared": int(both.sum()), "same_data": a.document["fingerprint"] == b.document["fingerprint"], "scores": scores, "ends": ends}
+    return compare_runs(a.table, a.document, b.table, b.document)
 
 
 def report(folders: list[Path], out: Path, *, run: Path | None = None, data: str | None = None, force: bool = False) -> dict[str, Any]:
@@ -462,43 +443,13 @@ def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) 
     """`prune` on the embedded sample, and how many of its planted wrong labels and near-duplicates were found."""
     import json
 
+    from clprune.comparison import planted_found
     from clprune.sources.embedded import NAME, sample_folder
 
     result = prune(NAME, out, keep="0.5", force=force, on_progress=on_progress)
     run = read_run(out / "run")
-    truth = json.loads((sample_folder() / "truth.json").read_text())
-    return result | {"found": _found(run, read_manifest(out / "manifest"), truth)}
-
-
-def _found(run: Run, manifest: Manifest, truth: dict[str, Any]) -> dict[str, Any]:
-    """Recall and precision against the truth file, and what a random half would have kept."""
-    ids, hood = run.table.sample_ids.tolist(), run.neighborhood
-    wrong = np.isin(np.array(ids), list(truth["wrong_labels"]))
-    n_top = round(0.05 * len(ids))
-    top = np.argsort(-hood.suspicion, kind="stable")[:n_top]
-    flagged = hood.suspicion > run.document["suspects"]["above"]
-    planted = {frozenset(pair) for pair in truth["duplicates"].items()}
-    pairs = {frozenset((ids[row], ids[at])) for row, at in enumerate(hood.duplicate_of.tolist()) if at >= 0}
-    kept = set(manifest.kept_ids.tolist())
-    return {
-        "wrong_labels": {
-            "planted": int(wrong.sum()),
-            "recall_in_top_5_percent": float(wrong[top].sum() / wrong.sum()),
-            "flagged": int(flagged.sum()),
-            "recall": float(flagged[wrong].mean()),
-            "precision": float(wrong[flagged].mean()),
-            "kept": sum(name in kept for name in truth["wrong_labels"]),
-            "kept_by_a_random_choice": manifest.document["keep_fraction"] * int(wrong.sum()),
-        },
-        "duplicates": {
-            "planted": len(planted),
-            "flagged": len(pairs),
-            "recall": len(planted & pairs) / len(planted),
-            "precision": len(planted & pairs) / max(1, len(pairs)),
-            "kept_both": sum(a in kept and b in kept for a, b in truth["duplicates"].items()),
-            "kept_both_by_a_random_choice": manifest.document["keep_fraction"] ** 2 * len(planted),
-        },
-    }
+    truth, suspect_above = json.loads((sample_folder() / "truth.json").read_text()), run.document["suspects"]["above"]
+    return result | {"found": planted_found(run.table.sample_ids, run.neighborhood, suspect_above, read_manifest(out / "manifest").kept_ids, truth)}
 
 
 def _open(data: str, strict: bool) -> Source:

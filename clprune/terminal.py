@@ -152,3 +152,17 @@ def found_lines(found: Mapping[str, Any]) -> list[str]:
         f"planted near-duplicates: found {copies['recall']:.0%} of {copies['planted']} (precision {copies['precision']:.0%}); "
         f"both kept of {copies['kept_both']} pairs, by a random choice {copies['kept_both_by_a_random_choice']:.0f}",
     ]
+
+
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
+        f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
+        f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
+    ]
+
+
+def selection_lines(document: Mapping[str, Any]) -> list[str]:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(document["reasons"].items()))
+    smallest = min(document["kept_per_class"])
+    return [f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]

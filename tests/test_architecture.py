@@ -28,7 +28,20 @@ FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "
 FLOORS |= {name: 3 for name in ("critical_period", "training")}
 FLOORS |= {
     name: 5
-    for name in ("trajectory", "score_table", "selection", "export", "evaluation", "savings", "neighborhood", "run", "report", "clp_end", "replay")
+    for name in (
+        "trajectory",
+        "score_table",
+        "selection",
+        "export",
+        "evaluation",
+        "savings",
+        "neighborhood",
+        "run",
+        "report",
+        "clp_end",
+        "replay",
+        "comparison",
+    )
 }
 FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
