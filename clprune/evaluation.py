@@ -199,8 +199,8 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _mean_by_name(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean over trainings of each corruption, and over all of them."""
-    means = {name: float(np.mean([value[name] for value in values])) for name in values[0]}
-    return means | {"mean": float(np.mean(list(means.values())))}
+    means = {name: float(np.mean([value[name] for value in values])) for name in sorted(values[0])}  # in one order, also when read back
+    return means | {"mean": float(np.mean(list(means.values())))} if means else {}
 
 
 def t_975(degrees: int) -> float:

@@ -81,7 +81,7 @@ def score(
                 shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
         require_space(out, _disk_bytes(len(source), max_epochs), "scoring")
         checkpoint = out / "checkpoint"
-        announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=data, n_samples=len(source), max_epochs=max_epochs)
+        announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=source.locator, n_samples=len(source), max_epochs=max_epochs)
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
         if source.logged is not None:

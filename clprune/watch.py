@@ -131,7 +131,8 @@ def _thinned(times: list[float], curves: Mapping[str, list[float | None]]) -> di
     """At most about MOST_POINTS points of each curve, evenly, the last one always."""
     step = max(1, -(-len(times) // MOST_POINTS))
     first = (len(times) - 1) % step if times else 0
-    return {"curve_epochs": times[first::step], "curves": {name: values[first::step] for name, values in curves.items()}}
+    taken = {name: values for name, values in curves.items() if any(value is not None for value in values)}  # not what only some runs record
+    return {"curve_epochs": times[first::step], "curves": {name: values[first::step] for name, values in taken.items()}}
 
 
 def _about(name: str, member: Callable[..., Any]) -> dict[str, Any]:

@@ -1,9 +1,14 @@
 """The paper's recipe: three augmented views of each sample an epoch until the critical period has ended, then one; with the controls it lacks.
 
-python examples/clp_schedule.py            # all arms once, on the embedded images
-python examples/clp_schedule.py 6 3000     # six epochs, 3,000 samples: a short look
+python examples/clp_schedule.py            # all arms once, on 6,000 embedded images
+python examples/clp_schedule.py 20 12000   # as many epochs, samples
 
-# HEADER
+# 9 minutes on two CPU cores that had other work (seconds below are from that run, one seed):
+# three views throughout: 87.85 %, 0% fewer samples, 267 s, switched at epoch None
+# one view throughout: 86.35 %, 67% fewer samples, 39 s, switched at epoch None
+# switch at the detected end: 87.30 %, 44% fewer samples, 72 s, switched at epoch 4
+# switch at a random epoch: 87.55 %, 39% fewer samples, 74 s, switched at epoch 5
+# one view, equal compute: 87.80 %, 44% fewer samples, 68 s, switched at epoch None
 """
 
 from __future__ import annotations
@@ -58,7 +63,7 @@ def train_arm(
     }  # type: ignore[return-value]
 
 
-def main(n_epochs: int = 20, n_samples: int = 12_000) -> list[dict[str, float | int | str]]:
+def main(n_epochs: int = 12, n_samples: int = 6_000) -> list[dict[str, float | int | str]]:
     """Every arm once on the embedded images; prints accuracy, samples and seconds against three views throughout."""
     source = clprune.open_source("fashion-mnist-sample")
     test_source = source.load_test()
