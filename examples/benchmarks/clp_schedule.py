@@ -39,7 +39,8 @@ def table() -> str:
             accuracy = 100 * np.array([r["accuracy"] for r in mine])
             gain = accuracy - 100 * np.array([base[r["seed"]]["accuracy"] for r in mine])
             half = t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
-            against = "" if arm == ARMS[0] else f"{gain.mean():+.2f} ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})"
+            interval = f" ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})" if len(gain) > 1 else ""
+            against = "" if arm == ARMS[0] else f"{gain.mean():+.2f}{interval}"
             saved = 1 - np.mean([r["samples_seen"] / base[r["seed"]]["samples_seen"] for r in mine])
             energy = [r["energy_kwh"] for r in mine if r["energy_kwh"] is not None]
             switched = ", ".join(str(r["switch_epoch"]) for r in mine) if "switch" in arm else ""
