@@ -273,11 +273,8 @@ def evaluate(
     for arm, result in document["arms"].items():
         spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
         cells = (f"{100 * result['worst_class_mean']:.1f}", "" if result["worst_group_mean"] is None else f"{100 * result['worst_group_mean']:.1f}")
-        more = (
-            f"{100 * result['calibration_error_mean']:.1f}",
-            f"{100 * result['corruptions']['mean']:.1f}" if result["corruptions"] else "",
-            f"{result['seconds_mean']:.0f}",
-        )
+        corrupted = f"{100 * result['corruptions']['mean']:.1f}" if result["corruptions"] else ""
+        more = (f"{100 * result['calibration_error_mean']:.1f}", corrupted, f"{result['seconds_mean']:.0f}")
         rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", *cells, *more))
     table = terminal.plain_table(
         f"accuracy, %, {document['facts']['budget']}",
