@@ -37,8 +37,14 @@ LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0.0, 
 WholeNetwork = Annotated[bool, typer.Option("--whole-network", help="Also record the Fisher trace of all weights: one backward pass an epoch.")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="Side in pixels that images are brought to.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable inputs instead of leaving those out.")]
-Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], or a whole number of samples.")]
-Strategy = Annotated[str | None, typer.Option("--strategy", help="A strategy, with options if wanted: 'stratified(n_strata=50)'.")]
+Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], a whole number of samples, or auto: the smallest safe share.")]
+Strategy = Annotated[
+    str | None, typer.Option("--strategy", help="A strategy, with options if wanted: 'stratified(n_strata=50)'; or auto: the best on these data.")
+]
+Tolerance = Annotated[float, typer.Option("--tolerance", help="With --keep auto: points of accuracy that may be lost.")]
+Confidence = Annotated[float, typer.Option("--confidence", help="With --keep auto: how surely no more is lost.")]
+Trials = Annotated[int, typer.Option("--trials", min=1, help="With auto: short trainings to decide by.")]
+TrialEpochs = Annotated[int | None, typer.Option("--trial-epochs", min=1, help="With auto: length of each of them; 10 by default.")]
 MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")
@@ -69,11 +75,11 @@ def _show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
 def _checked_keep(keep: str) -> str:
     """Refuse a bad --keep before anything is read."""
     try:
-        good = int(keep) >= 1 if keep.isdigit() else 0 < float(keep) <= 1
+        good = keep == "auto" or (int(keep) >= 1 if keep.isdigit() else 0 < float(keep) <= 1)
     except ValueError:
         good = False
     if not good:
-        raise UsageError(f"--keep is {keep!r}. Give a share in (0, 1] such as 0.5, or a whole number of samples.")
+        raise UsageError(f"--keep is {keep!r}. Give a share in (0, 1] such as 0.5, a whole number of samples, or auto.")
     return keep
 
 
@@ -189,6 +195,12 @@ def select(
     strategy: Strategy = None,
     seed: Seed = 0,
     min_per_class: MinPerClass = 1,
+    tolerance: Tolerance = 0.5,
+    confidence: Confidence = 0.9,
+    trials: Trials = 12,
+    trial_epochs: TrialEpochs = None,
+    device: Device = "auto",
+    data: Annotated[str | None, typer.Option("--data", help="With auto: where the data are now, if they have moved.")] = None,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -203,10 +215,23 @@ def select(
         from clprune.selection import budget_for
 
         n = int(read_run(run).document["n_samples"])
-        plan = {"n_samples": n, "n_keep": budget_for(keep, n).n_keep, "out": str(out)}
-        _show(plan, as_json, f"would keep {plan['n_keep']:,} of {n:,} samples; nothing was written")
+        plan: dict[str, Any] = {"n_samples": n, "n_keep": None if keep == "auto" else budget_for(keep, n).n_keep, "out": str(out)}
+        plan |= {"trials": trials if "auto" in (keep, strategy) else 0}
+        said = f"{trials} short trainings would decide what is kept" if keep == "auto" else f"would keep {plan['n_keep']:,}"
+        _show(plan, as_json, f"{said} of {n:,} samples; nothing was written")
         return
-    document = pipeline.select(run, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force).document
+    automatic = {
+        "tolerance": tolerance / 100,
+        "confidence": confidence,
+        "trials": trials,
+        "trial_epochs": trial_epochs,
+        "device": device,
+        "data": data,
+    }
+    with terminal.ProgressView(quiet=quiet) as view:
+        document = pipeline.select(
+            run, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, on_progress=view, **automatic
+        ).document
     _show(document, as_json, *terminal.selection_lines(document))
 
 
@@ -269,19 +294,7 @@ def evaluate(
             group=group,
             on_progress=view,
         )
-    rows = []
-    for arm, result in document["arms"].items():
-        spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
-        cells = (f"{100 * result['worst_class_mean']:.1f}", "" if result["worst_group_mean"] is None else f"{100 * result['worst_group_mean']:.1f}")
-        corrupted = f"{100 * result['corruptions']['mean']:.1f}" if result["corruptions"] else ""
-        more = (f"{100 * result['calibration_error_mean']:.1f}", corrupted, f"{result['seconds_mean']:.0f}")
-        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", *cells, *more))
-    table = terminal.plain_table(
-        f"accuracy, %, {document['facts']['budget']}",
-        ("arm", "accuracy", "worst class", "worst group", "calibration error", "corrupted", "seconds"),
-        rows,
-    )
-    _show(document, as_json, table, document["comparison"].get("sentence", ""))
+    _show(document, as_json, terminal.evaluation_table(document), document["comparison"].get("sentence", ""))
 
 
 @app.command()
@@ -425,6 +438,10 @@ def prune(
     exact: Exact = False,
     image_size: ImageSize = None,
     strict: Strict = False,
+    tolerance: Tolerance = 0.5,
+    confidence: Confidence = 0.9,
+    trials: Trials = 12,
+    trial_epochs: TrialEpochs = None,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -442,20 +459,9 @@ def prune(
         result = pipeline.prune(
             data, out, keep=keep, strategy=strategy, seed=seed, force=force, on_progress=view,
             proxy=proxy, max_epochs=max_epochs, device=device, exact=exact, image_size=image_size, strict=strict,
+            automatic={"tolerance": tolerance / 100, "confidence": confidence, "trials": trials, "trial_epochs": trial_epochs, "device": device},
         )  # fmt: skip
-    _show(result, as_json, *_prune_lines(result))
-
-
-def _prune_lines(result: Mapping[str, Any]) -> list[Any]:
-    if result["problems"]:
-        raise IntegrityError(" ".join(result["problems"]))
-    return [
-        *terminal.score_lines(result["run"]),
-        *terminal.selection_lines(result["manifest"]),
-        f"manifest verified: {result['out']}/manifest",
-        terminal.savings_table(result["savings"]["lines"]),
-        f"report: {result['report']['path']}",
-    ]
+    _show(result, as_json, *terminal.prune_lines(result))
 
 
 @app.command()
@@ -469,7 +475,7 @@ def demo(
 
     with terminal.ProgressView(quiet=quiet) as view:
         result = pipeline.demo(out, on_progress=view)
-    _show(result, as_json, *_prune_lines(result), *terminal.found_lines(result["found"]))
+    _show(result, as_json, *terminal.prune_lines(result), *terminal.found_lines(result["found"]))
 
 
 def main() -> None:

@@ -40,10 +40,12 @@ def find_neighborhood(
     dynamics = (p_label[:, order], predicted[:, order]) if p_label is not None and predicted is not None else None
     suspicion, suggested = _suspicion(labels[order], dynamics, unit) if known else (np.zeros(n), labels[order])
     if images is not None:
-        pairs, distances, threshold = _near_pairs(images, labels, order)
+        equal = _equal_rows_of_images(images, order)
+        pairs, distances, threshold = _near_pairs(images, labels, order, equal)
     else:
-        pairs, distances, threshold = _equal_rows(np.asarray(vectors)[order] if vectors is not None else np.arange(n)[:, None]), None, {}
-    keeper, gap = _groups(pairs, np.zeros(len(pairs)) if distances is None else distances, suspicion, n)
+        equal = _equal_rows(np.asarray(vectors)[order] if vectors is not None else np.arange(n)[:, None])
+        pairs, distances, threshold = np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
+    keeper, gap = _groups(equal, pairs, distances, suspicion, n)
     duplicate_of, duplicate_distance = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
     repeated = keeper != np.arange(n)
     duplicate_of[order[repeated]] = order[keeper[repeated]]
@@ -90,21 +92,20 @@ def _suspicion(
 
 
 def _near_pairs(
-    images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"]
+    images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], equal: Int[np.ndarray, "Q 2"]
 ) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"], dict[str, float]]:
     """Pairs of positions (in the order of ids) that show nearly the same, their distances, and the threshold found for each class.
 
-    Equal images come first. Of the rest one stands for each group; its nearest images under shifts of up to SHIFT pixels and mirroring are
+    Of images that are `equal` the first stands for the others; its nearest images under shifts of up to SHIFT pixels and mirroring are
     found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation. A pair is near where its
     distance lies below the lower fence of the logarithms of the nearest distances of both classes.
     """
-    equal = _equal_rows_of_images(images, order)
     first = np.ones(len(order), dtype=bool)
     first[equal[:, 1]] = False
     alone = np.flatnonzero(first)
     gray = np.stack([images[row].mean(axis=2) for row in order[alone]]).astype(np.float32)
     if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) < 3:
-        return equal, np.zeros(len(equal)), {}
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
     pairs, distances = _compared(gray)
     best = np.full(len(alone), np.inf)
     np.minimum.at(best, pairs[:, 0], distances)
@@ -117,8 +118,7 @@ def _near_pairs(
         if (mine := known & (classes == c)).sum() >= MIN_PAIRS:
             fences[c] = _lower_fence(best[mine])
     near = distances <= np.minimum(fences[classes[pairs[:, 0]]], fences[classes[pairs[:, 1]]])
-    found = np.concatenate([equal, alone[pairs[near]]])
-    return found, np.concatenate([np.zeros(len(equal)), distances[near]]), {str(c): float(fence) for c, fence in enumerate(fences)}
+    return alone[pairs[near]], distances[near], {str(c): float(fence) for c, fence in enumerate(fences)}
 
 
 def _lower_fence(distances: Float[np.ndarray, "M"]) -> float:
@@ -212,14 +212,21 @@ def _equal(keys: list[bytes]) -> Int[np.ndarray, "P 2"]:
 
 
 def _groups(
-    pairs: Int[np.ndarray, "P 2"], distances: Float[np.ndarray, "P"], suspicion: Float[np.ndarray, "N"], n: int
+    equal: Int[np.ndarray, "Q 2"], pairs: Int[np.ndarray, "P 2"], distances: Float[np.ndarray, "P"], suspicion: Float[np.ndarray, "N"], n: int
 ) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """For each position the one that stands for its group (itself where it repeats none), and its distance to its nearest partner.
 
-    Nearest pairs join first. A sample only joins a group through a pair with the group's keeper, so that chains of similar
-    images do not grow into one large group.
+    Equal samples, (first, later) in `equal`, are one group, which the least suspect of them leads. Of the near pairs the nearest join first. A sample only joins
+    a group through a pair with the group's keeper, so that chains of similar images do not grow into one large group.
     """
     keeper, gap, leads = np.arange(n), np.full(n, np.nan), np.zeros(n, dtype=bool)
+    members: dict[int, list[int]] = {}
+    for first, later in equal.tolist():
+        members.setdefault(first, [first]).append(later)
+    for group in members.values():
+        leader = min(group, key=lambda row: (suspicion[row], row))
+        keeper[group], gap[[row for row in group if row != leader]], leads[leader] = leader, 0.0, True
+    pairs = keeper[pairs]  # the first of equal samples stood for them in the search
     for pair in np.lexsort((pairs[:, 1], pairs[:, 0], distances)):
         a, b = sorted((int(pairs[pair, 0]), int(pairs[pair, 1])), key=lambda row: (not leads[row], suspicion[row], row))
         if keeper[a] == a and keeper[b] == b and not leads[b]:

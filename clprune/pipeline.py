@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from clprune import families
-from clprune.datatypes import Savings, Source
-from clprune.errors import DataError, GuardError, UsageError
+from clprune.datatypes import Budget, Savings, Source
+from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
-from clprune.run import read_run, write_run
+from clprune.run import Run, read_run, write_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.storage import cache_folder, locked, require_space, verify_inventory
@@ -52,12 +52,11 @@ def score(
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
     (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
-    from clprune.decoding import load_images
     from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+    from clprune.plan import disk_bytes
     from clprune.proxies import proxy_for
     from clprune.replay import notes_on, replay
     from clprune.score_table import score_table
-    from clprune.texts import load_texts
     from clprune.trajectory import ProxyRun, record_trajectory
 
     source = data if isinstance(data, Source) else _open(data, strict)
@@ -79,7 +78,7 @@ def score(
         if force:
             for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
                 shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-        require_space(out, _disk_bytes(len(source), max_epochs), "scoring")
+        require_space(out, disk_bytes(len(source), max_epochs), "scoring")
         checkpoint = out / "checkpoint"
         announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=source.locator, n_samples=len(source), max_epochs=max_epochs)
         started = time.perf_counter()
@@ -88,8 +87,7 @@ def score(
             images, rule, decode_seconds = None, None, 0.0
             run = ProxyRun(*replay(source, on_progress=on_progress))
         else:
-            cache = cache_folder() / "images"
-            images, rule = load_texts(source) if source.kind == "text" else load_images(source, side=image_size, cache=cache, on_progress=report)
+            images, rule = _inputs(source, image_size, report)
             decode_seconds = time.perf_counter() - started
             run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
         if on_progress:
@@ -153,61 +151,40 @@ def plan(
     exact: bool = False,
 ) -> dict[str, Any]:
     """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written."""
-    import torch
+    from clprune.plan import plan as planned
 
-    from clprune.proxies import build_proxy, proxy_for
-    from clprune.texts import N_BUCKETS, load_texts
-    from clprune.training import Recipe, new_state, pick_device, to_device, train
-
-    source, recipe = _open(data, strict), Recipe(exact=exact)
-    if source.logged is not None:
-        raise UsageError(f"{data} holds logged numbers: scoring them trains nothing, and takes seconds. Leave out --dry-run.")
-    dtype: type[np.generic]
-    rng, target, n_steps = np.random.default_rng(0), pick_device(device), 6
-    if source.kind == "text":
-        width = load_texts(source)[0].shape[1]
-        form, n_bytes, high, dtype = [width], 4 * width, N_BUCKETS, np.int32
-    else:
-        first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
-        side = image_size or min(64, min(first.shape[:2]))
-        channels = 1 if first.ndim == 2 else min(3, first.shape[2])
-        form, n_bytes, high, dtype = [side, side, channels], side * side * channels, 256, np.uint8
-    sample = rng.integers(0, high, (recipe.batch_size * n_steps, *form), dtype=dtype)
-    probe = to_device(sample, rng.integers(0, source.n_classes, len(sample)), target)
-    proxy = proxy_for(source.kind, proxy)
-    with torch.random.fork_rng(devices=[]):
-        state = new_state(build_proxy(proxy, source.n_classes, probe.input_shape), target, recipe)
-    train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
-    run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
-    per_epoch = run.seconds / run.samples_seen * len(source)
-    steps = -(-len(source) // recipe.batch_size) * max_epochs
-    pixels = len(source) * n_bytes
-    return {
-        "source": data,
-        "n_samples": len(source),
-        "n_classes": source.n_classes,
-        "image": form,
-        "skipped": len(source.skipped),
-        "max_epochs": max_epochs,
-        "max_steps": steps,
-        "seconds_per_epoch": per_epoch,
-        "max_minutes": per_epoch * max_epochs / 60,
-        "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
-        "disk_mb": (_disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
-        "device": str(target),
-    }
+    return planned(_open(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
 
 
-def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed: int = 0, min_per_class: int = 1, force: bool = False) -> Manifest:
-    """Spend the budget on a run's scores and write the manifest folder `out`."""
+def select(
+    run: Path,
+    out: Path,
+    *,
+    keep: str,
+    strategy: str | None = None,
+    seed: int = 0,
+    min_per_class: int = 1,
+    force: bool = False,
+    on_progress: Progress | None = None,
+    **automatic: Any,
+) -> Manifest:
+    """Spend the budget on a run's scores and write the manifest folder `out`.
+
+    `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
+    (how many, how long), `device` and `data` (where the data are now) in `automatic`.
+    """
     from clprune.selection import budget_for, default_strategy
     from clprune.selection import select as choose
 
     started = time.perf_counter()
     scored = read_run(run)
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
-    budget = budget_for(keep, len(table.sample_ids))
-    strategy = strategy or default_strategy(table)
+    strategy, found = strategy or default_strategy(table), None
+    evidence: dict[str, Any] = {}
+    trials_took: dict[str, float | None] = {"seconds": 0.0, "seconds_before": 0.0, "energy_kwh": 0.0}
+    if "auto" in (keep, strategy):
+        found, strategy, evidence, trials_took = _decided(scored, keep, strategy, seed, on_progress, **automatic)
+    budget = found or budget_for(keep, len(table.sample_ids))
     needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
     vectors = scored.vectors if "vectors" in needs else None
     selection = choose(
@@ -242,11 +219,13 @@ def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed
     }
     columns |= {name: table.values[name] for name in sorted(table.values)}
     summary = Counter("repeats another sample" if reason.startswith("repeats ") else reason for reason in selection.reasons)
+    energy = [document["energy_kwh"], trials_took["energy_kwh"]]
     record = {
         "source": document["source"],
         "fingerprint": document["fingerprint"],
         "keep_fraction": len(selection.kept_ids) / n,
-        "budget": {"asked": str(keep), "method": budget.method, "n_keep": budget.n_keep},
+        "budget": {"asked": str(keep), "method": budget.method, "n_keep": budget.n_keep} | dict(budget.evidence),
+        "trials": evidence,
         "strategy": selection.strategy,
         "seed": seed,
         "min_per_class": min_per_class,
@@ -280,12 +259,59 @@ def select(run: Path, out: Path, *, keep: str, strategy: str | None = None, seed
         "timings": {
             "scored_at": document["timings"].get("scored_at"),
             "score_seconds": document["seconds"],
-            "select_seconds": time.perf_counter() - started,
-            "energy_kwh": document["energy_kwh"],
+            "select_seconds": time.perf_counter() - started + (trials_took["seconds_before"] or 0.0),
+            "trial_seconds": trials_took["seconds"],
+            "energy_kwh": None if None in energy else sum(energy),
             "energy_method": document["energy_method"],
         },
     }
     return write_manifest(out, pa.table(columns), record, force=force)
+
+
+def _decided(
+    scored: Run,
+    keep: str,
+    strategy: str,
+    seed: int,
+    on_progress: Progress | None,
+    *,
+    tolerance: float = 0.005,
+    confidence: float = 0.9,
+    trials: int = 12,
+    trial_epochs: int | None = None,
+    device: str = "auto",
+    data: str | None = None,
+) -> tuple[Budget | None, str, dict[str, Any], dict[str, float | None]]:
+    """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder."""
+    from clprune.trials import EPOCHS, Trials, decide
+
+    document = scored.document
+    source = _open(data or str(document["source"]), False)
+    if source.fingerprint != document["fingerprint"]:
+        raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
+    if source.logged is not None:
+        raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
+    images, _ = _inputs(source, document["asked"]["image_size"])
+    lab = Trials(
+        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=document["proxy"], epochs=trial_epochs or EPOCHS, device=device,
+        seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
+    )  # fmt: skip
+    decided = decide(
+        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, suspect_above=document["suspects"]["above"]
+    )  # fmt: skip
+    return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}
+
+
+def _inputs(source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Images (N, H, W, C), decoded into the cache where they are files, or texts (N, L), and the rule that brought them to one size."""
+    from clprune.decoding import load_images
+    from clprune.texts import load_texts
+
+    return (
+        load_texts(source)
+        if source.kind == "text"
+        else load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=on_progress)
+    )
 
 
 def export(manifest: Path, form: str, destination: Path, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
@@ -312,7 +338,6 @@ def evaluate(
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
-    from clprune.decoding import load_images
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, write_evaluation
     from clprune.texts import load_texts
@@ -325,13 +350,11 @@ def evaluate(
             f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column)."
         )
     test = source.load_test()
-    cache = cache_folder() / "images"
+    images, rule = _inputs(source, record.document["run"]["asked"]["image_size"])
     if source.kind == "text":
-        images, rule = load_texts(source)
         test_images, _ = load_texts(test, width=rule["width"])
     else:
-        images, rule = load_images(source, side=record.document["run"]["asked"]["image_size"], cache=cache)
-        test_images, _ = load_images(test, side=rule["size"][0] if rule["resized"] else None, cache=cache)
+        test_images, _ = _inputs(test, rule["size"][0] if rule["resized"] else None)
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
             f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
@@ -425,6 +448,7 @@ def prune(
     strategy: str | None = None,
     seed: int = 0,
     force: bool = False,
+    automatic: dict[str, Any] | None = None,
     on_progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -432,7 +456,9 @@ def prune(
     from dataclasses import asdict
 
     run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
-    manifest = select(out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force)
+    manifest = select(
+        out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
+    )
     problems = verify(out / "manifest")
     saved = savings(out / "manifest")
     page = report([out / "manifest"], out / "report.html", force=True)
@@ -460,11 +486,6 @@ def _open(data: str, strict: bool) -> Source:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _disk_bytes(n_samples: int, n_epochs: int) -> int:
-    """Upper bound of what a run writes: 8 signals of 4 bytes an epoch, twice while it runs, features and tables."""
-    return n_samples * (2 * 8 * 4 * n_epochs + 512 * 2 + 300)
 
 
 def _versions() -> dict[str, str]:

@@ -109,9 +109,16 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     dropped_share = 1 - manifest.n_kept / int(document["n_samples"])
     cost = float(timings["score_seconds"]) + float(timings["select_seconds"])
     run, share, of_epochs = document["run"], float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
-    yardstick = f"{_n_trainings(trainings)}, less {run['epochs_run']} scoring epochs; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
+    tried = document.get("trials", {}).get("cost", {"trainings": 0, "epochs": 0.0})
+    share += tried["epochs"] / of_epochs
+    spent = f"{run['epochs_run']} proxy epochs" + (
+        f" and {tried['epochs']:.0f} of {tried['trainings']} short trainings" if tried["trainings"] else ""
+    )
+    yardstick = (
+        f"{_n_trainings(trainings)}, less {spent}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
+    )
     lines = [
-        SavingsLine("cost of pruning: time", cost, "seconds", "measured", f"{run['epochs_run']} proxy epochs on {run['device']}"),
+        SavingsLine("cost of pruning: time", cost, "seconds", "measured", f"{spent} on {run['device']}"),
         SavingsLine("training time saved, equal epochs", dropped_share, "share of a training", "computed", "each epoch has fewer samples"),
         SavingsLine(
             "training time saved, equal steps", 0.0, "share of a training", "computed", "the subset is trained for as many steps as the full set"

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from clprune.errors import IntegrityError
+
 EVERY_SECONDS = 30  # between two lines where there is no terminal
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -131,6 +133,22 @@ def number(value: float | None) -> str:
     return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
 
 
+def evaluation_table(document: Mapping[str, Any]) -> Table:
+    """Accuracy of each arm with its spread, and what else was measured."""
+    rows = []
+    for arm, result in document["arms"].items():
+        spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
+        cells = (f"{100 * result['worst_class_mean']:.1f}", "" if result["worst_group_mean"] is None else f"{100 * result['worst_group_mean']:.1f}")
+        corrupted = f"{100 * result['corruptions']['mean']:.1f}" if result["corruptions"] else ""
+        more = (f"{100 * result['calibration_error_mean']:.1f}", corrupted, f"{result['seconds_mean']:.0f}")
+        rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", *cells, *more))
+    return plain_table(
+        f"accuracy, %, {document['facts']['budget']}",
+        ("arm", "accuracy", "worst class", "worst group", "calibration error", "corrupted", "seconds"),
+        rows,
+    )
+
+
 def savings_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for line in lines:
@@ -165,4 +183,17 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
 def selection_lines(document: Mapping[str, Any]) -> list[str]:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(document["reasons"].items()))
     smallest = min(document["kept_per_class"])
-    return [f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
+    found = [part["sentence"] for part in (document.get("trials", {}).get("strategy"), document["budget"]) if part and "sentence" in part]
+    return [*found, f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
+
+
+def prune_lines(result: Mapping[str, Any]) -> list[Any]:
+    if result["problems"]:
+        raise IntegrityError(" ".join(result["problems"]))
+    return [
+        *score_lines(result["run"]),
+        *selection_lines(result["manifest"]),
+        f"manifest verified: {result['out']}/manifest",
+        savings_table(result["savings"]["lines"]),
+        f"report: {result['report']['path']}",
+    ]

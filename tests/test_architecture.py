@@ -21,17 +21,19 @@ FLOORS = {
     "terminal": 6,
     "pipeline": 6,
     "recorder": 4,
+    "selection": 4,
     "watch": 6,
     "scored_arrays": 7,
 }
-FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live", "texts")}
+FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live", "texts", "budget")}
 FLOORS |= {name: 3 for name in ("critical_period", "training")}
 FLOORS |= {
     name: 5
     for name in (
         "trajectory",
         "score_table",
-        "selection",
+        "plan",
+        "trials",
         "export",
         "evaluation",
         "savings",

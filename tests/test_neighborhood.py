@@ -53,6 +53,23 @@ def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return images.astype(np.uint8), vectors, labels
 
 
+def test_of_many_equal_samples_exactly_one_stands_for_all_others() -> None:
+    images, vectors, labels = world(60, 2)
+    rows = np.random.default_rng(3).permutation(np.repeat(np.arange(60), 5))
+    ids = np.array([f"{i:04d}" for i in range(300)], dtype=StringDType())
+    random = np.random.default_rng(4)  # any of the five copies may be the least suspect
+    p_label, predicted = random.uniform(0.2, 1.0, (3, 300)), random.integers(0, 4, (3, 300))
+    for shown in (images[rows], None):
+        exact = vectors[rows].astype(np.float32)
+        found = find_neighborhood(ids, labels[rows], p_label, predicted, vectors=exact, images=shown)
+        leads = np.flatnonzero(found.duplicate_of < 0)
+        assert sorted(rows[leads].tolist()) == list(range(60))
+        for lead in leads:
+            others = np.flatnonzero(found.duplicate_of == lead)
+            assert (rows[others] == rows[lead]).all() and len(others) == 4
+            assert (found.suspicion[others] >= found.suspicion[lead]).all()
+
+
 def test_planted_copies_are_found_and_little_else() -> None:
     images, vectors, labels = world(400, 0)
     rng = np.random.default_rng(1)

@@ -1,0 +1,254 @@
+"""Short trainings on some of the training samples, judged on others of them: what `--keep auto` and `--strategy auto` decide by. No test split is touched.
+
+A share of the samples is set aside, class by class, to judge on. Repeats go where the sample goes that they repeat, so that nothing is judged that was trained on; of a
+group one sample judges. The labels are taken as they are given, wrong ones included. Every arm is trained for as many steps as all of the rest has
+in so many epochs (equal steps). A finished training is kept beside the run and is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+
+from clprune import families
+from clprune.budget import USUAL_NOISE, Trial, safe_budget
+from clprune.datatypes import Budget, Neighborhood, ScoreTable
+from clprune.energy import EnergyMeter
+from clprune.errors import GuardError, UsageError
+from clprune.proxies import build_proxy
+from clprune.selection import budget_for, select
+from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
+from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+
+EPOCHS = 10
+JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
+CANDIDATES = ("blend", "random(class_balanced=True)", "blend(scored_share=0.0)", "hardest(score='dual')", "beta_sampling", "stratified")
+
+
+@dataclass
+class Trials:
+    """Trainings on `pool`, judged on `judges` (rows, in the order of ids), with the cost so far."""
+
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"]
+    table: ScoreTable
+    neighborhood: Neighborhood
+    vectors: Float[np.ndarray, "N D"] | None
+    n_classes: int
+    proxy: str
+    epochs: int = EPOCHS
+    device: str = "auto"
+    seed: int = 0
+    folder: Path | None = None  # where finished trainings are kept
+    data_key: str = ""
+    on_progress: Callable[[dict[str, Any]], None] | None = None
+    seconds: float = 0.0
+    seconds_before: float = 0.0  # of these, by earlier calls
+    energy_kwh: float | None = 0.0
+    done: int = 0
+    pool: Int[np.ndarray, "P"] = field(init=False)
+    judges: Int[np.ndarray, "M"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UsageError(f"--trial-epochs is {self.epochs}; at least 1 is needed.")
+        self.pool, self.judges = held_out(self.table, self.neighborhood.duplicate_of, self.seed)
+        target = pick_device(self.device)
+        self._data = to_device(self.images, self.table.labels, target, statistics=pixel_statistics(self.images) if self.images.ndim == 4 else None)
+        self._recipe = Recipe(schedule="cosine")
+        self._part = _part_of(self.table, self.neighborhood, self.vectors, self.pool)
+        facts = {
+            "data": self.data_key,
+            "proxy": self.proxy,
+            "epochs": self.epochs,
+            "device": str(target),
+            "seed": self.seed,
+            "recipe": self._recipe.__dict__,
+        }
+        self._key = facts | {"threads": torch.get_num_threads(), "torch": torch.__version__, "judges": _digest(self.judges)}
+
+    def useless_share(self, strategy: str, suspect_above: float) -> float:
+        """Share of the pool that `strategy` gives up first: near-duplicates and suspected wrong labels, where it looks at them."""
+        member, options, _ = families.choose("strategies", strategy)
+        needs, hood = families.facts(member)["needs"], self._part[1]
+        given_up = np.zeros(len(self.pool), dtype=bool)
+        if "duplicate_of" in needs:
+            given_up |= hood.duplicate_of >= 0
+        if "suspicion" in needs:
+            given_up |= hood.suspicion > options.get("suspect_above", suspect_above)
+        return float(given_up.mean())
+
+    def train(self, strategy: str, keep_fraction: float, number: int) -> Trial:
+        """Train on what `strategy` keeps of the pool; trials of one `number` share their seed, others do not."""
+        if keep_fraction >= 1:
+            rows = self.pool
+        else:
+            table, hood, vectors = self._part
+            n_keep = max(1, round(keep_fraction * len(self.pool)))
+            budget = Budget(keep_fraction, n_keep, "trial")
+            chosen = select(table, budget, strategy=strategy, seed=self.seed + number, neighborhood=hood, vectors=vectors, n_classes=self.n_classes)
+            rows = self.pool[np.sort(chosen.kept_indices)]
+        key = self._key | {"rows": _digest(rows), "number": number}
+        path = None if self.folder is None else self.folder / f"{hashlib.sha256(to_json(key).encode()).hexdigest()[:20]}.json"
+        if path is not None and path.exists():
+            kept = read_json(path, what="finished trial")
+            self.seconds_before += kept["seconds"]
+        else:
+            kept = self._trained(rows, number) | {"schema_version": SCHEMA_VERSION, "kind": "finished trial"}
+            if path is not None:
+                write_json(path, kept)
+        self.done += 1
+        self.seconds += kept["seconds"]
+        self.energy_kwh = None if self.energy_kwh is None or kept["energy_kwh"] is None else self.energy_kwh + kept["energy_kwh"]
+        right = np.ones(len(self.judges), dtype=bool)
+        right[kept["wrong"]] = False
+        if self.on_progress:
+            message = f"{'everything' if keep_fraction >= 1 else f'{keep_fraction:.2f} by {strategy}'}: {right.mean():.4f}"
+            self.on_progress({"stage": "trials", "done": self.done, "total": self.done, "message": message})
+        return Trial(keep_fraction, right)
+
+    def _trained(self, rows: Int[np.ndarray, "K"], number: int) -> dict[str, Any]:
+        begun, seed = time.perf_counter(), self.seed + 1000 + number
+        seed_everything(seed)
+        state = new_state(build_proxy(self.proxy, self.n_classes, self._data.input_shape), self._data.device, self._recipe)
+        n_steps = self.epochs * math.ceil(len(self.pool) / self._recipe.batch_size)
+        with EnergyMeter() as meter:
+            train(state, self._data, self._recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=rows)
+        wrong = predict(state.model, self._data, rows=self.judges)[0].argmax(axis=1) != self.table.labels[self.judges]
+        return {
+            "wrong": np.flatnonzero(wrong).tolist(),
+            "seconds": time.perf_counter() - begun,
+            "energy_kwh": meter.kwh,
+            "energy_method": meter.method,
+        }
+
+    def cost(self) -> dict[str, Any]:
+        """How much was trained; `epochs` are epochs of all samples."""
+        return {"trainings": self.done, "epochs": self.done * self.epochs * len(self.pool) / len(self.table.sample_ids)}
+
+
+def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, n_trials: int) -> tuple[str, dict[str, Any]]:
+    """The strategy that keeps best at this share, and the evidence. The first candidate is the default, which stands where none is better; random ones are recognised by name.
+
+    Successive halving (Jamieson & Talwalkar, 2016, arXiv:1502.07943): all candidates are trained once, the better half again, and so on, as long as `n_trials` lasts. Means are
+    shrunk towards each other by empirical Bayes, as far as the noise of a training explains their spread, so that the luckiest of many equals does not win. Raises UsageError for fewer trials than candidates.
+    """
+    if n_trials < len(candidates):
+        raise UsageError(f"--trials is {n_trials}, fewer than the {len(candidates)} strategies that --strategy auto compares; give at least as many.")
+    results: dict[str, list[float]] = {candidate: [] for candidate in candidates}
+    alive, number = list(candidates), 0
+    while alive and sum(map(len, results.values())) + len(alive) <= n_trials:
+        for candidate in alive:
+            results[candidate].append(trials.train(candidate, keep_fraction, number).accuracy)
+        ranked = sorted(alive, key=lambda candidate: (-float(np.mean(results[candidate])), candidates.index(candidate)))
+        alive, number = ranked[: max(2, len(ranked) // 2)], number + 1
+    means, sds = shrunk([np.array(values) for values in results.values()])
+    winner = int(means.argmax())  # of equals the first
+    evidence: dict[str, Any] = {
+        "keep_fraction": keep_fraction,
+        "accuracies": results,
+        "posterior": {candidate: [float(m), float(s)] for candidate, m, s in zip(candidates, means, sds, strict=True)},
+        "winner": candidates[winner],
+    }
+    others = [at for at, candidate in enumerate(candidates) if candidate.startswith("random") and at != winner]
+    if others:
+        by, spread = means[winner] - means[others[0]], math.hypot(sds[winner], sds[others[0]])
+        surely = 0.5 * (1 + math.erf(by / (spread * math.sqrt(2)))) if spread > 0 else 0.5
+        evidence |= {"better_than_random_by": float(by), "probability": surely}
+        said = f"{candidates[winner]} keeps best at {keep_fraction:.0%}, by {100 * by:+.2f} points over random with a probability of {surely:.0%}"
+    else:
+        said = f"{candidates[winner]} keeps best at {keep_fraction:.0%}"
+    return candidates[winner], evidence | {"sentence": f"{said} ({sum(map(len, results.values()))} short trainings)"}
+
+
+def shrunk(results: Sequence[Float[np.ndarray, "R"]]) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+    """Posterior means and standard deviations of K true accuracies, each measured a few times, in one normal population (empirical Bayes).
+
+    The noise of a measurement is pooled over all, with four degrees of freedom at 0.4 points beforehand, so that a single round tells something.
+    """
+    counts = np.array([len(values) for values in results])
+    means = np.array([values.mean() for values in results])
+    within = sum(float(np.square(values - values.mean()).sum()) for values in results)
+    noise = (within + 4 * USUAL_NOISE**2) / (counts.sum() - len(counts) + 4)
+    centre = float(np.average(means, weights=counts))
+    between = max(0.0, float(np.square(means - centre).sum()) / max(1, len(means) - 1) - float((noise / counts).mean()))
+    trust = between / (between + noise / counts)
+    return centre + trust * (means - centre), np.sqrt(trust * noise / counts)
+
+
+def decide(
+    trials: Trials, *, keep: str, strategy: str, n_samples: int, tolerance: float, confidence: float, n_trials: int, suspect_above: float
+) -> tuple[Budget | None, str, dict[str, Any]]:
+    """Answer `auto` for the strategy and for the share: the budget (None where it was given), the strategy, and the evidence for the manifest.
+
+    Where both are asked for, strategies are compared at the share of a half first.
+    """
+    evidence: dict[str, Any] = {}
+    if strategy == "auto":
+        strategy, evidence["strategy"] = contest(
+            trials, CANDIDATES, budget_for("0.5" if keep == "auto" else keep, n_samples).keep_fraction, n_trials=n_trials
+        )
+    budget = None
+    if keep == "auto":
+        asked: dict[float, int] = {}
+
+        def train_with(share: float) -> Trial:
+            asked[share] = asked.get(share, -1) + 1
+            return trials.train(strategy, share, asked[share])
+
+        budget = safe_budget(
+            train_with,
+            n_samples,
+            useless_share=trials.useless_share(strategy, suspect_above),
+            tolerance=tolerance,
+            confidence=confidence,
+            n_trials=n_trials,
+        )
+    return budget, strategy, evidence | {"cost": trials.cost()}
+
+
+def held_out(table: ScoreTable, duplicate_of: Int[np.ndarray, "N"], seed: int) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "M"]]:
+    """Rows to train on and rows to judge on, each in the order of ids. Raises GuardError where a class is too small to be judged at all.
+
+    Every class gives the same share of its groups of repeats (at least one of each); groups of the pool stay whole, of those that judge only the sample that stands for the group is used.
+    """
+    order = np.argsort(table.sample_ids, kind="stable")
+    leads = order[duplicate_of[order] < 0]
+    rng = np.random.default_rng((seed, 11))
+    share = min(0.2, max(0.1, JUDGES / len(order)))
+    judging = np.zeros(len(order), dtype=bool)
+    for c in np.unique(table.labels):
+        mine = leads[table.labels[leads] == c]
+        if len(mine) > 1:
+            judging[rng.permutation(mine)[: max(1, round(share * len(mine)))]] = True
+    if judging.sum() < 50:
+        raise GuardError(
+            f"only {int(judging.sum())} of {len(order)} samples could be held out to judge on: too few to tell anything. Give --keep and --strategy yourself."
+        )
+    away = judging | (judging[duplicate_of] & (duplicate_of >= 0))
+    return order[~away[order]], order[judging[order]]
+
+
+def _part_of(
+    table: ScoreTable, hood: Neighborhood, vectors: Float[np.ndarray, "N D"] | None, rows: Int[np.ndarray, "P"]
+) -> tuple[ScoreTable, Neighborhood, Float[np.ndarray, "P D"] | None]:
+    """The same tables for `rows` only, which hold every repeat together with the sample it repeats."""
+    place = np.full(len(table.sample_ids), -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    pointers = hood.duplicate_of[rows]
+    pointers = np.where(pointers >= 0, place[np.maximum(pointers, 0)], -1)
+    values = {name: column[rows] for name, column in table.values.items()}
+    part = Neighborhood(pointers, hood.duplicate_distance[rows], hood.suspicion[rows], hood.suggested_label[rows], hood.facts)
+    return ScoreTable(table.sample_ids[rows], table.labels[rows], values, table.high_means), part, None if vectors is None else vectors[rows]
+
+
+def _digest(rows: Int[np.ndarray, "K"]) -> str:
+    return hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()

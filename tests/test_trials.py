@@ -1,0 +1,156 @@
+"""`--keep auto` and `--strategy auto`: what short trainings on held-out training samples decide."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import draw_shapes
+from numpy.dtypes import StringDType
+from test_cli import clprune, refused
+
+from clprune import pipeline
+from clprune.datatypes import Neighborhood, ScoreTable
+from clprune.errors import FingerprintError, GuardError, UsageError
+from clprune.manifest import read_manifest
+from clprune.trials import CANDIDATES, held_out, shrunk
+
+
+def table_of(n: int, n_classes: int = 4) -> ScoreTable:
+    return ScoreTable(np.array([f"{i:05d}" for i in range(n)], dtype=StringDType()), np.arange(n) % n_classes, {}, {})
+
+
+def test_held_out_samples_and_their_repeats_are_never_trained_on() -> None:
+    rng, n = np.random.default_rng(0), 1000
+    repeats = np.full(n, -1)
+    later = rng.permutation(np.arange(500, n))[:200]
+    repeats[later] = later - 500
+    pool, judges = held_out(table_of(n), repeats, seed=0)
+    group = np.where(repeats >= 0, repeats, np.arange(n))
+    assert not set(group[pool]) & set(group[judges])
+    assert (repeats[judges] == -1).all()
+    assert np.abs(np.bincount(judges % 4) - 40).max() <= 1  # a fifth of the 200 groups of each class
+    assert (np.isin(group, group[pool]) == np.isin(np.arange(n), pool)).all()  # groups of the pool stay whole
+    turned = table_of(n)
+    order = rng.permutation(n)
+    back = np.argsort(order)
+    moved = ScoreTable(turned.sample_ids[order], turned.labels[order], {}, {})
+    pointers = np.where(repeats[order] >= 0, back[np.maximum(repeats[order], 0)], -1)
+    assert [set(order[rows].tolist()) for rows in held_out(moved, pointers, seed=0)] == [set(pool.tolist()), set(judges.tolist())]
+
+
+def test_too_few_samples_to_judge_on_are_refused() -> None:
+    with pytest.raises(GuardError, match="held out"):
+        held_out(table_of(100), np.full(100, -1), seed=0)
+
+
+def test_equal_candidates_are_shrunk_to_one_and_different_ones_are_not() -> None:
+    rng = np.random.default_rng(0)
+    raw_error = shrunk_error = 0.0
+    for between in (0.0, 0.002, 0.01):
+        for _ in range(100):
+            truth = 0.9 + between * rng.normal(size=6)
+            results = [value + 0.004 * rng.normal(size=rng.integers(1, 4)) for value in truth]
+            raw_error += float(np.square(np.array([values.mean() for values in results]) - truth).sum())
+            shrunk_error += float(np.square(shrunk(results)[0] - truth).sum())
+    assert shrunk_error < 0.8 * raw_error
+    far = [np.array([0.5, 0.5]), np.array([0.9, 0.9]), np.array([0.7])]
+    means, sds = shrunk(far)
+    assert np.allclose(means, [0.5, 0.9, 0.7], atol=0.001)
+    assert sds[2] > sds[0] > 0
+    assert shrunk([np.array([0.5]), np.array([0.5])])[0].argmax() == 0  # of equals the first, which is the default
+
+
+@pytest.fixture(scope="module")
+def copies_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of which 40 % are exact copies of others."""
+    folder = tmp_path_factory.mktemp("copies")
+    x, y = draw_shapes(600, 3)
+    rng = np.random.default_rng(1)
+    again = rng.choice(600, 400)
+    order = rng.permutation(1000)
+    np.savez(folder / "copies.npz", x_train=np.concatenate([x, x[again]])[order], y_train=np.concatenate([y, y[again]])[order])
+    pipeline.score(str(folder / "copies.npz"), folder / "run", max_epochs=3)
+    return folder / "run"
+
+
+def test_copies_are_found_useless_and_dropped(copies_run: Path, tmp_path: Path) -> None:
+    done = clprune("select", copies_run, "--keep", "auto", "--trials", 6, "--trial-epochs", 20, "--tolerance", 2, "--out", tmp_path / "m", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    budget, n = document["budget"], document["n_samples"]
+    assert document["n_kept"] <= 0.62 * n, budget["sentence"]
+    assert budget["method"] == budget["asked"] == "auto" and len(budget["trials"]) == 6
+    assert budget["useless_share"] == pytest.approx(0.4, abs=0.03)
+    assert budget["interval"][0] <= budget["predicted_loss"] <= budget["interval"][1]
+    assert clprune("verify", tmp_path / "m").returncode == 0
+    lines = {line["name"]: line for line in json.loads(clprune("savings", tmp_path / "m", "--json").stdout)["lines"]}
+    assert "short trainings" in lines["cost of pruning: time"]["note"]
+    assert lines["cost of pruning: time"]["value"] >= document["timings"]["trial_seconds"]
+
+
+def test_finished_trials_are_not_done_again_and_give_the_same_manifest(copies_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(copies_run, run)
+    options: dict[str, Any] = {"keep": "auto", "trials": 4, "trial_epochs": 1}
+
+    def interrupt(report: dict[str, Any]) -> None:
+        if report["done"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.select(run, tmp_path / "a", **options, on_progress=interrupt)
+    assert not (tmp_path / "a").exists()
+    first = {path.name: path.read_bytes() for path in (run / "trials").iterdir()}
+    documents = []
+    for name in ("a", "b"):
+        pipeline.select(run, tmp_path / name, **options)
+        document = json.loads((tmp_path / name / "manifest.json").read_text())
+        documents.append({key: value for key, value in document.items() if key != "timings"})
+    assert documents[0] == documents[1]
+    assert {name: path.read_bytes() for name in first for path in [run / "trials" / name]} == first
+    assert pipeline.verify(run) == []
+
+
+def test_the_best_strategy_is_found_and_named(copies_run: Path, tmp_path: Path) -> None:
+    document = read_manifest(
+        pipeline.select(copies_run, tmp_path / "m", keep="0.2", strategy="auto", trials=len(CANDIDATES), trial_epochs=1).folder
+    ).document
+    found = document["trials"]["strategy"]
+    assert set(found["accuracies"]) == set(CANDIDATES) and found["winner"] in CANDIDATES
+    assert document["strategy"].startswith(found["winner"].split("(")[0])
+    assert 0 <= found.get("probability", 0.5) <= 1 and "short trainings" in found["sentence"]
+    with pytest.raises(UsageError, match="trials"):
+        pipeline.select(copies_run, tmp_path / "n", keep="0.2", strategy="auto", trials=3)
+
+
+def test_other_data_are_refused(copies_run: Path, shapes_npz: Path, tmp_path: Path) -> None:
+    with pytest.raises(FingerprintError, match="--data"):
+        pipeline.select(copies_run, tmp_path / "m", keep="auto", data=str(shapes_npz))
+    refused(2, "--tolerance", "select", copies_run, "--keep", "auto", "--tolerance", 0, "--out", tmp_path / "m")
+    refused(2, "--keep is", "select", copies_run, "--keep", "automatic", "--out", tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_logged_numbers_cannot_be_trained_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "logged.npz", labels=np.arange(300) % 3, logits=rng.normal(size=(4, 300, 3)).astype(np.float32))
+    pipeline.score(str(tmp_path / "logged.npz"), tmp_path / "run")
+    with pytest.raises(UsageError, match="logged numbers"):
+        pipeline.select(tmp_path / "run", tmp_path / "m", keep="auto")
+
+
+def test_parts_of_the_tables_keep_every_pointer() -> None:
+    from clprune.trials import _part_of
+
+    n = 10
+    pointers = np.full(n, -1)
+    pointers[[7, 9]] = [2, 4]
+    hood = Neighborhood(pointers, np.full(n, np.nan), np.linspace(0, 1, n), np.arange(n), {})
+    table = ScoreTable(table_of(n).sample_ids, np.arange(n), {"dual": np.arange(n) / n}, {"dual": "hard"})
+    part, near, vectors = _part_of(table, hood, np.arange(2 * n).reshape(n, 2), np.array([2, 3, 4, 7, 9]))
+    assert part.sample_ids.tolist() == ["00002", "00003", "00004", "00007", "00009"]
+    assert near.duplicate_of.tolist() == [-1, -1, -1, 0, 2]
+    assert vectors is not None and vectors[:, 0].tolist() == [4, 6, 8, 14, 18]
