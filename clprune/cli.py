@@ -268,7 +268,7 @@ def export(
 def evaluate(
     manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
-    against: Annotated[str, typer.Option("--against", help="random, full, or both.")] = "random,full",
+    against: Annotated[str, typer.Option("--against", help="Of random, full, shortened, rs2, infobatch, with commas.")] = "random,full",
     proxy: Annotated[str | None, typer.Option("--proxy", help="Model to train; the scoring proxy by default.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
     budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",

@@ -1,7 +1,8 @@
 """Train on the kept samples, on random ones and on all, with one recipe, and compare the accuracy on the test split.
 
 Every arm has the same recipe, seeds and order policy. `equal-steps` gives each arm as many steps as training on all data for `epochs` has;
-`equal-epochs` gives each arm that many epochs of its own samples. Accuracy is that of the last epoch; a random arm is drawn anew for each seed
+`equal-epochs` gives each arm that many epochs of its own samples; the arms of `dynamic.py`, which see all data, get as many steps as the kept samples then
+have. Accuracy is that of the last epoch; a random arm is drawn anew for each seed
 with the class sizes of the kept samples. Beside it: accuracy by class and by group, expected calibration error, accuracy under five corruptions.
 """
 
@@ -20,11 +21,26 @@ from jaxtyping import Float, Int, UInt8
 
 from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import Evaluation, Source
+from clprune.dynamic import ARMS as DYNAMIC
+from clprune.dynamic import dynamic_arm
 from clprune.energy import EnergyMeter
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
-from clprune.training import DeviceData, Recipe, TokenData, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.training import (
+    DeviceData,
+    Draw,
+    Observe,
+    Recipe,
+    TokenData,
+    new_state,
+    pick_device,
+    pixel_statistics,
+    predict,
+    seed_everything,
+    to_device,
+    train,
+)
 
 EPOCHS = 30
 CALIBRATION_BINS = 15  # equal widths of confidence, as in Guo et al. (2017, arXiv:1706.04599)
@@ -51,15 +67,15 @@ def evaluate(
     data_key: str = "",
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Evaluation:
-    """Train `seeds` times, with seeds from `first_seed` on, on rows `kept` and on each arm of `against` ("random", "full"). `order` are the rows sorted by id.
+    """Train `seeds` times, with seeds from `first_seed` on, on rows `kept` and on each arm of `against` ("random", "full", "shortened", "rs2", "infobatch"). `order` are the rows sorted by id.
 
     With `checkpoint` (a folder) every finished training is committed to it, and one that is there already is not done again where the data
     (`data_key`), the kept rows, the model, the recipe, the budget and the device are the same. `test_groups` names the group of each test sample.
     Raises UsageError for unknown arms or budgets.
     """
     arms = ["pruned", *(against if against is not None else ["random", "full"])]
-    if unknown := sorted(set(arms) - {"pruned", "random", "full"}):
-        raise UsageError(f"--against knows random and full, not {', '.join(unknown)}.")
+    if unknown := sorted(set(arms) - {"pruned", "random", "full", *DYNAMIC}):
+        raise UsageError(f"--against knows random, full, {', '.join(DYNAMIC)}, not {', '.join(unknown)}.")
     if budget not in ("equal-epochs", "equal-steps"):
         raise UsageError(f"--budget is {budget}; give equal-epochs or equal-steps.")
     if seeds < 1:
@@ -80,9 +96,12 @@ def evaluate(
             if path is not None and path.exists():
                 run, message = read_json(path, what="finished training")["run"], "taken from the interrupted evaluation"
             else:
-                rows = np.sort(kept) if arm == "pruned" else order if arm == "full" else random_like(labels, kept, order, seed)
-                n_steps = full_steps if budget == "equal-steps" else None
-                run = _one_training(data, rows, test_images, test_labels, groups, recipe, seed, proxy, n_classes, n_epochs, n_steps)
+                rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
+                n_steps, observe = full_steps if budget == "equal-steps" else None, None
+                if arm in DYNAMIC:
+                    rows, observe = dynamic_arm(arm, order, len(kept), seed)
+                    n_steps = n_steps or n_epochs * math.ceil(len(kept) / recipe.batch_size)
+                run = _one_training(data, rows, observe, test_images, test_labels, groups, recipe, seed, proxy, n_classes, n_epochs, n_steps)
                 message = f"{run['accuracy']:.4f}"
                 if path is not None:
                     write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "run": run})
@@ -100,7 +119,8 @@ def evaluate(
 
 def _one_training(
     data: DeviceData | TokenData,
-    rows: Int[np.ndarray, "K"],
+    rows: Int[np.ndarray, "K"] | Draw,
+    observe: Observe | None,
     test_images: UInt8[np.ndarray, "M H W C"],
     test_labels: Int[np.ndarray, "M"],
     groups: tuple[np.ndarray, np.ndarray] | None,
@@ -111,12 +131,12 @@ def _one_training(
     n_epochs: int,
     n_steps: int | None,
 ) -> dict[str, Any]:
-    """Train a fresh model on `rows` and measure it on the test split, as it is and corrupted."""
+    """Train a fresh model on `rows` (`observe` sees every forward pass) and measure it on the test split, as it is and corrupted."""
     begun = time.perf_counter()
     seed_everything(seed)
     state = new_state(build_proxy(proxy, n_classes, data.input_shape), data.device, recipe)
     with EnergyMeter() as meter:
-        run = train(state, data, recipe, n_epochs=n_epochs, n_steps=n_steps, seed=seed, rows=rows)
+        run = train(state, data, recipe, n_epochs=n_epochs, n_steps=n_steps, seed=seed, rows=rows, observe=observe)
     statistics = (data.mean.cpu().numpy(), data.std.cpu().numpy()) if isinstance(data, DeviceData) else None
 
     def logits_of(inputs: np.ndarray) -> Float[np.ndarray, "M C"]:
@@ -138,7 +158,7 @@ def _one_training(
         "worst_group": None if per_group is None else min(per_group.values()),
         "calibration_error": calibration_error(logits, test_labels),
         "corruptions": of_corruptions,
-        "n_samples": len(rows),
+        "n_samples": len(data) if callable(rows) else len(rows),
         "steps": run.steps,
         "samples_seen": run.samples_seen,
         "seconds": run.seconds,

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from clprune.errors import TrainingError, UsageError
 
 Observe = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
+Draw = Callable[
+    [int, float], tuple[np.ndarray, np.ndarray | None]
+]  # (epoch, share of the training that is done) -> its rows, and loss weights (N,) or None
 
 
 @dataclass(frozen=True)
@@ -241,14 +244,14 @@ def train(
     *,
     n_epochs: int,
     seed: int,
-    rows: Int[np.ndarray, "K"] | None = None,
+    rows: Int[np.ndarray, "K"] | Draw | None = None,
     n_steps: int | None = None,
     observe: Observe | None = None,
     end_epoch: Callable[[TrainingState], bool] | None = None,
     later: Recipe | None = None,
     weights: Float[np.ndarray, "N"] | None = None,
 ) -> TrainingRun:
-    """Train on `rows` (all by default) until `n_epochs` or `n_steps` (then epochs do not count), or until `end_epoch` says True.
+    """Train on `rows` (all by default; a function draws those of each epoch) until `n_epochs` or `n_steps` (then epochs do not count), or until `end_epoch` says True.
 
     With `later` a True of `end_epoch` does not stop the training but switches to that recipe (same optimizer, `batch_size` and `learning_rate` of its own):
     less augmentation, another weight decay, label smoothing or rate from the end of the critical period on. `observe(rows, logits, labels, features)`
@@ -256,7 +259,7 @@ def train(
     Raises TrainingError when the loss is no longer finite.
     """
     model, optimizer, device = state.model, state.optimizer, data.device
-    chosen = np.arange(len(data)) if rows is None else np.asarray(rows)
+    chosen = np.arange(len(data)) if rows is None or callable(rows) else np.asarray(rows)
     loss_weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=device)
     tap = FeatureTap(model) if observe is not None else None
     before = torch.are_deterministic_algorithms_enabled()
@@ -267,6 +270,9 @@ def train(
     try:
         while not stop and steps_left > 0 and (n_steps is not None or state.epochs_done < n_epochs):
             draws = np.random.default_rng((seed, state.epochs_done, 2))
+            if callable(rows):
+                chosen, drawn = rows(state.epochs_done, state.epochs_done / n_epochs if n_steps is None else state.steps_done / n_steps)
+                loss_weights = None if drawn is None else torch.as_tensor(drawn, dtype=torch.float32, device=device)
             loss_sum = torch.zeros((), device=device)
             batches = epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size, copies=recipe.copies)
             padding = max(data.shape[:2]) // 8 if recipe.crop_padding is None else recipe.crop_padding

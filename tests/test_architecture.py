@@ -22,6 +22,7 @@ FLOORS = {
     "pipeline": 6,
     "recorder": 4,
     "selection": 4,
+    "dynamic": 4,
     "watch": 6,
     "scored_arrays": 7,
 }
