@@ -4,7 +4,7 @@ source -> proxy run -> Trajectory -> CriticalPeriod -> ScoreTable -> Selection -
 
 score, select, evaluate, verify, detect, compare, prune    the steps, as on the command line (all of them: clprune.pipeline)
 score_arrays                                               scores from logged logits or losses, with no model at all
-Recorder                                                   the same recording inside your own loop
+Recorder, save_run                                         the same recording inside your own loop, and a run folder from it
 open_source, read_run, read_manifest                       what lies on disk
 """
 
@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch or faiss loa
 
 __version__ = "0.1.0"
 _HOMES = {
-    "pipeline": ("score", "select", "evaluate", "verify", "detect", "compare", "prune"),
+    "pipeline": ("score", "select", "evaluate", "verify", "detect", "compare", "prune", "save_run"),
     "scored_arrays": ("score_arrays",),
     "recorder": ("Recorder",),
     "sources": ("open_source",),

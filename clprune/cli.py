@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clprune import terminal
+from clprune.datatypes import FULL_TRAINING_EPOCHS
 from clprune.errors import ClpruneError, IntegrityError, UsageError
 
 app = typer.Typer(
@@ -175,16 +176,10 @@ def plan(
     from clprune import pipeline
 
     told = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict)
-    share = max_epochs / pipeline.FULL_TRAINING_EPOCHS
+    share = max_epochs / FULL_TRAINING_EPOCHS
     pays = {str(keep): share / (trainings * (1 - keep)) for keep in (0.7, 0.5, 0.3)}
     told |= {"trainings": trainings, "most_cost_in_full_trainings": share, "cost_over_saving_by_keep": pays}
-    line = ", ".join(f"{float(keep):.0%} kept: {ratio:.0%}" for keep, ratio in pays.items())
-    _show(
-        told,
-        as_json,
-        *terminal.plan_lines(told),
-        f"at most {share:.0%} of a full training of {pipeline.FULL_TRAINING_EPOCHS} epochs; cost over saving for {trainings} trainings, {line}",
-    )
+    _show(told, as_json, *terminal.plan_lines(told), terminal.payback_line(told))
 
 
 @app.command()

@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 
 from clprune.errors import MissingSignalError, UsageError
 
+FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, TDDS): the yardstick for "share of a full training"
 HighMeans = Literal["hard", "easy"]
 UNLABELLED = -1
 

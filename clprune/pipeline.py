@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +17,12 @@ from clprune.datatypes import Budget, Savings, Source
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
-from clprune.run import Run, read_run, write_run
+from clprune.run import Run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.storage import cache_folder, locked, require_space, verify_inventory
 
 Progress = Callable[[dict[str, Any]], None]
-FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, TDDS): the yardstick for "share of a full training"
 
 
 def score(
@@ -52,11 +47,10 @@ def score(
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
     (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
-    from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
     from clprune.plan import disk_bytes
     from clprune.proxies import proxy_for
     from clprune.replay import notes_on, replay
-    from clprune.score_table import score_table
+    from clprune.scored_run import scored_run
     from clprune.trajectory import ProxyRun, record_trajectory
 
     source = data if isinstance(data, Source) else _open(data, strict)
@@ -92,52 +86,44 @@ def score(
             run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
-        at = time.perf_counter()
-        table, missing = score_table(run.trajectory, run.period)
-        epochs = slice(run.period.start_epoch, run.period.end_epoch)
-        with_logits = "p_label" in run.trajectory.signals
-        neighborhood = find_neighborhood(
-            source.sample_ids,
-            source.labels,
-            run.trajectory.signal("p_label")[epochs] if with_logits else None,
-            run.trajectory.signal("predicted")[epochs] if with_logits else None,
-            vectors=run.embeddings.vectors if run.embeddings else None,
-            images=None if source.kind == "text" else images,
-        )
-        facts = run.trajectory.facts
-        document = {
-            "source": source.locator,
-            "asked": asked,
-            "proxy": proxy,
-            "seed": seed,
-            "epochs_run": run.trajectory.n_epochs,
-            "share_of_full_training": run.trajectory.n_epochs / FULL_TRAINING_EPOCHS,
-            "share_is_of_epochs": FULL_TRAINING_EPOCHS,
-            "seconds": decode_seconds + facts["seconds"] + time.perf_counter() - at,
-            "timings": {
-                "scored_at": _now(),
-                "decode_seconds": decode_seconds,
-                "proxy_seconds": facts["seconds"],
-                "neighbor_seconds": time.perf_counter() - at,
-            },
-            "energy_kwh": facts["energy_kwh"],
-            "energy_method": facts["energy_method"],
-            "device": facts["device"],
-            "threads": facts["threads"],
-            "recipe": facts["recipe"],
-            "image_rule": rule,
-            "scores_missing": missing,
-            "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
-            "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
-            "skipped": [list(pair) for pair in source.skipped],
-            "notes": [*source.facts.get("notes", []), *notes_on(source, missing, neighborhood.facts)],
-            "has_test_split": source.load_test is not None,
-            "versions": _versions(),
-        }
-        written = write_run(out, source, run.trajectory, run.period, table, neighborhood, run.embeddings, document)
+        written = scored_run(
+            out, source, run.trajectory, run.period, run.embeddings, images, asked=asked, image_rule=rule, decode_seconds=decode_seconds, notes=notes_on
+        )  # fmt: skip
         conclude(out)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return dict(written.document)
+
+
+def save_run(
+    recorder: Any,
+    data: Any,
+    out: Path | str,
+    *,
+    vectors: np.ndarray | None = None,
+    near_duplicates: bool = True,
+    seconds: float = 0.0,
+    force: bool = False,
+) -> Run:
+    """Write the run folder `out` from a recorder that sat in a loop of your own, so that `select` and all that follows can go on from it.
+
+    `data` is what was trained on, as a Source, a locator, or the data set itself, in the order of the rows that `observe` was told. `vectors` (N, D) are features for
+    the neighbours of each sample; `near_duplicates` reads the images to compare them. `seconds` is what recording is to be charged for: 0 where the training had to
+    be done anyway. Raises DataError where rows or labels do not belong together.
+    """
+    from clprune.datatypes import Embeddings
+    from clprune.replay import notes_on
+    from clprune.scored_run import of_own_loop, scored_run
+
+    source = data if isinstance(data, Source) else _open(data, False) if isinstance(data, str) else families.adapted(data)
+    trajectory, asked = of_own_loop(recorder, source, seconds)
+    images, rule = _inputs(source, None) if near_duplicates and source.kind == "image" else (None, None)
+    embeddings = None if vectors is None else Embeddings(np.asarray(vectors), "given")
+    with locked(out := Path(out)):
+        if (out / "run.json").exists() and not force:
+            raise DataError(f"{out} holds a run already. Choose another folder, or pass force=True to replace it.")
+        return scored_run(
+            out, source, trajectory, recorder.critical_period(), embeddings, images, asked=asked, image_rule=rule, decode_seconds=0.0, notes=notes_on
+        )
 
 
 def plan(
@@ -482,18 +468,3 @@ def _open(data: str, strict: bool) -> Source:
     from clprune.sources import open_source
 
     return open_source(data, strict=strict)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    names = ("clprune", "torch", "torchvision", "numpy", "faiss-cpu", "pyarrow", "pillow")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found | {"python": platform.python_version(), "cpu_count": str(os.cpu_count())}

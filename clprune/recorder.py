@@ -8,7 +8,7 @@ window gives one point of every curve.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ class _Indexed:
         return item[0], item[1], index
 
 
+class SwitchedTransform:
+    """`during` inside the critical period, `after` from its end on; DataLoader workers, persistent ones too, see the change."""
+
+    def __init__(self, during: Callable[[Any], Any], after: Callable[[Any], Any], over: Tensor) -> None:
+        self.during, self.after, self._over = during, after, over
+
+    def __call__(self, value: Any) -> Any:
+        return self.after(value) if bool(self._over) else self.during(value)
+
+
 class Recorder:
     """Records a training run and says when its critical learning period has ended.
 
@@ -89,6 +99,7 @@ class Recorder:
         self.n_windows = windows_per_epoch
         self._losses_only: bool | None = None  # until something is observed
         self.live = LiveRule(min_epochs=min_epochs)
+        self._over: Tensor | None = None  # in memory that DataLoader workers share, where a transform was switched
         self.epochs: list[dict[str, np.ndarray]] = []  # finished epochs: signal -> (N,)
         self._doubt = np.zeros(self.n_samples)  # sum over epochs of 1 - p_label; unseen counts as sure
         self.curves: dict[str, list[float]] = {}
@@ -176,12 +187,27 @@ class Recorder:
         self._start_epoch()
         ended = self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs))
         self._write_live("ended" if ended else "running")
+        self._tell_transforms()
         return ended
 
     @property
     def in_critical_period(self) -> bool:
         """True until the live rule has said that the critical period is over."""
         return not self.live.fired
+
+    def switched(self, during: Callable[[Any], Any], after: Callable[[Any], Any]) -> SwitchedTransform:
+        """A transform for a data set of yours: strong augmentation `during` the critical period, light `after` it, say.
+
+        train_set.transform = recorder.switched(strong, light)
+        """
+        if self._over is None:
+            self._over = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._tell_transforms()
+        return SwitchedTransform(during, after, self._over)
+
+    def _tell_transforms(self) -> None:
+        if self._over is not None:
+            self._over.fill_(self.live.fired)
 
     # ---- for whoever watches
 
@@ -250,6 +276,7 @@ class Recorder:
         for done in range(1, len(epochs) + 1):  # the rule sees again what it saw, epoch by epoch
             until = times <= done + 1e-9
             self.live.update({name: values[until] for name, values in curves.items()}, times[until])
+        self._tell_transforms()
 
     # ---- inside
 

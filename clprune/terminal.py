@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from clprune.datatypes import FULL_TRAINING_EPOCHS
 from clprune.errors import IntegrityError
 
 EVERY_SECONDS = 30  # between two lines where there is no terminal
@@ -178,6 +179,12 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
         f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
     ]
+
+
+def payback_line(plan: Mapping[str, Any]) -> str:
+    pays = ", ".join(f"{float(keep):.0%} kept: {ratio:.0%}" for keep, ratio in plan["cost_over_saving_by_keep"].items())
+    share, trainings = plan["most_cost_in_full_trainings"], plan["trainings"]
+    return f"at most {share:.0%} of a full training of {FULL_TRAINING_EPOCHS} epochs; cost over saving for {trainings} trainings, {pays}"
 
 
 def selection_lines(document: Mapping[str, Any]) -> list[str]:

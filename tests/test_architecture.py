@@ -22,6 +22,9 @@ FLOORS = {
     "pipeline": 6,
     "recorder": 4,
     "selection": 4,
+    "score_table": 4,
+    "neighborhood": 4,
+    "run": 4,
     "dynamic": 4,
     "watch": 6,
     "scored_arrays": 7,
@@ -32,14 +35,12 @@ FLOORS |= {
     name: 5
     for name in (
         "trajectory",
-        "score_table",
         "plan",
         "trials",
+        "scored_run",
         "export",
         "evaluation",
         "savings",
-        "neighborhood",
-        "run",
         "report",
         "clp_end",
         "replay",
@@ -76,6 +77,8 @@ def may(importer: str, imported: str) -> bool:
     a, b = importer.split("."), imported.split(".")
     if a[0] in FAMILIES and a[0] == b[0]:
         return b[-1].startswith("_") or a[-1] in ("__init__",) or (a[0], b[-1]) in {("exporters", "parquet"), ("sources", "python_dataset")}
+    if a[0] == b[0] == "integrations":
+        return b[-1].startswith("_")
     if a[0] in FAMILIES and imported == "proxies":
         return True  # the one way to import a function of the user's
     for order in (LOWEST, FLOOR_ONE):

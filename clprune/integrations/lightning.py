@@ -1,0 +1,83 @@
+"""A Lightning callback that records the critical period from the training's own forward passes, and can stop the training when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clprune.errors import MissingExtraError, UsageError
+from clprune.integrations._head import HeadTap
+from clprune.recorder import Recorder
+
+try:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import Callback
+except ImportError as error:
+    raise MissingExtraError("lightning", "the Lightning callback") from error
+
+
+def index_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
+    """Rows and labels of a batch: (input, label, row) as `recorder.indexed` gives it, or a mapping with `index` and `label` or `labels`."""
+    if isinstance(batch, Mapping) and "index" in batch and ({"label", "labels"} & set(batch)):
+        return batch["index"], batch["labels"] if "labels" in batch else batch["label"]
+    if isinstance(batch, list | tuple) and len(batch) == 3:
+        return batch[2], batch[1]
+    raise UsageError(
+        "a training batch carries no rows: wrap the data set as recorder.indexed(train_set), whose batches are (input, label, row), "
+        "or pass parts=lambda batch: (rows, labels) to CriticalPeriodCallback."
+    )
+
+
+class CriticalPeriodCallback(Callback):
+    """Feeds `recorder` while the trainer fits. Logits and features are what the model's last linear layer gives and takes.
+
+    With `stop` the training ends with the epoch in which the critical period does; without, `recorder.in_critical_period` tells. `parts` takes rows and labels out of a
+    batch. The recording is part of Lightning's checkpoints (those that are saved at the end of a training epoch hold that epoch too). Not for mixed inputs
+    (mixup, cutmix), whose logits belong to no one sample, nor for several processes: UsageError.
+
+        recorder = clprune.Recorder(train_set, n_classes=10)
+        trainer = Trainer(callbacks=[CriticalPeriodCallback(recorder)])
+        trainer.fit(module, DataLoader(recorder.indexed(train_set), batch_size=128, shuffle=True))
+    """
+
+    def __init__(self, recorder: Recorder, *, stop: bool = True, parts: Callable[[Any], tuple[Tensor, Tensor]] = index_and_labels) -> None:
+        self.recorder, self.stop, self.parts = recorder, stop, parts
+        self._tap: HeadTap | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            raise UsageError(f"the recording needs one process that sees every sample; this trainer runs {trainer.world_size}.")
+        self._tap = HeadTap(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self._tap is not None
+        logits, features = self._tap.take()
+        index, labels = self.parts(batch)
+        self.recorder.observe(index, logits, labels, features)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
+        if self.recorder.end_epoch(learning_rate=rate) and self.stop:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._tap is not None:
+            self._tap.close()
+            self._tap = None
+            self.recorder.finish()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The finished epochs of the recording, as tensors."""
+        if not self.recorder.epochs:
+            return {}
+        _, rest = self.recorder.state_after_last_epoch()
+        epochs = [{name: torch.from_numpy(values) for name, values in epoch.items()} for epoch in self.recorder.epochs]
+        return {"epochs": epochs, "rest": {name: torch.from_numpy(values) for name, values in rest.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict:
+            epochs = [{name: values.numpy() for name, values in epoch.items()} for epoch in state_dict["epochs"]]
+            self.recorder.restore(epochs, {name: values.numpy() for name, values in state_dict["rest"].items()})

@@ -1,0 +1,115 @@
+"""Score what was recorded, look for neighbours, and write the run folder: the end of `score`, of a replay, and of a loop of the user's own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Source, Trajectory
+from clprune.errors import DataError
+from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+from clprune.run import Run, write_run
+from clprune.score_table import score_table
+
+Notes = Callable[[Source, Mapping[str, str], Mapping[str, Any]], list[str]]
+
+
+def scored_run(
+    out: Path,
+    source: Source,
+    trajectory: Trajectory,
+    period: CriticalPeriod,
+    embeddings: Embeddings | None,
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"] | None,
+    *,
+    asked: Mapping[str, Any],
+    image_rule: Mapping[str, Any] | None,
+    decode_seconds: float,
+    notes: Notes,
+) -> Run:
+    """Scores, suspected labels and near-duplicates of the samples; all of it written to `out`. Texts, or no `images`, are compared by their vectors only."""
+    at = time.perf_counter()
+    table, missing = score_table(trajectory, period)
+    epochs = slice(period.start_epoch, period.end_epoch)
+    with_logits = "p_label" in trajectory.signals
+    neighborhood = find_neighborhood(
+        source.sample_ids,
+        source.labels,
+        trajectory.signal("p_label")[epochs] if with_logits else None,
+        trajectory.signal("predicted")[epochs] if with_logits else None,
+        vectors=embeddings.vectors if embeddings else None,
+        images=None if images is None or images.ndim == 2 else images,
+    )
+    facts, neighbor_seconds = trajectory.facts, time.perf_counter() - at
+    document = {
+        "source": source.locator,
+        "asked": asked,
+        "proxy": facts["proxy"],
+        "seed": facts["seed"],
+        "epochs_run": trajectory.n_epochs,
+        "share_of_full_training": 0.0 if facts.get("already_paid") else trajectory.n_epochs / FULL_TRAINING_EPOCHS,
+        "share_is_of_epochs": FULL_TRAINING_EPOCHS,
+        "seconds": decode_seconds + facts["seconds"] + neighbor_seconds,
+        "timings": {
+            "scored_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "decode_seconds": decode_seconds,
+            "proxy_seconds": facts["seconds"],
+            "neighbor_seconds": neighbor_seconds,
+        },
+        "energy_kwh": facts["energy_kwh"],
+        "energy_method": facts["energy_method"],
+        "device": facts["device"],
+        "threads": facts["threads"],
+        "recipe": facts["recipe"],
+        "image_rule": image_rule,
+        "scores_missing": missing,
+        "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
+        "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
+        "skipped": [list(pair) for pair in source.skipped],
+        "notes": [*source.facts.get("notes", []), *notes(source, missing, neighborhood.facts)],
+        "has_test_split": source.load_test is not None,
+        "versions": _versions(),
+    }
+    return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document)
+
+
+def of_own_loop(recorder: Any, source: Source, seconds: float) -> tuple[Trajectory, dict[str, Any]]:
+    """A recorder's trajectory under the ids and labels of `source`, whose rows it was told, and what a run folder says of its making.
+
+    Raises DataError where the numbers of samples differ, or where the labels that were observed are not those of the source: rows in another order, or classes
+    numbered in another way, would give samples each other's scores.
+    """
+    if len(source) != recorder.n_samples:
+        raise DataError(f"the recorder was made for {recorder.n_samples} samples, but {source.locator} has {len(source)}.")
+    facts = {"proxy": "own loop", "seed": 0, "device": "the user's", "recipe": {}, "threads": 0, "seconds": seconds, "already_paid": seconds == 0}
+    facts |= {"energy_kwh": None, "energy_method": "not measured: the training was the user's own"}
+    recorded = recorder.trajectory(**facts)
+    seen = recorded.labels >= 0
+    if len(wrong := np.flatnonzero(seen & (recorded.labels != source.labels))):
+        row = int(wrong[0])
+        raise DataError(
+            f"{len(wrong)} of {len(source)} samples were observed with another label than {source.locator} has: row {row} ({source.sample_ids[row]}) with "
+            f"{int(recorded.labels[row])} instead of {int(source.labels[row])}. Pass observe() the row in this data set, and number classes as it does."
+        )
+    asked = {"proxy": "own loop", "seed": 0, "max_epochs": recorded.n_epochs, "exact": False, "image_size": None}
+    return Trajectory(source.sample_ids, source.labels, recorded.signals, recorded.curves, recorded.curve_epochs, recorded.facts), asked
+
+
+def _versions() -> dict[str, str]:
+    names = ("clprune", "torch", "torchvision", "numpy", "faiss-cpu", "pyarrow", "pillow")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found | {"python": platform.python_version(), "cpu_count": str(os.cpu_count())}

@@ -1,0 +1,274 @@
+"""The recorder in other people's loops gives what it gives in a plain one: Lightning and transformers themselves, on real data."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import draw_shapes
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import clprune
+from clprune.errors import DataError, UsageError
+from clprune.recorder import Recorder
+
+N, EPOCHS = 320, 3
+
+
+@pytest.fixture(scope="module")
+def train_set() -> TensorDataset:
+    images, labels = draw_shapes(N, 0)
+    return TensorDataset(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+def plain(train_set: TensorDataset) -> Recorder:
+    """Three lines in a loop of one's own, batches in the order of rows."""
+    model, recorder = network(), Recorder(train_set, n_classes=4)
+    optimizer, caught = torch.optim.SGD(model.parameters(), lr=0.1), []
+    model[-1].register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    for _ in range(EPOCHS):
+        for x, y, index in DataLoader(recorder.indexed(train_set), batch_size=32):
+            logits = model(x)
+            optimizer.zero_grad()
+            F.cross_entropy(logits, y).backward()
+            optimizer.step()
+            recorder.observe(index, logits, y, caught.pop())
+        recorder.end_epoch(learning_rate=0.1)
+    return recorder
+
+
+def equal(a: Recorder, b: Recorder) -> None:
+    mine, other = a.trajectory(), b.trajectory()
+    assert set(mine.signals) == set(other.signals) and set(mine.curves) == set(other.curves)
+    for name in mine.signals:
+        np.testing.assert_array_equal(mine.signals[name], other.signals[name], err_msg=name)
+    for name in mine.curves:
+        np.testing.assert_array_equal(mine.curves[name], other.curves[name], err_msg=name)
+    np.testing.assert_array_equal(mine.labels, other.labels)
+
+
+@pytest.fixture(scope="module")
+def lightning() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Lightning's own imports warn of
+        import lightning.pytorch as module
+
+        from clprune.integrations import lightning as integration
+    return module, integration
+
+
+def module_of(lightning: Any, model: nn.Module, scale: float = 1.0) -> Any:
+    class Classifier(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch: Any) -> torch.Tensor:
+            return F.cross_entropy(self.model(batch[0]), batch[1])
+
+        def validation_step(self, batch: Any) -> None:
+            self.model(batch[0])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    return Classifier()
+
+
+def fit(
+    lightning: Any, recorder: Recorder, loader: Any, model: nn.Module, *, validate: Any = None, resume: Path | None = None, **options: Any
+) -> Any:
+    library, integration = lightning
+    stop = options.pop("stop", False)
+    options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = library.Trainer(
+            callbacks=[integration.CriticalPeriodCallback(recorder, stop=stop)], enable_progress_bar=False, enable_model_summary=False, **options
+        )
+        trainer.fit(module_of(library, model), loader, validate, ckpt_path=resume)
+    return trainer
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_lightning_records_exactly_what_a_plain_loop_does(lightning: Any, train_set: TensorDataset, validated: bool) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    validate = DataLoader(train_set, batch_size=64) if validated else None
+    fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), validate=validate)
+    equal(recorder, plain(train_set))
+
+
+def test_lightning_sees_each_sample_once_with_accumulated_gradients(lightning: Any, train_set: TensorDataset) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), accumulate_grad_batches=4, max_epochs=1)
+    p_label = recorder.trajectory().signal("p_label")[0]
+    assert np.isfinite(p_label).all()
+    with torch.no_grad():  # the first four micro-batches saw the untrained network
+        expected = network()(train_set.tensors[0][:128]).softmax(dim=1).gather(1, train_set.tensors[1][:128, None])[:, 0]
+    np.testing.assert_allclose(p_label[:128], expected.numpy(), rtol=1e-4)
+
+
+class Impatient(Recorder):
+    """Says that the period is over after the second epoch."""
+
+    def end_epoch(self, *, learning_rate: float | None = None) -> bool:
+        super().end_epoch(learning_rate=learning_rate)
+        return len(self.epochs) >= 2
+
+
+@pytest.mark.parametrize(("stop", "epochs"), [(True, 2), (False, 3)])
+def test_lightning_stops_or_only_tells(lightning: Any, train_set: TensorDataset, stop: bool, epochs: int) -> None:
+    recorder = Impatient(train_set, n_classes=4)
+    trainer = fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), stop=stop)
+    assert len(recorder.epochs) == trainer.current_epoch == epochs
+
+
+def test_a_resumed_lightning_training_goes_on_recording(lightning: Any, train_set: TensorDataset, tmp_path: Path) -> None:
+    first = Recorder(train_set, n_classes=4)
+    options = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    fit(lightning, first, DataLoader(first.indexed(train_set), batch_size=32), network(), max_epochs=2, **options)
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    second = Recorder(train_set, n_classes=4)
+    fit(lightning, second, DataLoader(second.indexed(train_set), batch_size=32), network(), resume=checkpoint, **options)
+    equal(second, plain(train_set))
+
+
+def test_what_cannot_be_recorded_is_refused(lightning: Any, train_set: TensorDataset) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    with pytest.raises(UsageError, match="indexed"):
+        fit(lightning, recorder, DataLoader(train_set, batch_size=32), network())
+    with pytest.raises(UsageError, match="linear layer"):
+        fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), nn.Sequential(nn.Conv2d(1, 4, 16), nn.Flatten()))
+
+
+class Rows(Dataset):  # type: ignore[type-arg]
+    """Mappings, as transformers takes them."""
+
+    def __init__(self, train_set: TensorDataset, with_index: bool = True) -> None:
+        self.train_set, self.with_index = train_set, with_index
+
+    def __len__(self) -> int:
+        return len(self.train_set)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        x, y = self.train_set[row]
+        return {"pixels": x, "labels": y} | ({"index": row} if self.with_index else {})
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import PretrainedConfig
+
+        self.body, self.config = network(), PretrainedConfig()
+
+    def forward(self, pixels: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        logits = self.body(pixels)
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def trained(recorder: Recorder, data: Dataset, folder: Path, **options: Any) -> Any:  # type: ignore[type-arg]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import Trainer, TrainingArguments
+
+        from clprune.integrations.transformers import CriticalPeriodMixin
+
+        class RecordingTrainer(CriticalPeriodMixin, Trainer):  # type: ignore[misc]
+            def _get_train_sampler(self, *args: Any) -> Any:
+                return torch.utils.data.SequentialSampler(data)  # type: ignore[arg-type]
+
+        model = Model()
+        given = {"per_device_train_batch_size": 32, "num_train_epochs": EPOCHS, "max_grad_norm": 0.0} | options
+        arguments = TrainingArguments(
+            str(folder), use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, **given
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        trainer = RecordingTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            eval_dataset=data,
+            optimizers=(optimizer, schedule),
+            recorder=recorder,
+            stop=options.get("stop", True),
+        )
+        trainer.train()
+    return trainer
+
+
+def test_transformers_records_exactly_what_a_plain_loop_does(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    trained(recorder, Rows(train_set), tmp_path, eval_strategy="epoch")
+    equal(recorder, plain(train_set))
+
+
+def test_transformers_stops_and_label_smoothing_changes_no_signal_of_the_first_step(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = Impatient(train_set, n_classes=4)
+    trained(recorder, Rows(train_set), tmp_path, label_smoothing_factor=0.3)
+    assert len(recorder.epochs) == 2
+    first = plain(train_set).trajectory().signal("p_label")[0, :32]
+    np.testing.assert_array_equal(recorder.trajectory().signal("p_label")[0, :32], first)
+
+
+def test_transformers_examples_without_rows_are_refused(train_set: TensorDataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="add_column"):
+        trained(Recorder(train_set, n_classes=4), Rows(train_set, with_index=False), tmp_path)
+
+
+def twice(value: float) -> float:
+    return 2 * value
+
+
+def same(value: float) -> float:
+    return value
+
+
+class Numbers(Dataset):  # type: ignore[type-arg]
+    def __init__(self) -> None:
+        self.transform: Any = None
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, row: int) -> float:
+        return float(self.transform(float(row)))
+
+
+def test_a_switched_transform_reaches_workers_that_live_on() -> None:
+    recorder = Recorder(Numbers(), n_classes=2)
+    data = Numbers()
+    data.transform = recorder.switched(twice, same)
+    loader = DataLoader(data, batch_size=8, num_workers=1, persistent_workers=True, multiprocessing_context="spawn")
+    assert next(iter(loader)).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    recorder.live.fired_epoch = 3  # as the live rule does when the period is over
+    recorder.observe(torch.arange(8), torch.randn(8, 2), torch.arange(8) % 2)
+    recorder.end_epoch()
+    assert next(iter(loader)).tolist() == list(range(8))
+
+
+def test_a_run_folder_comes_out_of_a_loop_of_ones_own(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = plain(train_set)
+    images = TensorDataset((255 * train_set.tensors[0]).round().to(torch.uint8), train_set.tensors[1])
+    run = clprune.save_run(recorder, images, tmp_path / "run")
+    assert clprune.verify(run.folder) == []
+    assert clprune.select(run.folder, tmp_path / "m", keep="0.25").n_kept == N // 4
+    assert run.document["share_of_full_training"] == 0 and run.document["energy_kwh"] is None
+    with pytest.raises(DataError, match="holds a run"):
+        clprune.save_run(recorder, images, tmp_path / "run")
+    turned = TensorDataset(images.tensors[0].flip(0), images.tensors[1].flip(0))
+    with pytest.raises(DataError, match="another label"):
+        clprune.save_run(recorder, turned, tmp_path / "other")
+    with pytest.raises(DataError, match="320 samples"):
+        clprune.save_run(recorder, TensorDataset(images.tensors[0][:9], images.tensors[1][:9]), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
