@@ -36,6 +36,13 @@ def bench_scale(path: str, n_train: int = N_TRAIN, *, with_ids: bool = False) ->
     return {name: values[..., None] if name.startswith("x") and values.ndim == 3 else values for name, values in data.items()}
 
 
+def with_noise(held: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    """The data of `bench_scale` with a `share` of the training labels replaced by another class at random, the same ones each time; `y_clean` are those before."""
+    rng, clean = np.random.default_rng(20), held["y_train"]
+    n_classes, wrong = len(np.unique(clean)), rng.random(len(clean)) < share
+    return held | {"y_train": np.where(wrong, (clean + rng.integers(1, n_classes, len(clean))) % n_classes, clean), "y_clean": clean}
+
+
 def trained_on(rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classes: int, seed: int, n_steps: int) -> dict[str, Any]:
     """Train the small CNN on `rows` for so many steps of 128 with one cosine; accuracy (last epoch), that of the worst class, and seconds."""
     seed_everything(seed)
