@@ -428,6 +428,8 @@ def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
 
 def _checked(index: Tensor, logits: Tensor | None, labels: Tensor | None, losses: Tensor | None) -> Tensor:
     """The logits or the losses. Raises UsageError where they do not fit the index or are not what can be recorded."""
+    if index.is_floating_point() or index.dtype == torch.bool:
+        raise UsageError(f"observe() takes the rows of the samples as whole numbers; got {index.dtype}, which does not hold large ones exactly.")
     if losses is not None:
         if logits is not None or labels is not None:
             raise UsageError("observe() takes logits and labels, or losses alone: logits give the losses too.")

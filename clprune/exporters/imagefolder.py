@@ -80,9 +80,10 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     empty = [folder for folder in folders if not any((destination / folder).iterdir())]
     links = ", ".join(ways) if len(ways) < 2 else ", ".join(f"{count:,} by {name}" for name, count in ways.items())
     told = {"files": manifest.n_kept + 1, "bytes_written": written, "link": links or None, "empty_classes": empty}
+    notes = ["the files are links: to edit one is to edit the original, and they free no space"] if {"hardlink", "symlink"} & set(ways) else []
     if empty:
-        told["note"] = "read it with torchvision.datasets.ImageFolder(..., allow_empty=True), so that the empty classes keep their numbers"
-    return told
+        notes.append("read it with torchvision.datasets.ImageFolder(..., allow_empty=True), so that the empty classes keep their numbers")
+    return told | ({"note": "; ".join(notes)} if notes else {})
 
 
 def _place(source: Path, target: Path, way: str, *, fixed: bool) -> str:
