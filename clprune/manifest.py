@@ -142,8 +142,9 @@ def write_manifest(folder: Path, samples: pa.Table, document: Mapping[str, Any],
     return Manifest(folder, full)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path | str) -> Manifest:
     """Open a manifest folder (or its manifest.json). Raises DataError, SchemaError or IntegrityError."""
+    folder = Path(folder)
     if folder.name == "manifest.json":
         folder = folder.parent
     document = read_json(folder / "manifest.json", what="manifest")

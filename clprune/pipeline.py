@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 def score(
     data: str | Source,
-    out: Path,
+    out: Path | str,
     *,
     proxy: str = "small_cnn",
     max_epochs: int = 30,
@@ -47,6 +47,7 @@ def score(
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
     (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
+    out = Path(out)
     from clprune.plan import disk_bytes
     from clprune.proxies import proxy_for
     from clprune.replay import notes_on, replay
@@ -143,8 +144,8 @@ def plan(
 
 
 def select(
-    run: Path,
-    out: Path,
+    run: Path | str,
+    out: Path | str,
     *,
     keep: str,
     strategy: str | None = None,
@@ -159,6 +160,7 @@ def select(
     `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
     (how many, how long), `device` and `data` (where the data are now) in `automatic`.
     """
+    run, out = Path(run), Path(out)
     from clprune.selection import budget_for, default_strategy
     from clprune.selection import select as choose
 
@@ -300,8 +302,9 @@ def _inputs(source: Source, image_size: int | None, on_progress: Callable[[int, 
     )
 
 
-def export(manifest: Path, form: str, destination: Path, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
+def export(manifest: Path | str, form: str, destination: Path | str, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
     """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved."""
+    manifest, destination = Path(manifest), Path(destination)
     from clprune.export import export as hand_over
 
     record = read_manifest(manifest)
@@ -311,7 +314,7 @@ def export(manifest: Path, form: str, destination: Path, *, data: str | None = N
 
 
 def evaluate(
-    manifest: Path,
+    manifest: Path | str,
     *,
     seeds: int = 3,
     against: str = "random,full",
@@ -324,6 +327,7 @@ def evaluate(
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
+    manifest = Path(manifest)
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, write_evaluation
     from clprune.texts import load_texts
@@ -357,16 +361,18 @@ def evaluate(
     return document
 
 
-def savings(manifest: Path, **prices: Any) -> Savings:
+def savings(manifest: Path | str, **prices: Any) -> Savings:
     """What the selection saves, net of its cost; written to savings.json beside the manifest."""
+    manifest = Path(manifest)
     record = read_manifest(manifest)
     result = compute_savings(record, **prices)
     write_savings(record.folder, result)
     return result
 
 
-def verify(folder: Path, *, data: str | None = None) -> list[str]:
+def verify(folder: Path | str, *, data: str | None = None) -> list[str]:
     """What is wrong with a run or a manifest, one sentence each; with `data` also whether the data are still those."""
+    folder = Path(folder)
     source = _open(data, False) if data else None
     if (folder / "manifest.json").exists() or folder.name == "manifest.json":
         return verify_manifest(read_manifest(folder), source)
@@ -379,12 +385,13 @@ def verify(folder: Path, *, data: str | None = None) -> list[str]:
     return problems
 
 
-def detect(run_or_csv: Path, *, live: bool = False, rate_changes: tuple[float, ...] = ()) -> dict[str, Any]:
+def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[float, ...] = ()) -> dict[str, Any]:
     """Start and end of the critical period, from a run (as it was decided then) or from logged curves (in hindsight).
 
     With `live` the moment at which the live rule fires when it reads the curves point by point. `rate_changes` are epochs from which on another
     learning rate held, where the file has no column for it: jumps there are masked.
     """
+    run_or_csv = Path(run_or_csv)
     from dataclasses import asdict
 
     from clprune.critical_period import find_critical_period, live_firing, read_curves
@@ -400,16 +407,20 @@ def detect(run_or_csv: Path, *, live: bool = False, rate_changes: tuple[float, .
     return asdict(find_critical_period(curves, times, n_epochs=int(np.ceil(times[-1]))))
 
 
-def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
+def compare(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:
     """How well two runs agree on the samples that both have: rank correlation of each score, overlap of the harder halves, ends."""
+    run_a, run_b = Path(run_a), Path(run_b)
     from clprune.comparison import compare as compare_runs
 
     a, b = read_run(run_a), read_run(run_b)
     return compare_runs(a.table, a.document, b.table, b.document)
 
 
-def report(folders: list[Path], out: Path, *, run: Path | None = None, data: str | None = None, force: bool = False) -> dict[str, Any]:
+def report(
+    folders: Sequence[Path | str], out: Path | str, *, run: Path | str | None = None, data: str | None = None, force: bool = False
+) -> dict[str, Any]:
     """One page on a run or a manifest, or a comparison of several, without torch; `run` and `data` where they are not where they were."""
+    out = Path(out)
     from clprune.report import report as write_page
     from clprune.subject import read_subject
 
@@ -420,7 +431,7 @@ def report(folders: list[Path], out: Path, *, run: Path | None = None, data: str
         raise UsageError("--run and --data belong to one run or manifest; leave them out when several are compared.")
     subjects = []
     for folder in folders:
-        subject = read_subject(folder, run_folder=run, data=data, with_data=not several)
+        subject = read_subject(Path(folder), run_folder=None if run is None else Path(run), data=data, with_data=not several)
         saved = compute_savings(read_manifest(folder), **asked_options(subject.folder)) if subject.manifest is not None else None
         subjects.append((subject, saved))
     return write_page(subjects, out)
@@ -428,7 +439,7 @@ def report(folders: list[Path], out: Path, *, run: Path | None = None, data: str
 
 def prune(
     data: str,
-    out: Path,
+    out: Path | str,
     *,
     keep: str,
     strategy: str | None = None,
@@ -439,6 +450,7 @@ def prune(
     **options: Any,
 ) -> dict[str, Any]:
     """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`."""
+    out = Path(out)
     from dataclasses import asdict
 
     run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)

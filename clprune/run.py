@@ -150,8 +150,9 @@ def _curves_as_csv(trajectory: Trajectory) -> str:
     return text.getvalue()
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path | str) -> Run:
     """Open a finished run. Raises DataError where it is missing or unfinished, SchemaError where it is newer than this clprune."""
+    folder = Path(folder)
     if not (folder / "run.json").exists() and (folder / "checkpoint").is_dir():
         raise DataError(f"{folder} holds an unfinished run. Finish it with the same `clprune score` command.")
     document = read_json(folder / "run.json", what="run")

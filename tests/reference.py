@@ -181,9 +181,8 @@ def _centre(vectors: np.ndarray, rows: list[int]) -> np.ndarray:
 
 def _shares(sizes: list[int], n_keep: int) -> list[int]:
     """Largest remainder: one at a time to the group that lacks most of its exact share, ties to the first."""
-    exact = [size * n_keep / sum(sizes) for size in sizes]
-    given = [math.floor(e) for e in exact]
-    rest = sorted(range(len(sizes)), key=lambda g: (-(exact[g] - given[g]), g))
+    given = [size * n_keep // sum(sizes) for size in sizes]
+    rest = sorted(range(len(sizes)), key=lambda g: (-(sizes[g] * n_keep % sum(sizes)), g))
     for g in rest[: n_keep - sum(given)]:
         given[g] += 1
     return given
@@ -229,7 +228,12 @@ def strategy_diverse(
     reserve = sorted((i for i in range(n) if i not in clean), key=lambda i: (suspicion[i] > 0.8, suspicion[i], i))
     classes = [[i for i in clean if labels[i] == c] for c in range(max(labels) + 1)]
     n_clean, paths = min(n_keep, len(clean)), []
-    for mine, quota in zip(classes, _shares([len(m) for m in classes], n_clean), strict=True):
+    sizes = [sum(labels[i] == c and duplicate_of[i] < 0 for i in range(n)) for c in range(len(classes))]
+    quotas = [0] * len(classes)
+    while sum(quotas) < n_clean:  # what a class cannot take goes to those that can
+        more = _shares([size if quota < len(mine) else 0 for size, quota, mine in zip(sizes, quotas, classes, strict=True)], n_clean - sum(quotas))
+        quotas = [min(len(mine), quota + extra) for mine, quota, extra in zip(classes, quotas, more, strict=True)]
+    for mine, quota in zip(classes, quotas, strict=True):
         hard_first = sorted(mine, key=lambda i: (-difficulty[i], i))
         cells = []
         for level in range(5):  # five levels as equal as can be, the odd samples to the hardest

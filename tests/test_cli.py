@@ -94,6 +94,17 @@ def test_same_seed_gives_the_same_bytes_through_the_commands(shapes_npz: Path, t
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
 
 
+def test_python_takes_plain_strings_for_folders(shapes_npz: Path, tmp_path: Path) -> None:
+    import clprune as package
+
+    run, subset = str(tmp_path / "run"), str(tmp_path / "subset")
+    package.score(str(shapes_npz), run, max_epochs=1)
+    assert package.select(run, subset, keep="0.5").n_kept == package.read_manifest(subset).n_kept == 300
+    assert package.verify(run) == package.verify(subset) == []
+    assert package.read_run(run).document["epochs_run"] == package.detect(run)["end_epoch"] == 1
+    assert package.compare(run, run)["same_data"]
+
+
 def test_dry_runs_write_nothing(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
     plan = json.loads(clprune("score", shapes_npz, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
     assert {"n_samples", "max_steps", "max_minutes", "memory_mb", "disk_mb"} <= set(plan)

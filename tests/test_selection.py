@@ -7,6 +7,7 @@ from numpy.dtypes import StringDType
 from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.errors import GuardError, UsageError
 from clprune.selection import budget_for, select
+from clprune.strategies._quota import capped_quota, proportional_quota
 
 
 @pytest.mark.parametrize(("keep", "n_keep"), [("0.5", 50), ("1.0", 100), ("30", 30), (0.25, 25), (7, 7), ("1", 1), ("0.001", 1)])
@@ -72,3 +73,29 @@ def test_hard_first_on_what_is_easy_by_a_score_that_means_easy() -> None:
     scores = ScoreTable(np.array(["a", "b", "c"], dtype=StringDType()), np.array([0, 1, 0]), {"aum": np.array([3.0, -1.0, 1.0])}, {"aum": "easy"})
     assert select(scores, Budget(2 / 3, 2, "given"), strategy="hardest(score='aum')").kept_ids.tolist() == ["b", "c"]
     assert select(scores, Budget(2 / 3, 2, "given"), strategy="easiest(score='aum')", min_per_class=0).kept_ids.tolist() == ["a", "c"]
+
+
+def test_a_rare_class_of_which_half_looks_suspect_keeps_its_share() -> None:
+    n, rng = 1000, np.random.default_rng(0)
+    labels = np.where(np.arange(n) < 20, 1, 0)
+    suspicion = np.zeros(n)
+    suspicion[:10], suspicion[500:520] = 0.9, 0.9
+    scores = table(rng.random(n).tolist(), labels.tolist())
+    hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
+    for keep, rare in ((0.3, 6), (0.5, 10), (0.9, 10)):  # of its ten clean ones; suspects wait until all clean ones are used
+        kept = select(scores, Budget(keep, round(keep * n), "given"), neighborhood=hood).kept_indices
+        assert (labels[kept] == 1).sum() == rare
+        assert (suspicion[kept] == 0).all()
+    assert (labels[select(scores, Budget(0.99, 990, "given"), neighborhood=hood).kept_indices] == 1).sum() > 10
+
+
+def test_a_capped_quota_spends_everything_and_is_proportional_where_no_cap_is_met() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        sizes = rng.integers(0, 50, rng.integers(1, 8))
+        caps = np.array([rng.integers(0, size + 1) for size in sizes])
+        n_keep = int(rng.integers(0, caps.sum() + 3))
+        quota = capped_quota(sizes, caps, n_keep)
+        assert quota.sum() == min(n_keep, caps.sum()) and (quota <= caps).all() and (quota >= 0).all()
+        if (proportional := proportional_quota(sizes, min(n_keep, int(sizes.sum())))).sum() == n_keep and (proportional <= caps).all():
+            assert quota.tolist() == proportional.tolist()

@@ -1,7 +1,7 @@
 """How a budget is split over groups; shared by the strategies."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 
 def proportional_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:
@@ -10,11 +10,39 @@ def proportional_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarr
     >>> proportional_quota(np.array([50, 30, 20]), 10)
     array([5, 3, 2])
     """
-    exact = sizes * (n_keep / max(1, sizes.sum()))
-    quota = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - quota), kind="stable")
+    total = max(1, int(sizes.sum()))
+    quota, remainder = np.divmod(sizes.astype(np.int64) * n_keep, total)  # whole numbers, so that equal remainders are equal
+    order = np.argsort(-remainder, kind="stable")
     quota[order[: n_keep - quota.sum()]] += 1
     return quota
+
+
+def capped_quota(sizes: Int[np.ndarray, "G"], caps: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:
+    """Split `n_keep` in proportion to `sizes`, at most `caps` each; what a group cannot take is split over the others in the same way.
+
+    >>> capped_quota(np.array([50, 50, 10]), np.array([50, 10, 10]), 44)
+    array([28, 10,  6])
+    """
+    quota, open_groups = np.zeros_like(sizes), caps > 0
+    while (left := n_keep - int(quota.sum())) and open_groups.any():
+        quota = np.minimum(caps, quota + proportional_quota(np.where(open_groups, sizes, 0), left))
+        open_groups = quota < caps
+    return quota
+
+
+def clean_first(
+    labels: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"], duplicate_of: Int[np.ndarray, "N"], suspect_above: float, n_keep: int
+) -> tuple[Bool[np.ndarray, "N"], Int[np.ndarray, "C"], Int[np.ndarray, "R"]]:
+    """Which samples are clean (no repeat, no suspected wrong label), how many of each class to keep of them, and the others in the order in which they fill what is left.
+
+    A class keeps its share of all samples that repeat nothing, as far as it has clean ones: rare classes look suspect more often than they are. Least suspect first among the others.
+    """
+    clean = (suspicion <= suspect_above) & (duplicate_of < 0)
+    last = np.lexsort((suspicion, suspicion > suspect_above))
+    n_classes = int(labels.max()) + 1
+    sizes = np.bincount(labels[duplicate_of < 0], minlength=n_classes)
+    quota = capped_quota(sizes, np.bincount(labels[clean], minlength=n_classes), min(n_keep, int(clean.sum())))
+    return clean, quota, last[~clean[last]]
 
 
 def even_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:

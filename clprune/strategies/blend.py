@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
-from clprune.strategies._quota import by_class, proportional_quota
+from clprune.strategies._quota import by_class, clean_first
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -25,15 +25,11 @@ def blend(
     Samples with a suspicion above `suspect_above` and near-duplicates are used last, least suspect first. By default the scored share is
     1.5 times the kept share, at most 1: choosing by difficulty pays where much is kept and costs coverage where little is
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy.
-    Classes keep their share of the clean samples.
+    Classes keep their share of the samples that repeat nothing, as far as they have clean ones.
     """
     n = len(labels)
     share = min(1.0, 1.5 * n_keep / n) if scored_share is None else scored_share
-    clean = (suspicion <= suspect_above) & (duplicate_of < 0)
-    last = np.lexsort((suspicion, suspicion > suspect_above))
-    reserve = last[~clean[last]]
-    n_clean = min(n_keep, int(clean.sum()))
-    quota = proportional_quota(np.bincount(labels[clean], minlength=labels.max() + 1), n_clean)
+    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, suspect_above, n_keep)
     n_scored = np.round(share * quota).astype(np.int64)
     hard_first = np.argsort(-difficulty, kind="stable")
     scored = by_class(hard_first[clean[hard_first]], labels, n_scored)
@@ -41,4 +37,4 @@ def blend(
     rest[scored] = False
     shuffled = rng.permutation(n)
     drawn = by_class(shuffled[rest[shuffled]], labels, quota - n_scored)
-    return np.concatenate([scored, drawn, reserve[: n_keep - n_clean]])
+    return np.concatenate([scored, drawn, reserve[: n_keep - quota.sum()]])

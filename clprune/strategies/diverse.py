@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 
 from clprune.families import strategy
 from clprune.strategies._local import farthest_first, greedy_by_cluster, interleaved
-from clprune.strategies._quota import proportional_quota
+from clprune.strategies._quota import clean_first, proportional_quota
 
 
 @strategy("difficulty", "labels", "vectors", "suspicion", "duplicate_of")
@@ -28,11 +28,7 @@ def diverse(
     its class and would be taken first otherwise. Any first part of the result holds about the same share of each cell. Ties go to
     the smaller position; cells of up to 5,000 draw nothing, larger ones are worked on cluster by cluster.
     """
-    clean = (suspicion <= suspect_above) & (duplicate_of < 0)
-    last = np.lexsort((suspicion, suspicion > suspect_above))
-    reserve = last[~clean[last]]
-    n_clean = min(n_keep, int(clean.sum()))
-    class_quotas = proportional_quota(np.bincount(labels[clean], minlength=labels.max() + 1), n_clean)
+    clean, class_quotas, reserve = clean_first(labels, suspicion, duplicate_of, suspect_above, n_keep)
     paths = []
     for c in np.flatnonzero(class_quotas):
         mine = np.flatnonzero(clean & (labels == c))
@@ -42,4 +38,4 @@ def diverse(
             greedy_by_cluster(farthest_first, vectors, np.sort(cell), int(quota), rng) for cell, quota in zip(cells, quotas, strict=True) if quota
         ]
         paths.append(interleaved(cell_paths))
-    return np.concatenate([interleaved(paths), reserve[: n_keep - n_clean]]) if paths else reserve[:n_keep]
+    return np.concatenate([interleaved(paths), reserve[: n_keep - class_quotas.sum()]]) if paths else reserve[:n_keep]
