@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from clprune import terminal
-from clprune.datatypes import FULL_TRAINING_EPOCHS
 from clprune.errors import ClpruneError, IntegrityError, UsageError
 
 app = typer.Typer(
@@ -164,6 +163,9 @@ def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str,
 def plan(
     data: Data,
     trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings that the subset will be used for.")] = 1,
+    training_seconds: Annotated[float | None, typer.Option("--training-seconds", help="Of one training on all data.")] = None,
+    gpu_price: Annotated[float | None, typer.Option("--gpu-price", help="USD an hour.")] = None,
+    label_price: Annotated[float | None, typer.Option("--label-price", help="USD a sample, where labels are not bought yet.")] = None,
     proxy: Proxy = "small_cnn",
     max_epochs: MaxEpochs = 30,
     device: Device = "auto",
@@ -172,14 +174,14 @@ def plan(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """What scoring would cost, from a few timed steps, and when it would pay. Nothing is written."""
+    """What a search would cost and could save, when it pays, and its stages, from a few timed steps. Nothing is written."""
     from clprune import pipeline
 
-    told = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict)
-    share = max_epochs / FULL_TRAINING_EPOCHS
-    pays = {str(keep): share / (trainings * (1 - keep)) for keep in (0.7, 0.5, 0.3)}
-    told |= {"trainings": trainings, "most_cost_in_full_trainings": share, "cost_over_saving_by_keep": pays}
-    _show(told, as_json, *terminal.plan_lines(told), terminal.payback_line(told))
+    told = pipeline.plan(
+        data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict,
+        trainings=trainings, training_seconds=training_seconds, gpu_price=gpu_price, label_price=label_price,
+    )  # fmt: skip
+    _show(told, as_json, *terminal.plan_lines(told), *terminal.search_lines(told))
 
 
 @app.command()
@@ -252,11 +254,7 @@ def export(
         _show(plan, as_json, f"would write {plan['n_samples']:,} samples of {plan['bytes']:,} bytes to {destination}")
         return
     told = pipeline.export(manifest, to, destination, data=data, force=force)
-    link = f", {told['link']}" if told.get("link") else ""
-    lines = [
-        f"{told['n_samples']:,} samples as {told['form']} in {told['destination']}: {told['files']:,} files, {told['bytes_written']:,} bytes written{link}"
-    ]
-    _show(told, as_json, *lines, *([f"note: {told['note']}"] if told.get("note") else []))
+    _show(told, as_json, *terminal.export_lines(told))
 
 
 @app.command()
@@ -306,6 +304,7 @@ def savings(
     trainings: Annotated[int, typer.Option("--trainings", min=1)] = 1,
     training_seconds: Annotated[float | None, typer.Option("--training-seconds", help="Of one training on all data.")] = None,
     training_kwh: Annotated[float | None, typer.Option("--training-kwh", help="Of one training on all data.")] = None,
+    prices: Annotated[Path | None, typer.Option("--prices", help="TOML file with prices of your own; flags go before it.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -316,7 +315,7 @@ def savings(
 
     result = pipeline.savings(
         manifest, label_price=label_price, labelers_per_item=labelers_per_item, labels_owned=labels_owned, label_fee=label_fee,
-        storage_price=storage_price, gpu_price=gpu_price, carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh,
+        storage_price=storage_price, gpu_price=gpu_price, carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh, prices=prices,
     )  # fmt: skip
     lines = [asdict(line) for line in result.lines]
     _show({"lines": lines, "facts": dict(result.facts)}, as_json, terminal.savings_table(lines))

@@ -17,6 +17,7 @@ from clprune.datatypes import Budget, Savings, Source
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
+from clprune.prices import read_prices
 from clprune.run import Run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
@@ -136,11 +137,17 @@ def plan(
     image_size: int | None = None,
     strict: bool = False,
     exact: bool = False,
+    **search: Any,
 ) -> dict[str, Any]:
-    """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written."""
-    from clprune.plan import plan as planned
+    """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written.
 
-    return planned(_open(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
+    With `search` (`trainings`, `training_seconds`, `gpu_price`, `label_price`) also what the whole search would cost, what it could save, and its stages.
+    """
+    from clprune.plan import plan as planned
+    from clprune.plan import search_plan
+
+    told = planned(_open(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
+    return told | (search_plan(told, data, **search) if search else {})
 
 
 def select(
@@ -361,11 +368,10 @@ def evaluate(
     return document
 
 
-def savings(manifest: Path | str, **prices: Any) -> Savings:
-    """What the selection saves, net of its cost; written to savings.json beside the manifest."""
-    manifest = Path(manifest)
+def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: Any) -> Savings:
+    """What the selection saves, net of its cost; written to savings.json beside the manifest. `prices` is a TOML file, `given` what goes before it."""
     record = read_manifest(manifest)
-    result = compute_savings(record, **prices)
+    result = compute_savings(record, **given, prices=None if prices is None else read_prices(Path(prices)))
     write_savings(record.folder, result)
     return result
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from clprune.datatypes import Source
+from clprune.datatypes import FULL_TRAINING_EPOCHS, Source
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
 from clprune.training import Recipe, new_state, pick_device, to_device, train
+
+TRIAL_EPOCHS = 108  # of --keep auto: twelve trainings of ten epochs on nine tenths of the data
+LEAST_EPOCHS = 4  # no run ended earlier so far; the live rule looks from the third epoch on
 
 
 def plan(
@@ -60,6 +65,80 @@ def plan(
         "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
         "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
         "device": str(target),
+    }
+
+
+def search_plan(
+    told: Mapping[str, Any],
+    data: str,
+    *,
+    trainings: int = 1,
+    training_seconds: float | None = None,
+    gpu_price: float | None = None,
+    label_price: float | None = None,
+) -> dict[str, Any]:
+    """What a search costs, the range of what it can save, when it pays, and its stages, from what `plan` timed.
+
+    Scoring takes between LEAST_EPOCHS and `max_epochs`. A training on all data takes `training_seconds`, or is taken as FULL_TRAINING_EPOCHS of the proxy. A subset
+    saves its dropped share of each training at equal epochs and nothing at equal steps: the range. `gpu_price` USD an hour; `label_price` USD a sample whose label is
+    not bought yet. Raises UsageError for negative numbers.
+    """
+    for name, number in (("training_seconds", training_seconds), ("gpu_price", gpu_price), ("label_price", label_price)):
+        if number is not None and not (np.isfinite(number) and number >= 0):
+            raise UsageError(f"{name} is {number}; it must be a number of at least 0.")
+    each = told["seconds_per_epoch"]
+    cost = [min(LEAST_EPOCHS, told["max_epochs"]) * each, told["max_epochs"] * each]
+    one = FULL_TRAINING_EPOCHS * each if training_seconds is None else training_seconds
+    shares: dict[str, dict[str, Any]] = {}
+    for keep in (0.7, 0.5, 0.3):
+        saved = (1 - keep) * one
+        shares[str(keep)] = {
+            "net_seconds": [-cost[1], trainings * saved - cost[0]],
+            "pays_after_trainings": [max(1, math.ceil(seconds / saved)) if saved else None for seconds in cost],
+            "net_money": None if gpu_price is None else [seconds / 3600 * gpu_price for seconds in (-cost[1], trainings * saved - cost[0])],
+            "label_money": None if label_price is None else (1 - keep) * told["n_samples"] * label_price,
+        }
+    stages = [
+        {
+            "stage": "prototype",
+            "what": "a class-balanced tenth to quarter of the data",
+            "seconds": [0.1 * cost[0] + 0.2 * one, 0.25 * cost[1] + 1.5 * one],
+            "commands": [
+                "clprune score PART --out part",
+                "clprune select part --keep 0.5 --out part-half",
+                "clprune evaluate part-half --against random,full",
+            ],
+            "go_on_if": "the critical period's end is settled, and evaluate ends with exit code 0 (better than random beyond the spread)",
+        },
+        {
+            "stage": "pilot",
+            "what": "all data, one share",
+            "seconds": [seconds + TRIAL_EPOCHS * each for seconds in cost],
+            "commands": [
+                f"clprune score {data} --out run",
+                "clprune compare part run",
+                "clprune select run --keep auto --out subset",
+                "clprune report subset --out report.html",
+            ],
+            "go_on_if": "the ranking carried over (rank correlation of dual above 0.5), the predicted loss is within your tolerance, and the report flags no class",
+        },
+        {
+            "stage": "production",
+            "what": "your own training on the subset",
+            "seconds": [0.3 * one, one],
+            "commands": ["clprune export subset --to imagefolder pruned", "clprune savings subset --training-seconds MEASURED"],
+            "go_on_if": "your own accuracy, worst class and worst group hold; score again when a tenth of the data is new",
+        },
+    ]
+    return {
+        "trainings": trainings,
+        "scoring_seconds": cost,
+        "training_seconds": one,
+        "training_seconds_how": "given" if training_seconds is not None else f"{FULL_TRAINING_EPOCHS} epochs of the proxy",
+        "by_keep": shares,
+        "stages": stages,
+        "most_cost_in_full_trainings": told["max_epochs"] / FULL_TRAINING_EPOCHS,
+        "cost_over_saving_by_keep": {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares},
     }
 
 

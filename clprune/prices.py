@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from clprune.errors import UsageError
 
@@ -48,6 +51,27 @@ FEES = {
         "AWS SageMaker Ground Truth fee a sample, by tiers (as quoted, not seen at AWS)",
     )
 }
+
+
+def read_prices(path: Path) -> dict[str, dict[str, Any]]:
+    """Prices of your own from a TOML file: `label_price = 0.05`, or a table with `value`, `date` and `source`; for `gpu_price` too. A flag goes before the file.
+
+    Raises UsageError that names the file and the entry that cannot be used.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"the prices in {path} cannot be read ({error}). Write lines such as label_price = 0.05.") from None
+    known, found = (*DEFAULTS, "gpu_price"), {}
+    for name, entry in document.items():
+        table = entry if isinstance(entry, dict) else {"value": entry}
+        value = table.get("value")
+        if name not in known:
+            raise UsageError(f"{path}: there is no price '{name}' (there are: {', '.join(known)}).")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf or set(table) - {"value", "date", "source"}:
+            raise UsageError(f"{path}: {name} is {entry!r}; give a number of at least 0, or a table with value, date and source.")
+        found[name] = {"value": float(value), "date": str(table.get("date", "")) or None, "source": str(table.get("source", path.name))}
+    return found
 
 
 def read_tiers(text: str) -> tuple[tuple[float, float], ...]:

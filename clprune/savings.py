@@ -30,6 +30,7 @@ def savings(
     trainings: int = 1,
     training_seconds: float | None = None,
     training_kwh: float | None = None,
+    prices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Savings:
     """The table of savings of a manifest.
 
@@ -37,25 +38,27 @@ def savings(
     `storage_price` USD per GB and month, `gpu_price` USD an hour, `carbon` g CO2e per kWh, `pue` facility over machine energy.
     `training_seconds` and `training_kwh` are those of one training on all data; without them they are taken from evaluation.json beside the
     manifest, and without that the time saved is given as a share only. `labels_owned`: the labels of this data set are paid for already, so
-    none of them can be avoided any more. Exports that were made are counted from exports.json. Raises UsageError for negative numbers.
+    none of them can be avoided any more. `prices` are those of `read_prices`, for what is not given here. Exports that were made are counted from exports.json. Raises UsageError for negative numbers.
     """
     given = {"label_price": label_price, "labelers_per_item": labelers_per_item, "storage_price": storage_price, "carbon": carbon, "pue": pue}
     others = {"gpu_price": gpu_price, "training_seconds": training_seconds, "training_kwh": training_kwh, "trainings": trainings}
     for name, number in (given | others).items():
         if number is not None and not (np.isfinite(number) and number >= 0):
             raise UsageError(f"{name} is {number}; it must be a number of at least 0.")
-    price = {name: DEFAULTS[name].value if number is None else number for name, number in given.items()}
+    table = {name: asdict(default) for name, default in DEFAULTS.items()} | dict(prices or {})
+    price = {name: table[name]["value"] if number is None else number for name, number in given.items()}
+    gpu_price = table["gpu_price"]["value"] if gpu_price is None and "gpu_price" in table else gpu_price
 
     def assumed(name: str) -> dict[str, Any]:
-        default = DEFAULTS[name]
-        mine = given[name] is not None
-        return {"price": price[name], "price_date": None if mine else default.date, "price_source": "given by the user" if mine else default.source}
+        if given[name] is not None:
+            return {"price": price[name], "price_date": None, "price_source": "given by the user"}
+        return {"price": price[name], "price_date": table[name]["date"], "price_source": table[name]["source"]}
 
     lines = _samples_and_labels(manifest, price, labels_owned, label_fee, assumed)
     lines += _bytes(manifest, price["storage_price"], assumed("storage_price"))
     lines += _time(manifest, trainings, training_seconds, gpu_price)
     lines += _energy(manifest, trainings, training_kwh, price, assumed)
-    asked = given | others | {"labels_owned": labels_owned, "label_fee": label_fee}
+    asked = given | others | {"labels_owned": labels_owned, "label_fee": label_fee, "prices": dict(prices or {})}
     facts = {"n_samples": int(manifest.document["n_samples"]), "n_kept": manifest.n_kept, "trainings": trainings, "labels_owned": labels_owned}
     return Savings(tuple(lines), facts | {"asked": asked})
 

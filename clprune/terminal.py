@@ -181,10 +181,29 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def payback_line(plan: Mapping[str, Any]) -> str:
-    pays = ", ".join(f"{float(keep):.0%} kept: {ratio:.0%}" for keep, ratio in plan["cost_over_saving_by_keep"].items())
-    share, trainings = plan["most_cost_in_full_trainings"], plan["trainings"]
-    return f"at most {share:.0%} of a full training of {FULL_TRAINING_EPOCHS} epochs; cost over saving for {trainings} trainings, {pays}"
+def search_lines(plan: Mapping[str, Any]) -> list[Any]:
+    """What the search costs and could save, and its stages."""
+
+    def span(seconds: Sequence[float]) -> str:
+        unit, size = ("h", 3600) if max(map(abs, seconds)) >= 7200 else ("min", 60)
+        return f"{seconds[0] / size:,.1f} to {seconds[1] / size:,.1f} {unit}"
+
+    rows = []
+    for keep, row in plan["by_keep"].items():
+        pays = " to ".join(dict.fromkeys(str(n) for n in row["pays_after_trainings"]))
+        money = "" if row["net_money"] is None else f"{row['net_money'][0]:,.2f} to {row['net_money'][1]:,.2f} USD"
+        labels = "" if row["label_money"] is None else f"{row['label_money']:,.0f} USD"
+        rows.append((f"{float(keep):.0%}", span(row["net_seconds"]), pays, money, labels))
+    share, n = plan["most_cost_in_full_trainings"], plan["trainings"]
+    title = (
+        f"a search: scoring takes {span(plan['scoring_seconds'])}, at most {share:.0%} of a full training of {FULL_TRAINING_EPOCHS} epochs; "
+        f"one training on all data {plan['training_seconds'] / 3600:,.2f} h ({plan['training_seconds_how']}). Net saving of {n} training{'s' if n > 1 else ''}, from equal steps to equal epochs:"
+    )
+    stages = [(s["stage"], span(s["seconds"]), " · ".join(s["commands"]), s["go_on_if"]) for s in plan["stages"]]
+    return [
+        plain_table(title, ("kept", "net time", "pays after trainings", "net money", "labels avoidable"), rows),
+        plain_table("stages", ("stage", "time", "commands", "go on if"), stages),
+    ]
 
 
 def selection_lines(document: Mapping[str, Any]) -> list[str]:
@@ -192,6 +211,14 @@ def selection_lines(document: Mapping[str, Any]) -> list[str]:
     smallest = min(document["kept_per_class"])
     found = [part["sentence"] for part in (document.get("trials", {}).get("strategy"), document["budget"]) if part and "sentence" in part]
     return [*found, f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
+
+
+def export_lines(told: Mapping[str, Any]) -> list[str]:
+    link = f", {told['link']}" if told.get("link") else ""
+    written = f"{told['files']:,} files, {told['bytes_written']:,} bytes written{link}"
+    return [f"{told['n_samples']:,} samples as {told['form']} in {told['destination']}: {written}"] + (
+        [f"note: {told['note']}"] if told.get("note") else []
+    )
 
 
 def prune_lines(result: Mapping[str, Any]) -> list[Any]:

@@ -228,6 +228,14 @@ def test_neighbours_are_found_without_faiss(shapes_npz: Path, tmp_path: Path) ->
     assert np.abs(kept[0] - kept[1]).mean() < 1e-3
 
 
-def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path) -> None:
-    told = json.loads(clprune("plan", shapes_npz, "--trainings", 2, "--json").stdout)
+def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path, tmp_path: Path) -> None:
+    told = json.loads(clprune("plan", shapes_npz, "--trainings", 2, "--gpu-price", 3.6, "--label-price", 0.5, "--json").stdout)
     assert told["trainings"] == 2 and told["cost_over_saving_by_keep"]["0.5"] == pytest.approx(0.15)
+    half, each = told["by_keep"]["0.5"], told["seconds_per_epoch"]
+    assert half["net_seconds"] == pytest.approx([-30 * each, 2 * 100 * each - 4 * each])
+    assert half["net_money"] == pytest.approx([seconds / 1000 for seconds in half["net_seconds"]])
+    assert half["label_money"] == 150 and half["pays_after_trainings"] == [1, 1]
+    assert [stage["stage"] for stage in told["stages"]] == ["prototype", "pilot", "production"]
+    shown = clprune("plan", shapes_npz, "--training-seconds", 7200, cwd=tmp_path)
+    assert "pays after" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
+    refused(2, "gpu_price", "plan", shapes_npz, "--gpu-price=-1")

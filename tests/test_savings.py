@@ -10,7 +10,8 @@ import pytest
 from clprune import pipeline
 from clprune.datatypes import SavingsLine
 from clprune.errors import UsageError
-from clprune.manifest import Manifest
+from clprune.manifest import Manifest, read_manifest
+from clprune.prices import read_prices
 from clprune.savings import asked_options, savings
 
 
@@ -191,3 +192,31 @@ def test_every_assumed_line_has_a_price_with_date_and_source() -> None:
 def test_negative_prices_are_refused() -> None:
     with pytest.raises(UsageError, match="label_price is -1"):
         savings(manifest(100, 50), label_price=-1)
+
+
+def test_prices_of_ones_own_come_from_a_file_and_a_flag_goes_before_it(tmp_path: Path, shapes_run: Path) -> None:
+    (tmp_path / "prices.toml").write_text(
+        'label_price = 0.5\ngpu_price = 2\n[storage_price]\nvalue = 0.1\ndate = "2026-11"\nsource = "our contract"\n'
+    )
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+
+    def lines(**given: Any) -> dict[str, Any]:
+        return {line.name: line for line in pipeline.savings(tmp_path / "m", prices=tmp_path / "prices.toml", **given).lines}
+
+    found = lines()
+    storage = found["storage money a month"]
+    assert (storage.price, storage.price_date, storage.price_source) == (0.1, "2026-11", "our contract")
+    assert found["labelling money already paid"].value == pytest.approx(300 * 3 * 0.5)
+    assert lines(label_price=0.25)["labelling money already paid"].value == pytest.approx(300 * 3 * 0.25)
+    assert asked_options(tmp_path / "m")["prices"]["gpu_price"]["value"] == 2
+    again = savings(read_manifest(tmp_path / "m"), **asked_options(tmp_path / "m"))
+    assert {line.name: line.value for line in again.lines}["storage money a month"] == storage.value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("label_price = -1", "label_price"), ("rent = 3", "rent"), ("label_price = ", "cannot be read"), ('pue = "high"', "pue")]
+)
+def test_a_bad_file_of_prices_is_refused_with_its_entry(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "prices.toml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_prices(tmp_path / "prices.toml")
