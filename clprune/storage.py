@@ -7,12 +7,16 @@ is not noticed by their readers).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,9 +70,56 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _beside(path: Path, kind: str) -> Path:
+    """A name beside `path` for what is not finished: it says which process of which machine writes it, so that what a killed one left can be told from work."""
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    short = path.name if len(path.name.encode()) < 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    return path.with_name(f".{short}.{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine that are gone left unfinished in `folder`; a folder that was set aside for its successor, which never came, is put back."""
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if (found := _UNFINISHED.fullmatch(path.name)) is None or found["host"] != host or _alive(int(found["pid"])):
+            continue
+        target = path.with_name(found["name"])
+        if found["kind"] == "old" and not target.exists() and not re.fullmatch("[0-9a-f]{32}", found["name"]):  # such a name was shortened
+            os.rename(path, target)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|partial|old)", re.DOTALL)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _exchange(side: Path, destination: Path) -> bool:
+    """Swap two folders in one step (Linux); False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        at_cwd, exchange = -100, 2
+        return int(libc.renameat2(at_cwd, os.fsencode(side), at_cwd, os.fsencode(destination), exchange)) == 0
+    except (OSError, AttributeError):
+        return False
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Replace the file at `path` in one step. Raises StorageError; then what was there before is still there."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _beside(path, "tmp")
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -160,7 +211,7 @@ def mapped_npy(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.me
 
     The space is reserved first: writing to a memory map on a full disk would kill the process.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _beside(path, "tmp")
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     require_space(path.parent, n_bytes, f"{path.name}")
     with _explained(path):
@@ -220,10 +271,12 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
     With `resume_key` what was written before a failure stays to the side, and the next call with that key is given it again. Raises UsageError where `destination` holds something and `force` is False.
     """
     destination = destination.absolute()
+    with _explained(destination):
+        sweep(destination.parent)
     if destination.exists() and not force and not (destination.is_dir() and not any(destination.iterdir())):
         raise UsageError(f"{destination} exists already. Choose another place, or pass --force to replace it.")
-    side = destination.with_name(f".{destination.name}.{resume_key or uuid.uuid4().hex[:8]}.partial")
-    old = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.old")
+    side = destination.with_name(f".{destination.name}.{resume_key}.partial") if resume_key else _beside(destination, "partial")
+    old = _beside(destination, "old")
     with _explained(destination):
         side.mkdir(parents=True, exist_ok=resume_key is not None)
         done = False
@@ -233,9 +286,12 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
                 for name in files:
                     _sync_file(Path(folder) / name)
                 _sync_folder(Path(folder))
-            if destination.exists():
-                os.rename(destination, old)
-            os.rename(side, destination)
+            if destination.exists() and _exchange(side, destination):
+                os.rename(side, old)  # what was there before is at the side now
+            else:
+                if destination.exists():
+                    os.rename(destination, old)
+                os.rename(side, destination)
             _sync_folder(destination.parent)
             done = True
         except BaseException:
@@ -271,6 +327,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise StorageError(f"{folder} is in use by process {seen}. Wait for it, or choose another folder.") from None
         try:
             owner.write_text(f"{os.getpid()}\n")
+            sweep(folder)
             yield
         finally:
             owner.unlink(missing_ok=True)

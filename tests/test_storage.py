@@ -1,11 +1,13 @@
 """Complete or absent, and checked before it is read."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from clprune import storage
 from clprune.errors import DataError, IntegrityError, SchemaError, StorageError, UsageError
 from clprune.storage import (
     inventory,
@@ -107,3 +109,54 @@ def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
         pass
     with locked(tmp_path / "run"):
         pass
+
+
+def test_what_a_killed_process_left_is_swept_and_what_it_set_aside_comes_back(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = f"""
+import os, signal
+from pathlib import Path
+from clprune import storage
+folder = Path({str(tmp_path)!r})
+storage.write_bytes(folder / 'a' / 'kept.txt', b'old')
+storage._exchange = lambda side, destination: False  # a system that cannot swap two folders
+rename = os.rename
+def killed_between(source, target):
+    rename(source, target)
+    if str(target).endswith('.old'):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.rename = killed_between
+with storage.new_folder(folder / 'a', force=True) as side:
+    (side / 'kept.txt').write_text('new')
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert not (tmp_path / "a").exists() and len(list(tmp_path.iterdir())) == 2
+    living = storage._beside(tmp_path / "b", "partial")
+    living.mkdir()
+    storage.sweep(tmp_path)
+    assert (tmp_path / "a" / "kept.txt").read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a", living])
+
+
+def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("old")
+    missing: list[bool] = []
+    rename = os.rename
+
+    def watched(source: object, target: object) -> None:
+        rename(source, target)  # type: ignore[arg-type]
+        missing.append(not (tmp_path / "a").exists())
+
+    monkeypatch.setattr(os, "rename", watched)
+    with storage.new_folder(tmp_path / "a", force=True) as side:
+        (side / "x").write_text("new")
+    assert (tmp_path / "a" / "x").read_text() == "new" and missing == [False]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_names_as_long_as_a_file_system_allows_are_written(tmp_path: Path) -> None:
+    storage.write_bytes(tmp_path / ("ä" * 127), b"x")
+    assert (tmp_path / ("ä" * 127)).read_bytes() == b"x"
