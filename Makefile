@@ -2,7 +2,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test lint bench env
+.PHONY: demo test lint bench torture env
 demo: env
 	$(BIN)/clprune demo
 
@@ -16,6 +16,9 @@ lint: env
 
 bench: env
 	$(BIN)/python examples/benchmarks/recording_overhead.py --short
+
+torture: env
+	$(BIN)/python tests/torture.py
 
 env: .venv/.made
 

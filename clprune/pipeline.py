@@ -68,6 +68,7 @@ def score(
             finished = read_run(out)
             same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
             if same and not verify_inventory(out, finished.document["files"]):
+                shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
                 return dict(finished.document)
             other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
             raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")

@@ -327,7 +327,8 @@ def locked(folder: Path) -> Iterator[None]:
             raise StorageError(f"{folder} is in use by process {seen}. Wait for it, or choose another folder.") from None
         try:
             owner.write_text(f"{os.getpid()}\n")
-            sweep(folder)
+            for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
+                sweep(place)
             yield
         finally:
             owner.unlink(missing_ok=True)
