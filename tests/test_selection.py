@@ -83,10 +83,29 @@ def test_a_rare_class_of_which_half_looks_suspect_keeps_its_share() -> None:
     scores = table(rng.random(n).tolist(), labels.tolist())
     hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
     for keep, rare in ((0.3, 6), (0.5, 10), (0.9, 10)):  # of its ten clean ones; suspects wait until all clean ones are used
-        kept = select(scores, Budget(keep, round(keep * n), "given"), neighborhood=hood).kept_indices
+        kept = select(scores, Budget(keep, round(keep * n), "given"), strategy="blend(scored_share=0.0)", neighborhood=hood).kept_indices
         assert (labels[kept] == 1).sum() == rare
         assert (suspicion[kept] == 0).all()
     assert (labels[select(scores, Budget(0.99, 990, "given"), neighborhood=hood).kept_indices] == 1).sum() > 10
+
+
+def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> None:
+    n, rng = 900, np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    difficulty = rng.random(n) + 0.4 * labels  # class 2 is the hardest
+    scores = table(difficulty.tolist(), labels.tolist())
+
+    def sizes(keep: float, strategy: str = "blend") -> list[int]:
+        return np.bincount(labels[select(scores, Budget(keep, round(keep * n), "given"), strategy=strategy).kept_indices], minlength=3).tolist()
+
+    assert sizes(0.5)[0] < 150 < sizes(0.5)[2] and sizes(0.5)[0] >= 75
+    assert sizes(0.5, "blend(scored_share=0.0)") == [150, 150, 150]
+    assert abs(sizes(0.1)[2] - 30) < abs(sizes(0.5)[2] - 150)  # the less is kept, the more evenly
+    assert sum(sizes(0.7)) == 630 and min(sizes(0.7)) >= 105
+    small = np.arange(n) < 30  # whatever its scores are, a small class loses nothing
+    rare = table(np.where(small, 0.0, difficulty).tolist(), np.where(small, 0, 1 + labels % 2).tolist())
+    kept = select(rare, Budget(0.5, 450, "given")).kept_indices
+    assert (kept < 30).sum() == 15
 
 
 def test_a_capped_quota_spends_everything_and_is_proportional_where_no_cap_is_met() -> None:

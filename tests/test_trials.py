@@ -67,17 +67,17 @@ def test_equal_candidates_are_shrunk_to_one_and_different_ones_are_not() -> None
 def copies_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data of which 40 % are exact copies of others."""
     folder = tmp_path_factory.mktemp("copies")
-    x, y = draw_shapes(600, 3)
+    x, y = draw_shapes(1500, 3)
     rng = np.random.default_rng(1)
-    again = rng.choice(600, 400)
-    order = rng.permutation(1000)
+    again = rng.choice(1500, 1000)
+    order = rng.permutation(2500)
     np.savez(folder / "copies.npz", x_train=np.concatenate([x, x[again]])[order], y_train=np.concatenate([y, y[again]])[order])
     pipeline.score(str(folder / "copies.npz"), folder / "run", max_epochs=3)
     return folder / "run"
 
 
 def test_copies_are_found_useless_and_dropped(copies_run: Path, tmp_path: Path) -> None:
-    done = clprune("select", copies_run, "--keep", "auto", "--trials", 6, "--trial-epochs", 20, "--tolerance", 2, "--out", tmp_path / "m", "--json")
+    done = clprune("select", copies_run, "--keep", "auto", "--trials", 6, "--trial-epochs", 20, "--tolerance", 3, "--out", tmp_path / "m", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     budget, n = document["budget"], document["n_samples"]

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
-from clprune.strategies._quota import by_class, clean_first
+from clprune.strategies._quota import by_class, capped_quota, clean_first
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -25,14 +25,22 @@ def blend(
     Samples with a suspicion above `suspect_above` and near-duplicates are used last, least suspect first. By default the scored share is
     1.5 times the kept share, at most 1: choosing by difficulty pays where much is kept and costs coverage where little is
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy.
-    Classes keep their share of the samples that repeat nothing, as far as they have clean ones.
+    Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
+    are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
+    arXiv:2404.05579).
     """
     n = len(labels)
     share = min(1.0, 1.5 * n_keep / n) if scored_share is None else scored_share
     clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, suspect_above, n_keep)
-    n_scored = np.round(share * quota).astype(np.int64)
     hard_first = np.argsort(-difficulty, kind="stable")
-    scored = by_class(hard_first[clean[hard_first]], labels, n_scored)
+    hard_first = hard_first[clean[hard_first]]
+    hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
+    floor = np.maximum(-(-quota // 2), np.minimum(quota, -(-quota.sum() // (2 * len(quota)))))
+    above = np.maximum((1 - share) * quota + share * hardest - floor, 0)
+    room = np.bincount(labels[clean], minlength=len(quota)) - floor
+    quota = floor + capped_quota(np.round(1000 * above).astype(np.int64) + 1, room, int(quota.sum() - floor.sum()))
+    n_scored = np.round(share * quota).astype(np.int64)
+    scored = by_class(hard_first, labels, n_scored)
     rest = clean.copy()
     rest[scored] = False
     shuffled = rng.permutation(n)

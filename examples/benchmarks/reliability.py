@@ -53,7 +53,7 @@ def table() -> str:
         mine = {(r["score"], r["stop"]): r["correlation"] for r in rows if r["data"] == data}
         ends = next(r["detected"] for r in rows if r["data"] == data)
         nearest = min(STOPS, key=lambda stop: abs(stop - np.mean([end for end in ends if end])))
-        names = sorted({name for name, _ in mine}, key=lambda name: -mine[name, nearest])
+        names = sorted({name for name, _ in mine}, key=lambda name: (-mine[name, nearest], name))
         for name in names:
             lines.append(f"| {data} | `{name}` | " + " | ".join(f"{mine[name, stop]:.2f}" for stop in STOPS) + f" | {', '.join(map(str, ends))} |")
         means = [np.nanmean([mine[name, stop] for name in names]) for stop in STOPS]
