@@ -137,6 +137,7 @@ def search_plan(
         "training_seconds_how": "given" if training_seconds is not None else f"{FULL_TRAINING_EPOCHS} epochs of the proxy",
         "by_keep": shares,
         "stages": stages,
+        "share_is_of_epochs": FULL_TRAINING_EPOCHS,
         "most_cost_in_full_trainings": told["max_epochs"] / FULL_TRAINING_EPOCHS,
         "cost_over_saving_by_keep": {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares},
     }

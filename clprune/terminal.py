@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from clprune.datatypes import FULL_TRAINING_EPOCHS
 from clprune.errors import IntegrityError
 
 EVERY_SECONDS = 30  # between two lines where there is no terminal
@@ -196,7 +195,7 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
         rows.append((f"{float(keep):.0%}", span(row["net_seconds"]), pays, money, labels))
     share, n = plan["most_cost_in_full_trainings"], plan["trainings"]
     title = (
-        f"a search: scoring takes {span(plan['scoring_seconds'])}, at most {share:.0%} of a full training of {FULL_TRAINING_EPOCHS} epochs; "
+        f"a search: scoring takes {span(plan['scoring_seconds'])}, at most {share:.0%} of a full training of {plan['share_is_of_epochs']} epochs; "
         f"one training on all data {plan['training_seconds'] / 3600:,.2f} h ({plan['training_seconds_how']}). Net saving of {n} training{'s' if n > 1 else ''}, from equal steps to equal epochs:"
     )
     stages = [(s["stage"], span(s["seconds"]), " · ".join(s["commands"]), s["go_on_if"]) for s in plan["stages"]]
