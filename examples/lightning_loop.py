@@ -2,7 +2,8 @@
 
 python examples/lightning_loop.py
 
-# OUTPUT
+# 0.6 minutes on two threads of one CPU core: 4 epochs; 3 of 4 deciding indicators have come close to their level (at epoch: memorization_rate 2.2,
+# noise_scale 1.2, ranking_stability 2.2); kept 6000 of 12000, 1150 labels suspected wrong (by the dynamics alone: no features were given)
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 python examples/transformers_trainer.py
 
-# OUTPUT
+# 1.5 minutes on two threads of one CPU core: 29 epochs (AdamW, whose ranking settles late); 2 of 4 deciding indicators have come close to their level (at epoch:
+# memorization_rate 4.3, ranking_stability 26.4); kept 6000 of 12000, 65 labels suspected wrong
 """
 
 from __future__ import annotations
