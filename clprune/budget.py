@@ -156,6 +156,7 @@ def safe_budget(
         raise UsageError(f"--confidence is {confidence:g}; give a probability from 0.5 to below 1, such as 0.9.")
     if n_trials < 4:
         raise UsageError(f"--trials is {n_trials}; at least 4 short trainings are needed to see where accuracy begins to fall.")
+    useless_share = min(useless_share, 0.95)  # the law needs something useful, also where nearly every label looks doubtful
     first = [1.0, max(0.05, round(0.6 * (1 - useless_share), 2)), max(SMALLEST, round(0.3 * (1 - useless_share), 2))]
     first += [round(1 - useless_share, 2)] if 0.02 <= useless_share <= 0.95 else [round(0.85, 2)]
     trials = [train_with(share) for share in first]

@@ -289,13 +289,20 @@ def _decided(
         raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
     images, _ = _inputs(source, document["asked"]["image_size"])
     lab = Trials(
-        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=document["proxy"], epochs=trial_epochs or EPOCHS, device=device,
+        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=_trainable(document["proxy"], source), epochs=trial_epochs or EPOCHS, device=device,
         seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
         lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, suspect_above=document["suspects"]["above"]
     )  # fmt: skip
     return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}
+
+
+def _trainable(proxy: str, source: Source) -> str:
+    """The proxy of a run, or the usual one where the run came from a training that was not ours."""
+    from clprune.proxies import proxy_for
+
+    return proxy_for(source.kind, "small_cnn") if proxy in ("own loop", "logged") else proxy
 
 
 def _inputs(source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -358,7 +365,7 @@ def evaluate(
             f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
         )
     evaluation = compare_arms(
-        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or record.document["run"]["proxy"], seeds=seeds,
+        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or _trainable(record.document["run"]["proxy"], source), seeds=seeds,
         against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
         order=source.canonical_order, test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
         on_progress=on_progress,

@@ -94,7 +94,16 @@ class Trials:
             table, hood, vectors = self._part
             n_keep = max(1, round(keep_fraction * len(self.pool)))
             budget = Budget(keep_fraction, n_keep, "trial")
-            chosen = select(table, budget, strategy=strategy, seed=self.seed + number, neighborhood=hood, vectors=vectors, n_classes=self.n_classes)
+            chosen = select(
+                table,
+                budget,
+                strategy=strategy,
+                seed=self.seed + number,
+                neighborhood=hood,
+                vectors=vectors,
+                n_classes=self.n_classes,
+                min_per_class=0,
+            )  # a trial may lose a class: that shows in its accuracy
             rows = self.pool[np.sort(chosen.kept_indices)]
         key = self._key | {"rows": _digest(rows), "number": number}
         path = None if self.folder is None else self.folder / f"{hashlib.sha256(to_json(key).encode()).hexdigest()[:20]}.json"
