@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clprune import options as option
 from clprune import terminal
 from clprune.errors import ClpruneError, IntegrityError, UsageError
 
@@ -22,33 +23,6 @@ app = typer.Typer(
     help="Keep the training samples that matter. Start with: clprune demo",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what it would take; write nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
-Proxy = Annotated[str, typer.Option("--proxy", help="small_cnn, resnet18, torchvision:NAME, or module:function.")]
-MaxEpochs = Annotated[int, typer.Option("--max-epochs", min=1, help="Stop here at the latest.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
-Exact = Annotated[bool, typer.Option("--exact", help="float32 and deterministic algorithms: slower, same on every run.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples a step of the proxy run.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0.0, help="Of the proxy run; 0.05 per 128 samples of a batch by default.")]
-WholeNetwork = Annotated[bool, typer.Option("--whole-network", help="Also record the Fisher trace of all weights: one backward pass an epoch.")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="Side in pixels that images are brought to.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable inputs instead of leaving those out.")]
-Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], a whole number of samples, or auto: the smallest safe share.")]
-Strategy = Annotated[
-    str | None, typer.Option("--strategy", help="A strategy, with options if wanted: 'stratified(n_strata=50)'; or auto: the best on these data.")
-]
-Tolerance = Annotated[float, typer.Option("--tolerance", help="With --keep auto: points of accuracy that may be lost.")]
-Confidence = Annotated[float, typer.Option("--confidence", help="With --keep auto: how surely no more is lost.")]
-Trials = Annotated[int, typer.Option("--trials", min=1, help="With auto: short trainings to decide by.")]
-TrialEpochs = Annotated[int | None, typer.Option("--trial-epochs", min=1, help="With auto: length of each of them; 10 by default.")]
-MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -85,24 +59,24 @@ def _checked_keep(keep: str) -> str:
 
 @app.command()
 def score(
-    data: Data,
+    data: option.Data,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
-    proxy: Proxy = "small_cnn",
-    max_epochs: MaxEpochs = 30,
-    seed: Seed = 0,
-    device: Device = "auto",
-    exact: Exact = False,
-    batch_size: BatchSize = 128,
-    learning_rate: LearningRate = None,
-    whole_network: WholeNetwork = False,
-    image_size: ImageSize = None,
-    strict: Strict = False,
+    proxy: option.Proxy = "small_cnn",
+    max_epochs: option.MaxEpochs = 30,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    exact: option.Exact = False,
+    batch_size: option.BatchSize = 128,
+    learning_rate: option.LearningRate = None,
+    whole_network: option.WholeNetwork = False,
+    image_size: option.ImageSize = None,
+    strict: option.Strict = False,
     on_clp_end: Annotated[str | None, typer.Option("--on-clp-end", metavar="COMMAND", help="Run this once when the period has ended.")] = None,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write the curves as event files.")] = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    force: option.Force = False,
+    dry_run: option.DryRun = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train a small proxy until the critical learning period has ended, and score every sample."""
     from clprune import clp_end, pipeline
@@ -161,18 +135,18 @@ def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str,
 
 @app.command()
 def plan(
-    data: Data,
+    data: option.Data,
     trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings that the subset will be used for.")] = 1,
     training_seconds: Annotated[float | None, typer.Option("--training-seconds", help="Of one training on all data.")] = None,
     gpu_price: Annotated[float | None, typer.Option("--gpu-price", help="USD an hour.")] = None,
     label_price: Annotated[float | None, typer.Option("--label-price", help="USD a sample, where labels are not bought yet.")] = None,
-    proxy: Proxy = "small_cnn",
-    max_epochs: MaxEpochs = 30,
-    device: Device = "auto",
-    image_size: ImageSize = None,
-    strict: Strict = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    proxy: option.Proxy = "small_cnn",
+    max_epochs: option.MaxEpochs = 30,
+    device: option.Device = "auto",
+    image_size: option.ImageSize = None,
+    strict: option.Strict = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """What a search would cost and could save, when it pays, and its stages, from a few timed steps. Nothing is written."""
     from clprune import pipeline
@@ -187,21 +161,21 @@ def plan(
 @app.command()
 def select(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    keep: Keep,
+    keep: option.Keep,
     out: Annotated[Path, typer.Option("--out", help="Manifest folder to write.")],
-    strategy: Strategy = None,
-    seed: Seed = 0,
-    min_per_class: MinPerClass = 1,
-    tolerance: Tolerance = 0.5,
-    confidence: Confidence = 0.9,
-    trials: Trials = 12,
-    trial_epochs: TrialEpochs = None,
-    device: Device = "auto",
+    strategy: option.Strategy = None,
+    seed: option.Seed = 0,
+    min_per_class: option.MinPerClass = 1,
+    tolerance: option.Tolerance = 0.5,
+    confidence: option.Confidence = 0.9,
+    trials: option.Trials = 12,
+    trial_epochs: option.TrialEpochs = None,
+    device: option.Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="With auto: where the data are now, if they have moved.")] = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    force: option.Force = False,
+    dry_run: option.DryRun = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Spend a budget on a run's scores and write what to keep. Takes seconds; nothing is scored again."""
     from clprune import pipeline
@@ -238,10 +212,10 @@ def export(
     to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet, webdataset, label-studio, removal-list, croissant.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="What to write: complete or absent.")],
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    force: option.Force = False,
+    dry_run: option.DryRun = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Hand the kept samples over in a form that your training reads."""
     from clprune import pipeline
@@ -265,11 +239,11 @@ def evaluate(
     proxy: Annotated[str | None, typer.Option("--proxy", help="Model to train; the scoring proxy by default.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
     budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",
-    device: Device = "auto",
+    device: option.Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
     group: Annotated[str | None, typer.Option("--group", help="Column of the test table: accuracy of its worst group.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train on the kept, random and all samples and compare. Exit code 4 where the selection is not better than random."""
     from clprune import pipeline
@@ -305,8 +279,8 @@ def savings(
     training_seconds: Annotated[float | None, typer.Option("--training-seconds", help="Of one training on all data.")] = None,
     training_kwh: Annotated[float | None, typer.Option("--training-kwh", help="Of one training on all data.")] = None,
     prices: Annotated[Path | None, typer.Option("--prices", help="TOML file with prices of your own; flags go before it.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Labels, bytes, time, energy and money saved, net of the pruning itself."""
     from dataclasses import asdict
@@ -327,9 +301,9 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     run: Annotated[Path | None, typer.Option("--run", help="The run of the manifest, if it is not beside it.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
-    force: Force = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    force: option.Force = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """One self-contained HTML page: verdict, accuracy, harm, savings, critical period, pictures, how to repeat it."""
     from clprune import pipeline
@@ -342,8 +316,8 @@ def report(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="RUN|M", help="A run or manifest folder.")],
     data: Annotated[str | None, typer.Option("--data", help="Also check that these are the data that were scored.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Check every digest, and with --data that the data are still the same."""
     from clprune import pipeline
@@ -359,8 +333,8 @@ def detect(
     run_or_csv: Annotated[Path, typer.Argument(metavar="RUN|CURVES.csv", help="A run, or logged curves with a column `epoch`.")],
     live: Annotated[bool, typer.Option("--live", help="Print the epoch at which the live rule fires, reading row by row.")] = False,
     rate_changes: Annotated[str, typer.Option("--rate-changes", help="Epochs from which on another learning rate held: '100,150'.")] = "",
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Where the critical period starts and ends."""
     from clprune import pipeline
@@ -387,8 +361,8 @@ def detect(
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B")],
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """How well two runs agree: rank correlation, overlap of the harder halves, ends."""
     from clprune import pipeline
@@ -404,8 +378,8 @@ def compare(
 def watch(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; they need not exist yet.")],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Follow runs in the browser, while they go on: curves, phase, what the rule waits for. Only this machine can see the page."""
     from clprune.watch import serve
@@ -421,25 +395,25 @@ def watch(
 
 @app.command()
 def prune(
-    data: Data,
-    keep: Keep,
+    data: option.Data,
+    keep: option.Keep,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run and the manifest.")],
-    strategy: Strategy = None,
-    proxy: Proxy = "small_cnn",
-    max_epochs: MaxEpochs = 30,
-    seed: Seed = 0,
-    device: Device = "auto",
-    exact: Exact = False,
-    image_size: ImageSize = None,
-    strict: Strict = False,
-    tolerance: Tolerance = 0.5,
-    confidence: Confidence = 0.9,
-    trials: Trials = 12,
-    trial_epochs: TrialEpochs = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    strategy: option.Strategy = None,
+    proxy: option.Proxy = "small_cnn",
+    max_epochs: option.MaxEpochs = 30,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    exact: option.Exact = False,
+    image_size: option.ImageSize = None,
+    strict: option.Strict = False,
+    tolerance: option.Tolerance = 0.5,
+    confidence: option.Confidence = 0.9,
+    trials: option.Trials = 12,
+    trial_epochs: option.TrialEpochs = None,
+    force: option.Force = False,
+    dry_run: option.DryRun = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Score, select, verify, count the savings and write the report."""
     from clprune import pipeline
@@ -461,8 +435,8 @@ def prune(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the run and the manifest.")] = Path("demo-run"),
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Prune the embedded sample, and say how many of its planted wrong labels and near-duplicates were found."""
     from clprune import pipeline

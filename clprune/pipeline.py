@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from clprune import families
 from clprune.datatypes import Budget, Savings, Source
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.live import announce, conclude
-from clprune.manifest import Manifest, read_manifest, verify_manifest, write_manifest
+from clprune.manifest import Manifest, read_manifest, verify_manifest
 from clprune.prices import read_prices
 from clprune.run import Run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
+from clprune.selection_record import write_selection
 from clprune.storage import cache_folder, locked, require_space, verify_inventory
 
 Progress = Callable[[dict[str, Any]], None]
@@ -193,75 +192,11 @@ def select(
         n_classes=document["n_classes"],
         min_per_class=min_per_class,
     )
-    n = len(table.sample_ids)
-    rank, weight, ids = np.full(n, -1, dtype=np.int64), np.zeros(n), table.sample_ids.tolist()
-    rank[selection.kept_indices] = np.arange(len(selection.kept_indices))
-    weight[selection.kept_indices] = selection.weights
-    kept = rank >= 0
-    names = document["class_names"]
-    columns: dict[str, Any] = {
-        "sample_id": ids,
-        "index": np.arange(n),
-        "label": table.labels,
-        "class_name": [names[label] for label in table.labels.tolist()],
-        "bytes": scored.sample_bytes,
-        "kept": kept,
-        "rank": rank,
-        "weight": weight,
-        "reason": list(selection.reasons),
-        "duplicate_of": pa.array([ids[at] if at >= 0 else None for at in neighborhood.duplicate_of.tolist()], pa.string()),
-        "suspicion": neighborhood.suspicion,
-        "suggested_label": neighborhood.suggested_label,
-    }
-    columns |= {name: table.values[name] for name in sorted(table.values)}
-    summary = Counter("repeats another sample" if reason.startswith("repeats ") else reason for reason in selection.reasons)
-    energy = [document["energy_kwh"], trials_took["energy_kwh"]]
-    record = {
-        "source": document["source"],
-        "fingerprint": document["fingerprint"],
-        "keep_fraction": len(selection.kept_ids) / n,
-        "budget": {"asked": str(keep), "method": budget.method, "n_keep": budget.n_keep} | dict(budget.evidence),
-        "trials": evidence,
-        "strategy": selection.strategy,
-        "seed": seed,
-        "min_per_class": min_per_class,
-        "class_names": names,
-        "kept_per_class": np.bincount(table.labels[kept], minlength=len(names)),
-        "samples_per_class": np.bincount(table.labels, minlength=len(names)),
-        "reasons": summary,
-        "unique_samples_kept": len(selection.kept_ids),
-        "samples_seen_per_epoch": len(selection.kept_ids),
-        "kept_bytes": int(scored.sample_bytes[kept].sum()),
-        "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
-        "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},
-        "run": {
-            key: document[key]
-            for key in (
-                "proxy",
-                "seed",
-                "epochs_run",
-                "share_of_full_training",
-                "share_is_of_epochs",
-                "clp",
-                "recipe",
-                "device",
-                "threads",
-                "asked",
-                "suspects",
-                "image_rule",
-            )
-        },
-        "versions": document["versions"],
-        "timings": {
-            "scored_at": document["timings"].get("scored_at"),
-            "score_seconds": document["seconds"],
-            "select_seconds": time.perf_counter() - started + (trials_took["seconds_before"] or 0.0),
-            "trial_seconds": trials_took["seconds"],
-            "energy_kwh": None if None in energy else sum(energy),
-            "energy_method": document["energy_method"],
-        },
-    }
-    return write_manifest(out, pa.table(columns), record, force=force)
+    took = {"seconds": time.perf_counter() - started + (trials_took["seconds_before"] or 0.0), "trial_seconds": trials_took["seconds"]}
+    took |= {"trial_kwh": trials_took["energy_kwh"]}
+    return write_selection(
+        out, scored, selection, budget, {"trials": evidence, "seed": seed, "min_per_class": min_per_class}, asked=keep, took=took, force=force
+    )
 
 
 def _decided(

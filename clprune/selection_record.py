@@ -1,0 +1,99 @@
+"""Write down a selection: the table of all samples and the record of how it came about, as a manifest folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clprune.datatypes import Budget, Selection
+from clprune.manifest import Manifest, write_manifest
+from clprune.run import Run
+
+
+def write_selection(
+    out: Path,
+    scored: Run,
+    selection: Selection,
+    budget: Budget,
+    choices: Mapping[str, Any],
+    *,
+    asked: str,
+    took: Mapping[str, float | None],
+    force: bool = False,
+) -> Manifest:
+    """The manifest folder `out` of a selection from the run `scored`.
+
+    `choices` (seed, ...) are added to the record as they are, `asked` is the budget as the user wrote it, `took` holds the seconds of selecting and of trials, and the latter's kWh.
+    """
+    table, neighborhood, document = scored.table, scored.neighborhood, scored.document
+    n = len(table.sample_ids)
+    rank, weight, ids = np.full(n, -1, dtype=np.int64), np.zeros(n), table.sample_ids.tolist()
+    rank[selection.kept_indices] = np.arange(len(selection.kept_indices))
+    weight[selection.kept_indices] = selection.weights
+    kept = rank >= 0
+    names = document["class_names"]
+    columns: dict[str, Any] = {
+        "sample_id": ids,
+        "index": np.arange(n),
+        "label": table.labels,
+        "class_name": [names[label] for label in table.labels.tolist()],
+        "bytes": scored.sample_bytes,
+        "kept": kept,
+        "rank": rank,
+        "weight": weight,
+        "reason": list(selection.reasons),
+        "duplicate_of": pa.array([ids[at] if at >= 0 else None for at in neighborhood.duplicate_of.tolist()], pa.string()),
+        "suspicion": neighborhood.suspicion,
+        "suggested_label": neighborhood.suggested_label,
+    }
+    columns |= {name: table.values[name] for name in sorted(table.values)}
+    summary = Counter("repeats another sample" if reason.startswith("repeats ") else reason for reason in selection.reasons)
+    energy = [document["energy_kwh"], took["trial_kwh"]]
+    record = dict(choices) | {
+        "source": document["source"],
+        "fingerprint": document["fingerprint"],
+        "keep_fraction": len(selection.kept_ids) / n,
+        "budget": {"asked": str(asked), "method": budget.method, "n_keep": budget.n_keep} | dict(budget.evidence),
+        "strategy": selection.strategy,
+        "class_names": names,
+        "kept_per_class": np.bincount(table.labels[kept], minlength=len(names)),
+        "samples_per_class": np.bincount(table.labels, minlength=len(names)),
+        "reasons": summary,
+        "unique_samples_kept": len(selection.kept_ids),
+        "samples_seen_per_epoch": len(selection.kept_ids),
+        "kept_bytes": int(scored.sample_bytes[kept].sum()),
+        "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
+        "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},
+        "run": {
+            key: document[key]
+            for key in (
+                "proxy",
+                "seed",
+                "epochs_run",
+                "share_of_full_training",
+                "share_is_of_epochs",
+                "clp",
+                "recipe",
+                "device",
+                "threads",
+                "asked",
+                "suspects",
+                "image_rule",
+            )
+        },
+        "versions": document["versions"],
+        "timings": {
+            "scored_at": document["timings"].get("scored_at"),
+            "score_seconds": document["seconds"],
+            "select_seconds": took["seconds"],
+            "trial_seconds": took["trial_seconds"],
+            "energy_kwh": None if None in energy else sum(energy),
+            "energy_method": document["energy_method"],
+        },
+    }
+    return write_manifest(out, pa.table(columns), record, force=force)
