@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,9 @@ import typer
 
 from clprune import options as option
 from clprune import terminal
+from clprune.commands_for_labels import labels
 from clprune.errors import ClpruneError, IntegrityError, UsageError
+from clprune.terminal import show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +27,9 @@ app = typer.Typer(
 )
 
 
+app.add_typer(labels, name="labels")
+
+
 @app.callback(invoke_without_command=True)
 def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False) -> None:
     if version:
@@ -32,18 +37,6 @@ def _root(context: typer.Context, version: Annotated[bool, typer.Option("--versi
 
         print(__version__)
         raise typer.Exit()
-
-
-def _show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
-    """One JSON document, or lines and tables for people, on stdout."""
-    if as_json:
-        from clprune.storage import to_json
-
-        print(to_json(document))
-        return
-    console = terminal.out()
-    for line in lines:
-        console.print(line, markup=False) if isinstance(line, str) else console.print(line)
 
 
 def _checked_keep(keep: str) -> str:
@@ -71,6 +64,7 @@ def score(
     whole_network: option.WholeNetwork = False,
     image_size: option.ImageSize = None,
     strict: option.Strict = False,
+    answers: Annotated[Path | None, typer.Option("--answers", metavar="M", help="Manifest that asked for labels: add those that were given.")] = None,
     on_clp_end: Annotated[str | None, typer.Option("--on-clp-end", metavar="COMMAND", help="Run this once when the period has ended.")] = None,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write the curves as event files.")] = None,
     force: option.Force = False,
@@ -85,7 +79,7 @@ def score(
         clp_end.words_of(on_clp_end)  # refused before anything is read
     if dry_run:
         plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
-        _show(plan, as_json, *terminal.plan_lines(plan))
+        show(plan, as_json, *terminal.plan_lines(plan))
         return
     with terminal.ProgressView(quiet=quiet) as view, _event_files(tensorboard, out) as write_events:
 
@@ -106,6 +100,7 @@ def score(
             whole_network=whole_network,
             image_size=image_size,
             strict=strict,
+            answers=answers,
             force=force,
             on_progress=on_progress,
         )
@@ -113,7 +108,7 @@ def score(
         print(f"warning: {failed}", file=sys.stderr)
     if not quiet and not run["clp"]["settled"]:
         print(f"warning: the critical period's end was {run['clp']['reason']}.", file=sys.stderr)
-    _show(run, as_json, *terminal.score_lines(run))
+    show(run, as_json, *terminal.score_lines(run))
 
 
 @contextmanager
@@ -155,14 +150,17 @@ def plan(
         data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict,
         trainings=trainings, training_seconds=training_seconds, gpu_price=gpu_price, label_price=label_price,
     )  # fmt: skip
-    _show(told, as_json, *terminal.plan_lines(told), *terminal.search_lines(told))
+    show(told, as_json, *terminal.plan_lines(told), *terminal.search_lines(told))
 
 
 @app.command()
 def select(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    keep: option.Keep,
     out: Annotated[Path, typer.Option("--out", help="Manifest folder to write.")],
+    keep: Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], a whole number of samples, or auto: the smallest safe share.")] = "",
+    label_budget: Annotated[
+        int | None, typer.Option("--label-budget", min=1, help="Instead: how many samples without a label to label next.")
+    ] = None,
     strategy: option.Strategy = None,
     seed: option.Seed = 0,
     min_per_class: option.MinPerClass = 1,
@@ -177,21 +175,23 @@ def select(
     as_json: option.Json = False,
     quiet: option.Quiet = False,
 ) -> None:
-    """Spend a budget on a run's scores and write what to keep. Takes seconds; nothing is scored again."""
+    """Spend a budget on a run's scores and write what to keep, or what to label next. Takes seconds; nothing is scored again."""
     from clprune import pipeline
 
-    _checked_keep(keep)
+    if keep or label_budget is None:
+        _checked_keep(keep)
     if dry_run:
         from clprune.run import read_run
         from clprune.selection import budget_for
 
         n = int(read_run(run).document["n_samples"])
-        plan: dict[str, Any] = {"n_samples": n, "n_keep": None if keep == "auto" else budget_for(keep, n).n_keep, "out": str(out)}
+        plan: dict[str, Any] = {"n_samples": n, "n_keep": None if keep == "auto" else budget_for(label_budget or keep, n).n_keep, "out": str(out)}
         plan |= {"trials": trials if "auto" in (keep, strategy) else 0}
-        said = f"{trials} short trainings would decide what is kept" if keep == "auto" else f"would keep {plan['n_keep']:,}"
-        _show(plan, as_json, f"{said} of {n:,} samples; nothing was written")
+        verb = "ask for" if label_budget else "keep"
+        said = f"{trials} short trainings would decide what is kept" if keep == "auto" else f"would {verb} {plan['n_keep']:,}"
+        show(plan, as_json, f"{said} of {n:,} samples; nothing was written")
         return
-    automatic = {
+    automatic: dict[str, Any] = {
         "tolerance": tolerance / 100,
         "confidence": confidence,
         "trials": trials,
@@ -201,15 +201,26 @@ def select(
     }
     with terminal.ProgressView(quiet=quiet) as view:
         document = pipeline.select(
-            run, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, on_progress=view, **automatic
+            run,
+            out,
+            keep=keep,
+            label_budget=label_budget,
+            strategy=strategy,
+            seed=seed,
+            min_per_class=min_per_class,
+            force=force,
+            on_progress=view,
+            **automatic,
         ).document
-    _show(document, as_json, *terminal.selection_lines(document))
+    show(document, as_json, *terminal.selection_lines(document))
 
 
 @app.command()
 def export(
     manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
-    to: Annotated[str, typer.Option("--to", help="indices, imagefolder, hf, parquet, webdataset, label-studio, removal-list, croissant.")],
+    to: Annotated[
+        str, typer.Option("--to", help="indices, imagefolder, hf, parquet, webdataset, label-studio, labels-csv, removal-list, croissant.")
+    ],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="What to write: complete or absent.")],
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
     force: option.Force = False,
@@ -225,10 +236,10 @@ def export(
 
         document = read_manifest(manifest).document
         plan = {"n_samples": document["n_kept"], "bytes": document["kept_bytes"], "to": to, "destination": str(destination)}
-        _show(plan, as_json, f"would write {plan['n_samples']:,} samples of {plan['bytes']:,} bytes to {destination}")
+        show(plan, as_json, f"would write {plan['n_samples']:,} samples of {plan['bytes']:,} bytes to {destination}")
         return
     told = pipeline.export(manifest, to, destination, data=data, force=force)
-    _show(told, as_json, *terminal.export_lines(told))
+    show(told, as_json, *terminal.export_lines(told))
 
 
 @app.command()
@@ -242,12 +253,25 @@ def evaluate(
     device: option.Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
     group: Annotated[str | None, typer.Option("--group", help="Column of the test table: accuracy of its worst group.")] = None,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="M asks for labels: how many random ones they are worth. --data are the pool with all labels.")
+    ] = False,
+    label_price: Annotated[float | None, typer.Option("--label-price", help="With --pool: USD a label.")] = None,
     as_json: option.Json = False,
     quiet: option.Quiet = False,
 ) -> None:
     """Train on the kept, random and all samples and compare. Exit code 4 where the selection is not better than random."""
     from clprune import pipeline
 
+    if pool:
+        from clprune.labelling import evaluate_pool
+
+        if data is None:
+            raise UsageError("--pool needs --data: the same samples with all their labels, such as --data 'pool.npz?labels=y_all'.")
+        with terminal.ProgressView(quiet=quiet) as view:
+            found = evaluate_pool(manifest, data, seeds=seeds, proxy=proxy, epochs=epochs, device=device, label_price=label_price, on_progress=view)
+        show(found, as_json, found["sentence"])
+        return
     with terminal.ProgressView(quiet=quiet) as view:
         document = pipeline.evaluate(
             manifest,
@@ -261,7 +285,7 @@ def evaluate(
             group=group,
             on_progress=view,
         )
-    _show(document, as_json, terminal.evaluation_table(document), document["comparison"].get("sentence", ""))
+    show(document, as_json, terminal.evaluation_table(document), document["comparison"].get("sentence", ""))
 
 
 @app.command()
@@ -292,7 +316,7 @@ def savings(
         storage_price=storage_price, gpu_price=gpu_price, carbon=carbon, pue=pue, trainings=trainings, training_seconds=training_seconds, training_kwh=training_kwh, prices=prices,
     )  # fmt: skip
     lines = [asdict(line) for line in result.lines]
-    _show({"lines": lines, "facts": dict(result.facts)}, as_json, terminal.savings_table(lines))
+    show({"lines": lines, "facts": dict(result.facts)}, as_json, terminal.savings_table(lines))
 
 
 @app.command()
@@ -309,7 +333,7 @@ def report(
     from clprune import pipeline
 
     told = pipeline.report(folders, out, run=run, data=data, force=force)
-    _show(told, as_json, told["verdict"], f"{told['path']}: {told['bytes']:,} bytes")
+    show(told, as_json, told["verdict"], f"{told['path']}: {told['bytes']:,} bytes")
 
 
 @app.command()
@@ -325,7 +349,7 @@ def verify(
     problems = pipeline.verify(folder, data=data)
     if problems:
         raise IntegrityError(" ".join(problems))
-    _show({"ok": True, "problems": []}, as_json, f"{folder}: verified" + (" against the data" if data else ""))
+    show({"ok": True, "problems": []}, as_json, f"{folder}: verified" + (" against the data" if data else ""))
 
 
 @app.command()
@@ -345,12 +369,12 @@ def detect(
         raise UsageError(f"--rate-changes is {rate_changes!r}. Give epochs separated by commas, such as 100,150.") from None
     found = pipeline.detect(run_or_csv, live=live, rate_changes=changes)
     if live:
-        _show(found, as_json, "none" if found["fired_epoch"] is None else f"{found['fired_epoch']:g}")
+        show(found, as_json, "none" if found["fired_epoch"] is None else f"{found['fired_epoch']:g}")
         return
     interval = "" if found["interval"] is None else f", interval {found['interval'][0]:.1f} to {found['interval'][1]:.1f}"
     if found["hindsight_end"] is not None and not found["settled"]:
         interval = f", in hindsight {found['hindsight_end']:.1f} if it is over{interval}"
-    _show(
+    show(
         found,
         as_json,
         f"start {found['start_epoch']}, end {found['end_epoch'] if found['settled'] else 'not established'}{interval}, confidence {found['confidence']:.2f}: {found['reason']}",
@@ -371,7 +395,7 @@ def compare(
     rows = [(name, f"{value['rank_correlation']:.3f}", f"{value['hard_half_overlap']:.3f}") for name, value in result["scores"].items()]
     table = terminal.plain_table(f"{result['n_shared']:,} shared samples", ("score", "rank correlation", "overlap of harder halves"), rows)
     ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
-    _show(result, as_json, table, f"ends: {ends}")
+    show(result, as_json, table, f"ends: {ends}")
 
 
 @app.command()
@@ -421,7 +445,7 @@ def prune(
     _checked_keep(keep)
     if dry_run:
         plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
-        _show(plan, as_json, *terminal.plan_lines(plan))
+        show(plan, as_json, *terminal.plan_lines(plan))
         return
     with terminal.ProgressView(quiet=quiet) as view:
         result = pipeline.prune(
@@ -429,7 +453,7 @@ def prune(
             proxy=proxy, max_epochs=max_epochs, device=device, exact=exact, image_size=image_size, strict=strict,
             automatic={"tolerance": tolerance / 100, "confidence": confidence, "trials": trials, "trial_epochs": trial_epochs, "device": device},
         )  # fmt: skip
-    _show(result, as_json, *terminal.prune_lines(result))
+    show(result, as_json, *terminal.prune_lines(result))
 
 
 @app.command()
@@ -443,7 +467,7 @@ def demo(
 
     with terminal.ProgressView(quiet=quiet) as view:
         result = pipeline.demo(out, on_progress=view)
-    _show(result, as_json, *terminal.prune_lines(result), *terminal.found_lines(result["found"]))
+    show(result, as_json, *terminal.prune_lines(result), *terminal.found_lines(result["found"]))
 
 
 def main() -> None:

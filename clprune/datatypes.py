@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,7 @@ class Source:
     content_digest: str = ""  # of the inputs, where it is cheap; part of the fingerprint
     skipped: tuple[tuple[str, str], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    labels_added_to: str = ""  # fingerprint of the data set as it lies there, where labels were added to it
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -88,9 +89,35 @@ class Source:
         """Row indices sorted by sample id."""
         return np.argsort(self.sample_ids, kind="stable")
 
+    @property
+    def labelled(self) -> Int[np.ndarray, "L"]:
+        """Rows that have a label."""
+        return np.flatnonzero(self.labels != UNLABELLED)
+
+    def with_labels(self, labels: Int[np.ndarray, "N"], class_names: tuple[str, ...]) -> Source:
+        """The same data set with more labels known; it keeps its fingerprint."""
+        return replace(self, labels=labels, class_names=class_names, labels_added_to=self.fingerprint)
+
+    def part(self, rows: Int[np.ndarray, "M"]) -> Source:
+        """The samples of some rows as a data set of its own."""
+        paths, read, read_bytes = self.paths, self.read_input, self.read_bytes
+        return replace(
+            self,
+            sample_ids=self.sample_ids[rows],
+            labels=self.labels[rows],
+            sample_bytes=self.sample_bytes[rows],
+            images=None,
+            paths=None if paths is None else [paths[row] for row in rows],
+            read_input=lambda index: read(int(rows[index])),
+            read_bytes=None if read_bytes is None else lambda index: read_bytes(int(rows[index])),
+            labels_added_to="",
+        )
+
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the data set, whatever the order of its rows: sha256 over the ids, labels and sizes by id."""
+        """Identity of the data set, whatever the order of its rows: sha256 over the ids, labels and sizes by id. Labels that were added later do not change it."""
+        if self.labels_added_to:
+            return self.labels_added_to
         order = self.canonical_order
         digest = hashlib.sha256(digest_of_ids(self.sample_ids[order]).encode())
         digest.update(self.labels[order].astype("<i8").tobytes())

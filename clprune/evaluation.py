@@ -43,6 +43,7 @@ from clprune.training import (
 )
 
 EPOCHS = 30
+RANDOM_SHARES = (0.75, 1.0, 1.5, 2.0, 3.0)  # of the labels asked for: the counts at which random labelling is tried
 CALIBRATION_BINS = 15  # equal widths of confidence, as in Guo et al. (2017, arXiv:1706.04599)
 
 
@@ -67,7 +68,7 @@ def evaluate(
     data_key: str = "",
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Evaluation:
-    """Train `seeds` times, with seeds from `first_seed` on, on rows `kept` and on each arm of `against` ("random", "full", "shortened", "rs2", "infobatch"). `order` are the rows sorted by id.
+    """Train `seeds` times, with seeds from `first_seed` on, on rows `kept` and on each arm of `against` ("random", "full", "shortened", "rs2", "infobatch"). `order` are the rows that have a label, sorted by id.
 
     With `checkpoint` (a folder) every finished training is committed to it, and one that is there already is not done again where the data
     (`data_key`), the kept rows, the model, the recipe, the budget and the device are the same. `test_groups` names the group of each test sample.
@@ -83,7 +84,7 @@ def evaluate(
     n_epochs, target = epochs or EPOCHS, pick_device(device)
     data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
     recipe = Recipe(schedule="cosine")
-    full_steps = n_epochs * math.ceil(len(labels) / recipe.batch_size)
+    full_steps = n_epochs * math.ceil(len(order) / recipe.batch_size)
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
     facts: dict[str, Any] = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "device": str(target), "recipe": recipe.__dict__}
     facts |= {"threads": torch.get_num_threads(), "groups": None if groups is None else groups[0].tolist(), "corruptions": SEVERITY}
@@ -115,6 +116,102 @@ def evaluate(
     kwh = [run[name] for run in every for name in ("energy_kwh", "test_energy_kwh")]
     facts |= {"seconds": sum(run["total_seconds"] for run in every), "energy_kwh": None if None in kwh else sum(kwh)}
     return Evaluation(summary, _comparison(summary), facts)
+
+
+def evaluate_pool(
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
+    labels: Int[np.ndarray, "N"],
+    test_images: UInt8[np.ndarray, "M H W C"] | Int[np.ndarray, "M L"],
+    test_labels: Int[np.ndarray, "M"],
+    labelled: Int[np.ndarray, "L"],
+    asked: Int[np.ndarray, "A"],
+    *,
+    n_classes: int,
+    order: Int[np.ndarray, "N"],
+    choosing_seconds: float,
+    proxy: str = "small_cnn",
+    seeds: int = 3,
+    epochs: int | None = None,
+    device: str = "auto",
+    label_price: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """How many labels asking for `asked` saves: accuracy with them, with as many random ones, and with 0.75, 1.5, 2 and 3 times as many, on top of the `labelled` rows.
+
+    `labels` are all known here. Every training has as many steps; a random arm is drawn anew for each seed, and larger ones hold the smaller. The saving is read off the axis of labels:
+    what random labelling needs for the same accuracy (interpolated, never falling), less what was asked for; seed by seed, and of the means.
+    """
+    n_epochs, target, recipe = epochs or EPOCHS, pick_device(device), Recipe(schedule="cosine")
+    data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
+    rest = order[~np.isin(order, labelled)]
+    counts = sorted({min(round(len(asked) * share), len(rest)) for share in RANDOM_SHARES})
+    n_steps = n_epochs * math.ceil((len(labelled) + counts[-1]) / recipe.batch_size)
+    asked_accuracy, random_accuracy, seconds = np.zeros(seeds), np.zeros((seeds, len(counts))), np.zeros(seeds)
+    for seed in range(seeds):
+        drawn = np.random.default_rng((seed, 11)).permutation(rest)
+        for number, extra in enumerate([asked, *(drawn[:count] for count in counts)]):
+            rows = np.sort(np.concatenate([labelled, extra]))
+            run = _one_training(data, rows, None, test_images, test_labels, None, recipe, seed, proxy, n_classes, n_epochs, n_steps)
+            if number:
+                random_accuracy[seed, number - 1] = run["accuracy"]
+            else:
+                asked_accuracy[seed], seconds[seed] = run["accuracy"], run["seconds"]
+            if on_progress:
+                what = f"random {len(extra):,}" if number else f"asked {len(extra):,}"
+                done = {"done": seed * (1 + len(counts)) + number + 1, "total": seeds * (1 + len(counts))}
+                on_progress({"stage": "evaluate"} | done | {"message": f"{what}, seed {seed}: {run['accuracy']:.4f}"})
+    gain = asked_accuracy - random_accuracy[:, counts.index(len(asked))]
+    half = float(t_975(seeds - 1) * gain.std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None
+    saved, beyond = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
+    by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
+    better = float(gain.mean()) - (half or 0.0) > 0
+    spread = "" if half is None else f" (95 % interval {100 * (gain.mean() - half):+.2f} to {100 * (gain.mean() + half):+.2f})"
+    money = "" if label_price is None else f", {saved * label_price:,.2f} USD"
+    sentence = (
+        f"{len(asked):,} labels asked for {'beat' if better else 'are not better than'} as many random ones: {100 * gain.mean():+.2f} points{spread}, {seeds} seeds. "
+        f"Random labelling needs {'more than ' if beyond else ''}{len(asked) + saved:,} for the same accuracy: {'at least ' if beyond else ''}{saved:,} labels saved{money}. "
+        f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
+    )
+    return {
+        "n_labelled": len(labelled),
+        "n_asked": len(asked),
+        "asked_accuracy": asked_accuracy.tolist(),
+        "random_counts": counts,
+        "random_accuracy": random_accuracy.tolist(),
+        "gain": float(gain.mean()),
+        "gain_interval": None if half is None else [float(gain.mean()) - half, float(gain.mean()) + half],
+        "labels_saved": saved,
+        "labels_saved_at_least": beyond,
+        "labels_saved_by_seed": by_seed,
+        "choosing_seconds": choosing_seconds,
+        "training_seconds": float(seconds.mean()),
+        "proxy": proxy,
+        "epochs": n_epochs,
+        "steps": n_steps,
+        "seeds": seeds,
+        "not_better_than_random": not better,
+        "sentence": sentence,
+    }
+
+
+def labels_saved(counts: Sequence[int], random_accuracy: Float[np.ndarray, "R"], accuracy: float, n_asked: int) -> tuple[int, bool]:
+    """How many more random labels than `n_asked` reach `accuracy`, negative where fewer do, and whether even the largest count does not (then the saving is at least that).
+
+    `random_accuracy` over the rising `counts` is made never falling (a running maximum) and joined by straight lines.
+
+    >>> labels_saved([100, 200, 300], np.array([0.5, 0.6, 0.7]), 0.65, 100)
+    (150, False)
+    >>> labels_saved([100, 200, 300], np.array([0.5, 0.6, 0.7]), 0.8, 100)
+    (200, True)
+    """
+    curve = np.maximum.accumulate(random_accuracy)
+    if accuracy > curve[-1]:
+        return int(counts[-1]) - n_asked, True
+    at = int(np.searchsorted(curve, accuracy, side="left"))
+    if at == 0:
+        return int(counts[0]) - n_asked, False
+    share = (accuracy - curve[at - 1]) / (curve[at] - curve[at - 1])
+    return round(counts[at - 1] + share * (counts[at] - counts[at - 1])) - n_asked, False
 
 
 def _one_training(

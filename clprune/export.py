@@ -24,6 +24,9 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
     name, bracket, rest = form.partition("(")
     member, options, spelled = families.choose("exporters", name.replace("-", "_") + bracket + rest)
     manifest.require_same_data(source)
+    if not families.facts(member)["takes_unlabelled"] and (n := int((source.labels[manifest.indices(source)] < 0).sum())):
+        fitting = [name for name in families.names("exporters") if families.facts(families.find("exporters", name))["takes_unlabelled"]]
+        raise UsageError(f"{n} of these samples have no label yet, and {member.__name__} needs one. Export them as {', '.join(fitting)}.")
     root = source.facts.get("root")
     if root is not None and destination.resolve().is_relative_to(Path(root).resolve()):
         raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")

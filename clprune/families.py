@@ -8,7 +8,7 @@ is adding one file. `find` imports only the file asked for; `names` imports noth
     indicators  (records...) -> (T,)                           @indicator("gradient_sq")
     sources     (locator, *, strict) -> Source                 @source(claims=lambda locator: ...)
     proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy, or @proxy(takes="text")
-    exporters   (manifest, source, destination) -> dict        @exporter, or @exporter(resumes=True)
+    exporters   (manifest, source, destination) -> dict        @exporter, or @exporter(resumes=True, takes_unlabelled=True)
 
 A choice is written the same in Python, on the command line and in the manifest: `stratified(n_strata=50)`.
 """
@@ -67,14 +67,14 @@ def proxy(function: Callable[..., Any] | None = None, *, takes: str = "image") -
     return _declare(function, takes=takes)
 
 
-def exporter(function: Callable[..., Any] | None = None, *, resumes: bool = False) -> Callable[..., Any]:
+def exporter(function: Callable[..., Any] | None = None, *, resumes: bool = False, takes_unlabelled: bool = False) -> Callable[..., Any]:
     """Declare an exporter: `(manifest, source, destination, **options) -> report`, writing only inside `destination`.
 
-    One that `resumes` may find there what it wrote before it was cut short, and goes on.
+    One that `resumes` may find there what it wrote before it was cut short, and goes on. Without `takes_unlabelled` every kept sample must have a label.
     """
     if function is None:
-        return lambda member: _declare(member, resumes=resumes)
-    return _declare(function, resumes=resumes)
+        return lambda member: _declare(member, resumes=resumes, takes_unlabelled=takes_unlabelled)
+    return _declare(function, resumes=resumes, takes_unlabelled=takes_unlabelled)
 
 
 def names(family: str) -> list[str]:

@@ -67,6 +67,11 @@ class Manifest:
     def n_kept(self) -> int:
         return int(self.document["n_kept"])
 
+    @property
+    def asks(self) -> bool:
+        """Whether this is a round of labelling: then the kept samples are those that a label is wanted for."""
+        return bool(self.document.get("pool") and self.document["pool"]["asks"])
+
     def require_same_data(self, source: Source) -> None:
         """Raise FingerprintError unless `source` holds the samples, labels and sizes that were scored, in whatever order."""
         if source.fingerprint != self.fingerprint:

@@ -141,3 +141,13 @@ def means_of(vectors: Float[np.ndarray, "N D"], group: Int[np.ndarray, "N"]) -> 
         first = np.flatnonzero(np.diff(mine[order], prepend=-1))
         sums[mine[order][first]] += np.add.reduceat(np.asarray(vectors[start : start + BLOCK], dtype=np.float64)[order], first, axis=0)
     return (sums[sizes > 0] / sizes[sizes > 0, None]).astype(np.float32)
+
+
+def nearest_of(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "Q D"]) -> tuple[Float[np.ndarray, "Q"], Int[np.ndarray, "Q"]]:
+    """The nearest of `base` (one or more vectors) to each query: Euclidean distances and positions, ties to the smaller one. Exact, block by block."""
+    at = assign(queries, np.asarray(base, dtype=np.float32))
+    distances = np.empty(len(queries), dtype=np.float32)
+    for start in range(0, len(queries), BLOCK):
+        gap = np.asarray(queries[start : start + BLOCK], dtype=np.float32) - base[at[start : start + BLOCK]]
+        distances[start : start + BLOCK] = np.sqrt(np.einsum("qd,qd->q", gap, gap))
+    return distances, at

@@ -13,6 +13,7 @@ import numpy as np
 from clprune import families
 from clprune.datatypes import Budget, Savings, Source
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
+from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest
 from clprune.prices import read_prices
@@ -20,7 +21,7 @@ from clprune.run import Run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import write_selection
-from clprune.storage import cache_folder, locked, require_space, verify_inventory
+from clprune.storage import locked, require_space, verify_inventory
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -39,29 +40,36 @@ def score(
     whole_network: bool = False,
     image_size: int | None = None,
     strict: bool = False,
+    answers: Path | str | None = None,
     force: bool = False,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
+    Samples without a label are looked at, not learned from. `answers` is a manifest that asked for labels: those that were added to it are added to the data.
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
     (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
     out = Path(out)
+    from clprune.labels import labels_digest, with_answers
     from clprune.plan import disk_bytes
+    from clprune.pool import PoolWatcher
     from clprune.proxies import proxy_for
     from clprune.replay import notes_on, replay
     from clprune.scored_run import scored_run
     from clprune.trajectory import ProxyRun, record_trajectory
 
-    source = data if isinstance(data, Source) else _open(data, strict)
+    source, still_open, parent = data if isinstance(data, Source) else open_data(data, strict), None, None
+    if answers is not None:
+        source, still_open, parent = with_answers(source, read_manifest(answers))
     if source.logged is not None:
         proxy, max_epochs = "logged", len(next(iter(source.logged.values())))
     else:
         proxy = proxy_for(source.kind, proxy)
     training: dict[str, Any] = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "batch_size": batch_size}
     training |= {"learning_rate": learning_rate, "whole_network": whole_network}
-    asked = training | {"image_size": image_size}
+    asked = training | {"image_size": image_size} | ({} if answers is None else {"labels_sha256": labels_digest(source.labels)})
+    known = source.labelled
     with locked(out):
         if (out / "run.json").exists() and not force:
             finished = read_run(out)
@@ -80,16 +88,24 @@ def score(
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
         if source.logged is not None:
-            images, rule, decode_seconds = None, None, 0.0
+            images, rule, decode_seconds, pool = None, None, 0.0, None
             run = ProxyRun(*replay(source, on_progress=on_progress))
         else:
-            images, rule = _inputs(source, image_size, report)
+            images, rule = inputs_of(source, image_size, report)
             decode_seconds = time.perf_counter() - started
-            run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
+            pool = (
+                None
+                if len(known) == len(source)
+                else PoolWatcher(source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent)
+            )
+            run = record_trajectory(
+                source if pool is None else source.part(known), images if pool is None else images[known], **training,
+                device=device, checkpoint=checkpoint, live_folder=out, watch=pool, on_progress=on_progress,
+            )  # fmt: skip
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
         written = scored_run(
-            out, source, run.trajectory, run.period, run.embeddings, images, asked=asked, image_rule=rule, decode_seconds=decode_seconds, notes=notes_on
+            out, source, run.trajectory, run.period, run.embeddings, images, asked=asked, image_rule=rule, decode_seconds=decode_seconds, notes=notes_on, pool=pool
         )  # fmt: skip
         conclude(out)
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -116,9 +132,9 @@ def save_run(
     from clprune.replay import notes_on
     from clprune.scored_run import of_own_loop, scored_run
 
-    source = data if isinstance(data, Source) else _open(data, False) if isinstance(data, str) else families.adapted(data)
+    source = data if isinstance(data, Source) else open_data(data, False) if isinstance(data, str) else families.adapted(data)
     trajectory, asked = of_own_loop(recorder, source, seconds)
-    images, rule = _inputs(source, None) if near_duplicates and source.kind == "image" else (None, None)
+    images, rule = inputs_of(source, None) if near_duplicates and source.kind == "image" else (None, None)
     embeddings = None if vectors is None else Embeddings(np.asarray(vectors), "given")
     with locked(out := Path(out)):
         if (out / "run.json").exists() and not force:
@@ -146,7 +162,7 @@ def plan(
     from clprune.plan import plan as planned
     from clprune.plan import search_plan
 
-    told = planned(_open(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
+    told = planned(open_data(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
     return told | (search_plan(told, data, **search) if search else {})
 
 
@@ -154,7 +170,8 @@ def select(
     run: Path | str,
     out: Path | str,
     *,
-    keep: str,
+    keep: str = "",
+    label_budget: int | None = None,
     strategy: str | None = None,
     seed: int = 0,
     min_per_class: int = 1,
@@ -162,24 +179,40 @@ def select(
     on_progress: Progress | None = None,
     **automatic: Any,
 ) -> Manifest:
-    """Spend the budget on a run's scores and write the manifest folder `out`.
+    """Spend the budget on a run's scores and write the manifest folder `out`: what to keep, or with `label_budget` what to label next.
 
     `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
     (how many, how long), `device` and `data` (where the data are now) in `automatic`.
     """
     run, out = Path(run), Path(out)
-    from clprune.selection import budget_for, default_strategy
+    from clprune.pool import candidates
+    from clprune.selection import among_all, budget_for, default_strategy, part_of
     from clprune.selection import select as choose
 
     started = time.perf_counter()
     scored = read_run(run)
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
+    rows, others, ask = None, list[str](), label_budget is not None
+    if ask == bool(keep):
+        raise UsageError("give either --keep (what to train on) or --label-budget (what to label next).")
+    if document.get("pool") is not None:
+        rows, others = candidates(table, neighborhood, scored.still_open, ask=ask)
+        table, neighborhood = part_of(table, neighborhood, rows, by_guess=ask)
+    elif ask:
+        raise UsageError(f"{run} has no samples without a label, so there is nothing to ask for. Select with --keep.")
     strategy, found = strategy or default_strategy(table), None
     evidence: dict[str, Any] = {}
     trials_took: dict[str, float | None] = {"seconds": 0.0, "seconds_before": 0.0, "energy_kwh": 0.0}
     if "auto" in (keep, strategy):
+        if rows is not None:
+            raise UsageError("--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy.")
         found, strategy, evidence, trials_took = _decided(scored, keep, strategy, seed, on_progress, **automatic)
-    budget = found or budget_for(keep, len(table.sample_ids))
+    asked = keep if label_budget is None else label_budget
+    if label_budget is not None and label_budget > len(table.sample_ids):
+        raise GuardError(
+            f"--label-budget is {label_budget}, but only {len(table.sample_ids)} samples can be asked for ({len(others)} in all). Ask for fewer."
+        )
+    budget = found or budget_for(asked, len(table.sample_ids))
     needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
     vectors = scored.vectors if "vectors" in needs else None
     selection = choose(
@@ -188,14 +221,23 @@ def select(
         strategy=strategy,
         seed=seed,
         neighborhood=neighborhood,
-        vectors=vectors,
+        vectors=vectors if vectors is None or rows is None else vectors[rows],
         n_classes=document["n_classes"],
-        min_per_class=min_per_class,
+        min_per_class=0 if ask else min_per_class,
     )
+    if rows is not None:
+        selection = among_all(selection, rows, others, taken="to be labelled" if ask else "kept")
     took = {"seconds": time.perf_counter() - started + (trials_took["seconds_before"] or 0.0), "trial_seconds": trials_took["seconds"]}
     took |= {"trial_kwh": trials_took["energy_kwh"]}
     return write_selection(
-        out, scored, selection, budget, {"trials": evidence, "seed": seed, "min_per_class": min_per_class}, asked=keep, took=took, force=force
+        out,
+        scored,
+        selection,
+        budget,
+        {"trials": evidence, "seed": seed, "min_per_class": min_per_class},
+        asked=str(label_budget) if ask else keep,
+        took=took,
+        force=force,
     )
 
 
@@ -217,14 +259,14 @@ def _decided(
     from clprune.trials import EPOCHS, Trials, decide
 
     document = scored.document
-    source = _open(data or str(document["source"]), False)
+    source = open_data(data or str(document["source"]), False)
     if source.fingerprint != document["fingerprint"]:
         raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
     if source.logged is not None:
         raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
-    images, _ = _inputs(source, document["asked"]["image_size"])
+    images, _ = inputs_of(source, document["asked"]["image_size"])
     lab = Trials(
-        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=_trainable(document["proxy"], source), epochs=trial_epochs or EPOCHS, device=device,
+        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs or EPOCHS, device=device,
         seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
@@ -233,32 +275,14 @@ def _decided(
     return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}
 
 
-def _trainable(proxy: str, source: Source) -> str:
-    """The proxy of a run, or the usual one where the run came from a training that was not ours."""
-    from clprune.proxies import proxy_for
-
-    return proxy_for(source.kind, "small_cnn") if proxy in ("own loop", "logged") else proxy
-
-
-def _inputs(source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Images (N, H, W, C), decoded into the cache where they are files, or texts (N, L), and the rule that brought them to one size."""
-    from clprune.decoding import load_images
-    from clprune.texts import load_texts
-
-    return (
-        load_texts(source)
-        if source.kind == "text"
-        else load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=on_progress)
-    )
-
-
 def export(manifest: Path | str, form: str, destination: Path | str, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
     """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved."""
     manifest, destination = Path(manifest), Path(destination)
     from clprune.export import export as hand_over
+    from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
-    told = hand_over(record, _open(data or str(record.document["source"]), False), form, destination, force=force)
+    told = hand_over(record, with_known_labels(open_data(data or str(record.document["source"]), False), record), form, destination, force=force)
     note_export(record.folder, told)
     return told
 
@@ -280,29 +304,34 @@ def evaluate(
     manifest = Path(manifest)
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, write_evaluation
-    from clprune.texts import load_texts
+    from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
-    source = _open(data or str(record.document["source"]), False)
-    kept = record.indices(source)
+    source = with_known_labels(open_data(data or str(record.document["source"]), False), record)
+    kept, known = record.indices(source), source.labelled
+    if record.asks:
+        raise UsageError(
+            f"{manifest} asks for labels, so there is nothing to train on yet. Add the answers, score and select again; or compare with --pool."
+        )
     if source.load_test is None:
         raise DataError(
             f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column)."
         )
     test = source.load_test()
-    images, rule = _inputs(source, record.document["run"]["asked"]["image_size"])
-    if source.kind == "text":
-        test_images, _ = load_texts(test, width=rule["width"])
-    else:
-        test_images, _ = _inputs(test, rule["size"][0] if rule["resized"] else None)
+    if (test.labels < 0).any():
+        raise DataError(
+            f"{test.locator}: {int((test.labels < 0).sum())} test samples have no label, so accuracy cannot be measured. Label them, or leave them out."
+        )
+    images, rule = inputs_of(source, record.document["run"]["asked"]["image_size"])
+    test_images = held_out_inputs(test, rule)
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
             f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
         )
     evaluation = compare_arms(
-        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or _trainable(record.document["run"]["proxy"], source), seeds=seeds,
+        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
         against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-        order=source.canonical_order, test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
+        order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
         on_progress=on_progress,
     )  # fmt: skip
     document = write_evaluation(record.folder, evaluation)
@@ -314,6 +343,10 @@ def evaluate(
 def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: Any) -> Savings:
     """What the selection saves, net of its cost; written to savings.json beside the manifest. `prices` is a TOML file, `given` what goes before it."""
     record = read_manifest(manifest)
+    if record.asks:
+        raise UsageError(
+            f"{manifest} asks for labels and drops nothing. How many labels it saves is measured by `clprune evaluate {manifest} --pool --data DATA`."
+        )
     result = compute_savings(record, **given, prices=None if prices is None else read_prices(Path(prices)))
     write_savings(record.folder, result)
     return result
@@ -322,7 +355,7 @@ def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: 
 def verify(folder: Path | str, *, data: str | None = None) -> list[str]:
     """What is wrong with a run or a manifest, one sentence each; with `data` also whether the data are still those."""
     folder = Path(folder)
-    source = _open(data, False) if data else None
+    source = open_data(data, False) if data else None
     if (folder / "manifest.json").exists() or folder.name == "manifest.json":
         return verify_manifest(read_manifest(folder), source)
     run = read_run(folder)
@@ -380,6 +413,8 @@ def report(
         raise UsageError("--run and --data belong to one run or manifest; leave them out when several are compared.")
     subjects = []
     for folder in folders:
+        if (Path(folder) / "manifest.json").exists() and read_manifest(folder).asks:
+            raise UsageError(f"{folder} asks for labels; a report is of what is kept. Add the answers, score, and select with --keep.")
         subject = read_subject(Path(folder), run_folder=None if run is None else Path(run), data=data, with_data=not several)
         saved = compute_savings(read_manifest(folder), **asked_options(subject.folder)) if subject.manifest is not None else None
         subjects.append((subject, saved))
@@ -423,9 +458,3 @@ def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) 
     run = read_run(out / "run")
     truth, suspect_above = json.loads((sample_folder() / "truth.json").read_text()), run.document["suspects"]["above"]
     return result | {"found": planted_found(run.table.sample_ids, run.neighborhood, suspect_above, read_manifest(out / "manifest").kept_ids, truth)}
-
-
-def _open(data: str, strict: bool) -> Source:
-    from clprune.sources import open_source
-
-    return open_source(data, strict=strict)

@@ -73,9 +73,8 @@ def _page(subject: Subject, savings: Savings | None) -> dict[str, Any]:
 
 
 def _classes(subject: Subject) -> tuple[list[ClassHarm], str | None]:
-    n_classes = len(subject.class_names)
-    sizes = np.bincount(subject.labels, minlength=n_classes)
-    kept = sizes if subject.kept is None else np.bincount(subject.labels[subject.kept], minlength=n_classes)
+    sizes = subject.per_class(np.arange(subject.n_samples))
+    kept = sizes if subject.kept is None else subject.per_class(subject.kept)
     return harm_by_class(subject.class_names, sizes, kept, subject.evaluation if subject.manifest is not None else None)
 
 
@@ -320,7 +319,7 @@ def _choice(subject: Subject) -> dict[str, Any]:
             for name, n in infinite.items()
         ]
     if subject.kept is not None:
-        sizes, kept = (np.bincount(labels, minlength=len(subject.class_names)) for labels in (subject.labels, subject.labels[subject.kept]))
+        sizes, kept = (subject.per_class(rows) for rows in (np.arange(subject.n_samples), subject.kept))
         shown.append(figures.kept_by_class(subject.class_names, sizes, kept))
     if {"confidence", "variability"} <= set(scores):
         shown.append(figures.difficulty_map(scores["confidence"], scores["variability"], subject.kept))

@@ -2,7 +2,7 @@
 
 run.json                the record; written last
 scores.parquet          sample_id, index, label, one column a score
-samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance
+samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance; with a pool also still_open
 trajectory/SIGNAL.npy   (E, N) float32 a signal
 trajectory/curves.csv   the indicators, at several moments an epoch
 embeddings.npy          (N, D) float16
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool
 from numpy.dtypes import StringDType
 
 from clprune.datatypes import CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
@@ -79,6 +80,12 @@ class Run:
         return self._samples["bytes"].to_numpy()
 
     @cached_property
+    def still_open(self) -> np.ndarray:
+        """Which samples (N,) an earlier round asked a label for and got none."""
+        rows = self._samples
+        return rows["still_open"].to_numpy() if "still_open" in rows.column_names else np.zeros(len(rows), dtype=bool)
+
+    @cached_property
     def vectors(self) -> np.ndarray | None:
         """The embeddings (N, D), memory-mapped, or None."""
         if "embeddings.npy" not in self.document["files"]:
@@ -100,6 +107,8 @@ def write_run(
     neighborhood: Neighborhood,
     embeddings: Embeddings | None,
     document: Mapping[str, Any],
+    *,
+    still_open: Bool[np.ndarray, "N"] | None = None,
 ) -> Run:
     """Write a run's files, and last its run.json, which makes it a run."""
     ids, rows = source.sample_ids.tolist(), np.arange(len(source))
@@ -115,6 +124,8 @@ def write_run(
         "duplicate_of": pa.array([ids[at] if at >= 0 else None for at in neighborhood.duplicate_of.tolist()], pa.string()),
         "duplicate_distance": pa.array(neighborhood.duplicate_distance, mask=~repeats),
     }
+    if still_open is not None:
+        samples["still_open"] = still_open
     write_parquet(folder / "samples.parquet", pa.table(samples))
     names = ["scores.parquet", "samples.parquet", "trajectory/curves.csv"]
     for name, values in trajectory.signals.items():

@@ -17,6 +17,7 @@ from jaxtyping import Int, UInt8
 from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Source, Trajectory
 from clprune.errors import DataError
 from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+from clprune.pool import PoolWatcher, with_pool
 from clprune.run import Run, write_run
 from clprune.score_table import score_table
 
@@ -35,20 +36,27 @@ def scored_run(
     image_rule: Mapping[str, Any] | None,
     decode_seconds: float,
     notes: Notes,
+    pool: PoolWatcher | None = None,
 ) -> Run:
-    """Scores, suspected labels and near-duplicates of the samples; all of it written to `out`. Texts, or no `images`, are compared by their vectors only."""
+    """Scores, suspected labels and near-duplicates of the samples; all of it written to `out`. Texts, or no `images`, are compared by their vectors only.
+
+    With a `pool` the trajectory is that of the labelled samples of `source`, and the others are those that the pool watched.
+    """
     at = time.perf_counter()
     table, missing = score_table(trajectory, period)
     epochs = slice(period.start_epoch, period.end_epoch)
     with_logits = "p_label" in trajectory.signals
+    pixels = None if images is None or images.ndim == 2 else images
     neighborhood = find_neighborhood(
-        source.sample_ids,
-        source.labels,
+        trajectory.sample_ids,
+        trajectory.labels,
         trajectory.signal("p_label")[epochs] if with_logits else None,
         trajectory.signal("predicted")[epochs] if with_logits else None,
         vectors=embeddings.vectors if embeddings else None,
-        images=None if images is None or images.ndim == 2 else images,
+        images=None if pool else pixels,
     )
+    if pool is not None:
+        table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings, pixels)
     facts, neighbor_seconds = trajectory.facts, time.perf_counter() - at
     document = {
         "source": source.locator,
@@ -77,9 +85,10 @@ def scored_run(
         "skipped": [list(pair) for pair in source.skipped],
         "notes": [*source.facts.get("notes", []), *notes(source, missing, neighborhood.facts)],
         "has_test_split": source.load_test is not None,
+        "pool": None if pool is None else dict(pool.facts) | {"watched_after_epochs": pool.epochs},
         "versions": _versions(),
     }
-    return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document)
+    return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=None if pool is None else pool.still_open)
 
 
 def of_own_loop(recorder: Any, source: Source, seconds: float) -> tuple[Trajectory, dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int
@@ -15,10 +17,15 @@ from clprune.neighbors import require_finite
 DEFAULT_STRATEGY = "blend"
 DEFAULT_FOR_LOSSES = "blend(score='loss_variability')"  # the nearest to DUAL where there is no probability: what was learned or forgotten meanwhile
 
+DEFAULT_TO_ASK = "uncertain_clusters"
+DEFAULT_WITHOUT_LABELS = "typical_clusters"
+
 
 def default_strategy(table: ScoreTable) -> str:
     """The strategy of a run for which none was named: one whose score the run holds."""
-    return DEFAULT_STRATEGY if "dual" in table.values else DEFAULT_FOR_LOSSES
+    if "dual" in table.values:
+        return DEFAULT_STRATEGY
+    return DEFAULT_TO_ASK if "uncertainty" in table.values else DEFAULT_WITHOUT_LABELS if "typicality" in table.values else DEFAULT_FOR_LOSSES
 
 
 def budget_for(keep: str | float | int, n_samples: int) -> Budget:
@@ -79,6 +86,31 @@ def select(
     kept = order[picked]
     reasons = _reasons(member, spelled, table, neighborhood, kept, options)
     return Selection(table.sample_ids[kept], kept.astype(np.int64), np.ones(len(kept)), spelled, reasons)
+
+
+def part_of(table: ScoreTable, neighborhood: Neighborhood, rows: Int[np.ndarray, "M"], *, by_guess: bool = False) -> tuple[ScoreTable, Neighborhood]:
+    """Table and neighbourhood of some rows only; scores that one of them lacks are left out, and so is a pointer to a row that is not among them.
+
+    With `by_guess` the label of a sample is the suggested one, 0 where there is none.
+    """
+    values = {name: value[rows] for name, value in table.values.items() if not np.isnan(value[rows]).any()}
+    place = np.full(len(table.sample_ids), -1)
+    place[rows] = np.arange(len(rows))
+    pointers = neighborhood.duplicate_of[rows]
+    duplicate_of = np.where(pointers >= 0, place[np.maximum(pointers, 0)], -1)
+    hood = Neighborhood(
+        duplicate_of, neighborhood.duplicate_distance[rows], neighborhood.suspicion[rows], neighborhood.suggested_label[rows], neighborhood.facts
+    )
+    labels = np.maximum(neighborhood.suggested_label[rows], 0) if by_guess else table.labels[rows]
+    return ScoreTable(table.sample_ids[rows], labels, values, table.high_means), hood
+
+
+def among_all(selection: Selection, rows: Int[np.ndarray, "M"], others: Sequence[str], *, taken: str = "kept") -> Selection:
+    """A selection from `rows` as one from all samples; `others` (N,) says why each of the other rows could not be taken, `taken` what is said of the kept."""
+    reasons = list(others)
+    for row, reason in zip(rows.tolist(), selection.reasons, strict=True):
+        reasons[row] = taken if reason == "kept" else reason
+    return replace(selection, kept_indices=rows[selection.kept_indices], reasons=reasons)
 
 
 def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.ndarray]:  # type: ignore[no-untyped-def]

@@ -35,13 +35,13 @@ def write_selection(
     rank, weight, ids = np.full(n, -1, dtype=np.int64), np.zeros(n), table.sample_ids.tolist()
     rank[selection.kept_indices] = np.arange(len(selection.kept_indices))
     weight[selection.kept_indices] = selection.weights
-    kept = rank >= 0
+    kept, labelled = rank >= 0, table.labels >= 0
     names = document["class_names"]
     columns: dict[str, Any] = {
         "sample_id": ids,
         "index": np.arange(n),
         "label": table.labels,
-        "class_name": [names[label] for label in table.labels.tolist()],
+        "class_name": [names[label] if label >= 0 else "" for label in table.labels.tolist()],
         "bytes": scored.sample_bytes,
         "kept": kept,
         "rank": rank,
@@ -51,6 +51,16 @@ def write_selection(
         "suspicion": neighborhood.suspicion,
         "suggested_label": neighborhood.suggested_label,
     }
+    pool = document.get("pool")
+    if pool is not None:
+        columns["asked_before"] = scored.still_open
+        choices = dict(choices) | {
+            "pool": dict(pool)
+            | {
+                "asks": bool((kept & ~labelled).any()),
+                "guessed_per_class": np.bincount(neighborhood.suggested_label[kept & ~labelled], minlength=len(names)),
+            }
+        }
     columns |= {name: table.values[name] for name in sorted(table.values)}
     summary = Counter("repeats another sample" if reason.startswith("repeats ") else reason for reason in selection.reasons)
     energy = [document["energy_kwh"], took["trial_kwh"]]
@@ -61,8 +71,8 @@ def write_selection(
         "budget": {"asked": str(asked), "method": budget.method, "n_keep": budget.n_keep} | dict(budget.evidence),
         "strategy": selection.strategy,
         "class_names": names,
-        "kept_per_class": np.bincount(table.labels[kept], minlength=len(names)),
-        "samples_per_class": np.bincount(table.labels, minlength=len(names)),
+        "kept_per_class": np.bincount(table.labels[kept & labelled], minlength=len(names)),
+        "samples_per_class": np.bincount(table.labels[labelled], minlength=len(names)),
         "reasons": summary,
         "unique_samples_kept": len(selection.kept_ids),
         "samples_seen_per_epoch": len(selection.kept_ids),

@@ -64,6 +64,11 @@ class Subject:
     def labels(self) -> Int[np.ndarray, "N"]:
         return self.samples["label"].to_numpy()
 
+    def per_class(self, rows: np.ndarray) -> Int[np.ndarray, "C"]:
+        """How many of some rows carry each class; those without a label count nowhere."""
+        labels = self.labels[rows]
+        return np.bincount(labels[labels >= 0], minlength=len(self.class_names))
+
     @cached_property
     def kept(self) -> Bool[np.ndarray, "N"] | None:
         """Whether a sample is kept; None before a selection."""

@@ -91,6 +91,18 @@ def out() -> Console:
     return Console(no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
+def show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
+    """One JSON document, or lines and tables for people, on stdout."""
+    if as_json:
+        from clprune.storage import to_json
+
+        print(to_json(document))
+        return
+    console = out()
+    for line in lines:
+        console.print(line, markup=False) if isinstance(line, str) else console.print(line)
+
+
 def score_lines(run: Mapping[str, Any]) -> list[str]:
     """What `score` says when it is done; the last line says where the critical period ended, why, and what it cost."""
     clp = run["clp"]
@@ -99,6 +111,9 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
         [f"... and {len(run['skipped']) - 5} more"] if len(run["skipped"]) > 5 else []
     )
     lines += [f"note: {note}" for note in run["notes"]]
+    if pool := run.get("pool"):
+        looked = f"looked at after epochs {', '.join(map(str, pool['watched_after_epochs']))}" if pool["watched_after_epochs"] else "looked at once"
+        lines.append(f"round {pool['round']}: {pool['n_labelled']:,} labelled, {pool['n_unlabelled']:,} without a label, {looked}")
     if not run["has_test_split"]:
         lines.append("note: these data have no test split; `clprune evaluate` will need one")
     lines.append(f"{run['suspects']['n']:,} labels suspected wrong, {run['duplicates']['n']:,} near-duplicates")
@@ -207,9 +222,23 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
 
 def selection_lines(document: Mapping[str, Any]) -> list[str]:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(document["reasons"].items()))
-    smallest = min(document["kept_per_class"])
     found = [part["sentence"] for part in (document.get("trials", {}).get("strategy"), document["budget"]) if part and "sentence" in part]
+    if "to be labelled" in document["reasons"]:
+        guessed = ", ".join(f"{name} {n:,}" for name, n in zip(document["class_names"], document["pool"]["guessed_per_class"], strict=True))
+        return [
+            f"{document['n_kept']:,} of {document['n_samples']:,} to be labelled, by {document['strategy']}: {reasons}",
+            f"guessed classes: {guessed or 'not known'}",
+        ]
+    smallest = min(document["kept_per_class"])
     return [*found, f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
+
+
+def answers_line(told: Mapping[str, Any]) -> str:
+    """What `labels add` did."""
+    more = f", {told['repeated']:,} given before" * bool(told["repeated"]) + f", {told['not_asked_for']:,} that nobody asked for" * bool(
+        told["not_asked_for"]
+    )
+    return f"{told['added']:,} answers added{more}; {told['open']:,} of {told['asked']:,} questions are open"
 
 
 def export_lines(told: Mapping[str, Any]) -> list[str]:

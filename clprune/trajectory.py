@@ -49,6 +49,7 @@ def record_trajectory(
     learning_rate: float | None = None,
     checkpoint: Path | None = None,
     live_folder: Path | None = None,
+    watch: Callable[..., None] | None = None,
     on_progress: Progress | None = None,
 ) -> ProxyRun:
     """Train `proxy` on the images (or the hashed n-grams of texts) until the live rule fires and the ranking has settled, else for `max_epochs`.
@@ -56,7 +57,8 @@ def record_trajectory(
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
     batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
-    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. Raises UsageError, DataError or TrainingError.
+    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. `watch(model, statistics, epochs_done)` is called before each
+    epoch is committed, with `last=True` when the run is over. Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
@@ -93,6 +95,8 @@ def record_trajectory(
             some = torch.from_numpy(np.random.default_rng((seed, now.epochs_done, 3)).permutation(order)[:256]).to(target)
             pixels = data.batch(some, shifts=None, flips=None, dtype=torch.float32)
             recorder.observe_network(network_fisher(now.model, pixels, torch.Generator().manual_seed(seed + now.epochs_done)))
+        if watch is not None:
+            watch(now.model, statistics, now.epochs_done)
         ended = recorder.end_epoch()
         if checkpoint is not None:
             _commit(checkpoint, key, now, recorder, seconds_before + time.perf_counter() - started)
@@ -110,6 +114,8 @@ def record_trajectory(
         if on_progress:
             on_progress({"stage": "embed", "done": 0, "total": 1})
         _, features = predict(state.model, data, rows=order, exact=exact)
+        if watch is not None:
+            watch(state.model, statistics, state.epochs_done, last=True)
     embeddings = None
     if features is not None:
         vectors = np.empty(features.shape, dtype=np.float16)

@@ -112,6 +112,13 @@ def label_studio(folder: Path, source: Source) -> Found:
     return sorted_by_row(found, source)
 
 
+def labels_csv(folder: Path, source: Source) -> Found:
+    rows = list(csv.DictReader(io.StringIO((folder / "to_label.csv").read_text())))
+    assert [int(row["priority"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert all(source.sample_ids[int(row["index"])] == row["sample_id"] for row in rows)
+    return sorted_by_row([(row["sample_id"], source.class_names.index(row["label"]), None) for row in rows], source)
+
+
 def check_task(task: dict[str, Any], page: str) -> None:
     """What Label Studio demands of a task: a value for every $name of the page, and results whose names, type and choices are the page's."""
     assert set(task) == {"data", "predictions"} and all(task["data"][name] for name in re.findall(r'value="\$(\w+)"', page))
@@ -146,6 +153,7 @@ READERS: dict[str, Callable[[Path, Source], Found]] = {
     "imagefolder": imagefolder,
     "indices": indices,
     "label_studio": label_studio,
+    "labels_csv": labels_csv,
     "parquet": parquet,
     "removal_list": removal_list,
     "webdataset": of_webdataset,

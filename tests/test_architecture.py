@@ -19,19 +19,22 @@ FLOORS = {
     "__main__": 8,
     "cli": 7,
     "options": 1,
-    "terminal": 6,
+    "terminal": 5,
+    "labelling": 6,
+    "commands_for_labels": 6,
     "pipeline": 6,
     "recorder": 4,
     "selection": 4,
     "score_table": 4,
-    "neighborhood": 4,
+    "neighborhood": 3,
+    "pool": 4,
     "run": 4,
     "dynamic": 4,
     "watch": 6,
     "scored_arrays": 7,
 }
 FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live", "texts", "budget")}
-FLOORS |= {name: 3 for name in ("critical_period", "training")}
+FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
 FLOORS |= {
     name: 5
     for name in (
@@ -39,6 +42,7 @@ FLOORS |= {
         "plan",
         "trials",
         "scored_run",
+        "labels",
         "selection_record",
         "export",
         "evaluation",

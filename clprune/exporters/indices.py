@@ -11,7 +11,7 @@ from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, write_bytes, write_json, write_npy
 
 
-@exporter
+@exporter(takes_unlabelled=True)
 def indices(manifest: Manifest, source: Source, destination: Path) -> dict[str, Any]:
     """kept.npy (sorted int64 rows of the source as it is now), kept_indices.txt (the same, a line each), kept.json (ids, rows, digest of the order).
 

@@ -19,7 +19,7 @@ from clprune.manifest import Manifest
 from clprune.storage import to_json, write_bytes
 
 
-@exporter
+@exporter(takes_unlabelled=True)
 def label_studio(
     manifest: Manifest,
     source: Source,
@@ -31,7 +31,7 @@ def label_studio(
 ) -> dict[str, Any]:
     """tasks-00000.json ... and label_config.xml. A task has `data` (image or text, sample_id, label, reason) and a prediction with a score in (0, 1].
 
-    `which="kept"` queues what the selection keeps, best first, with the label that it has; `which="suspects"` what was dropped for a label suspected
+    `which="kept"` queues what the selection keeps, or what it asks a label for, best first, with the label that it has or the class it is guessed to be of; `which="suspects"` what was dropped for a label suspected
     wrong, most suspect first, with the label that clprune suggests. The prediction's score falls along the queue, so that sorting by it keeps
     the order. Import the files one after the other: servers time out on one large file.
 
@@ -46,9 +46,10 @@ def label_studio(
     kind = "text" if source.kind == "text" else "image"
     names, tasks = source.class_names, []
     for place, (row, label, reason) in enumerate(zip(rows.tolist(), labels.tolist(), reasons, strict=True)):
-        choice = {"from_name": "label", "to_name": kind, "type": "choices", "value": {"choices": [names[label]]}}
-        data = {kind: _shown(source, row, destination, prefix), "sample_id": str(source.sample_ids[row]), "label": names[int(source.labels[row])]}
-        prediction = {"model_version": "clprune", "score": 1 - place / len(rows), "result": [choice]}
+        choice = {"from_name": "label", "to_name": kind, "type": "choices", "value": {"choices": [names[label]]}} if label >= 0 else None
+        known = int(source.labels[row])
+        data = {kind: _shown(source, row, destination, prefix), "sample_id": str(source.sample_ids[row]), "label": names[known] if known >= 0 else ""}
+        prediction = {"model_version": "clprune", "score": 1 - place / len(rows), "result": [choice] if choice else []}
         tasks.append({"data": data | {"priority": place + 1, "reason": reason}, "predictions": [prediction]})
     for number, start in enumerate(range(0, max(1, len(tasks)), tasks_per_file)):
         write_bytes(destination / f"tasks-{number:05d}.json", to_json(tasks[start : start + tasks_per_file]).encode())
@@ -64,10 +65,22 @@ def _queue(manifest: Manifest, source: Source, which: str) -> tuple[Int[np.ndarr
     """Rows of the source in the order of priority, the label to show for each, and why it is there."""
     place = {str(name): row for row, name in enumerate(source.sample_ids.tolist())}
     manifest.require_same_data(source)
+    samples = manifest.samples
     if which == "kept":
         rows = np.array([place[name] for name in manifest.kept_ids.tolist()], dtype=np.int64)
-        return rows, source.labels[rows], ["kept"] * len(rows)
-    samples = manifest.samples
+        by_id = (
+            dict(
+                zip(
+                    samples["sample_id"].to_pylist(),
+                    zip(*(samples[c].to_pylist() for c in ("label", "suggested_label", "reason")), strict=True),
+                    strict=True,
+                )
+            )
+            if "pool" in manifest.document
+            else {}
+        )
+        told = [by_id.get(name, (int(source.labels[row]), -1, "kept")) for name, row in zip(manifest.kept_ids.tolist(), rows.tolist(), strict=True)]
+        return rows, np.array([label if label >= 0 else guess for label, guess, _ in told]), [reason for _, _, reason in told]
     held = samples.select(["sample_id", "suspicion", "suggested_label", "reason"]).to_pylist() if "suspicion" in samples.column_names else []
     suspects = sorted((s for s in held if s["reason"] == "label suspected wrong"), key=lambda s: (-s["suspicion"], s["sample_id"]))
     rows = np.array([place[s["sample_id"]] for s in suspects], dtype=np.int64)

@@ -16,7 +16,7 @@ from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, write_bytes, write_json
 
 
-@exporter
+@exporter(takes_unlabelled=True)
 def removal_list(manifest: Manifest, source: Source, destination: Path) -> dict[str, Any]:
     """dropped.csv (sample_id, index, path, bytes, reason, duplicate_of), dropped_ids.txt (an id a line) and removal-list.json (counts, bytes, digest).
 

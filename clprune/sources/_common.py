@@ -41,22 +41,29 @@ def row_ids(n: int) -> list[str]:
     return [f"{row:0{width}d}" for row in range(n)]
 
 
-def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], locator: str) -> list[str]:
-    """Notes on the classes. Raises LabelError where labels are out of range, missing, or of one class only."""
+def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], locator: str, *, all_labelled: bool = False) -> list[str]:
+    """Notes on the classes. Raises LabelError where labels are out of range, or of one class only; with `all_labelled` also where some are missing (-1)."""
     n_classes = len(class_names)
-    wrong = np.flatnonzero((labels >= n_classes) | (labels < 0))
+    wrong = np.flatnonzero((labels >= n_classes) | (labels < (0 if all_labelled else UNLABELLED)))
     if len(wrong):
         seen = shown([f"row {row}: {labels[row]}" for row in wrong])
         kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}"
         raise LabelError(
             f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample one of its {n_classes} classes, or leave those rows out."
         )
-    sizes = np.bincount(labels, minlength=n_classes)
+    unlabelled = np.flatnonzero(labels == UNLABELLED)
+    if len(unlabelled) == len(labels):
+        return ["no sample has a label"]
+    sizes = np.bincount(labels[labels >= 0], minlength=n_classes)
     if np.count_nonzero(sizes) < 2:
         raise LabelError(
-            f"{locator}: all {len(labels)} samples are of one class ({class_names[int(sizes.argmax())]}); there is nothing to learn. Check the labels."
+            f"{locator}: all {int(sizes.sum())} labelled samples are of one class ({class_names[int(sizes.argmax())]}); there is nothing to learn. Check the labels."
         )
     notes = []
+    if len(unlabelled):
+        notes.append(
+            f"{len(unlabelled):,} of {len(labels):,} samples have no label (rows {shown(unlabelled.tolist())}): they are looked at, not learned from"
+        )
     if len(empty := np.flatnonzero(sizes == 0)):
         notes.append(f"no samples of {shown([class_names[c] for c in empty.tolist()])}")
     if len(single := np.flatnonzero(sizes == 1)):
@@ -65,33 +72,35 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
 
 
 def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[Int[np.ndarray, "N"], tuple[str, ...]]:
-    """Class numbers and names from a column of whole numbers or of texts (then classes are the sorted texts).
+    """Class numbers and names from a column of whole numbers or of texts (then classes are the sorted texts); missing ones (-1, NaN, None, empty) are UNLABELLED.
 
-    Raises LabelError that names the first rows with missing, NaN or broken values.
+    Raises LabelError that names the first rows with broken values.
     """
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         labels = array.astype(np.int64)
-        if (labels < 0).any():
-            return labels, tuple(str(c) for c in range(max(1, int(labels.max()) + 1)))
         return labels, tuple(str(c) for c in range(int(labels.max()) + 1))
     if array.dtype.kind == "b":
         return array.astype(np.int64), ("false", "true")
     if array.dtype.kind == "f":
-        bad = np.flatnonzero(~np.isfinite(array) | (array != np.round(array)))
+        missing = np.isnan(array)
+        bad = np.flatnonzero(~missing & (~np.isfinite(array) | (array != np.round(array))))
         if len(bad):
             seen = shown([f"row {row}: {array[row]}" for row in bad])
             raise LabelError(f"{locator}: {len(bad)} values of '{column}' are not whole numbers ({seen}). Give class numbers or class names.")
-        return integer_labels(array.astype(np.int64), locator, column)
-    texts = ["" if value is None else str(value) for value in array.tolist()]
-    missing = [row for row, text in enumerate(texts) if not text.strip() or text == "nan"]
-    if missing:
-        raise LabelError(
-            f"{locator}: {len(missing)} values of '{column}' are missing (rows {shown(missing)}). Fill them in, or leave those rows out."
-        )
-    names = sorted(set(texts))
-    number = {name: c for c, name in enumerate(names)}
-    return np.array([number[text] for text in texts], dtype=np.int64), tuple(names)
+        return integer_labels(np.where(missing, UNLABELLED, array).astype(np.int64), locator, column)
+    held = array.tolist()
+    if all(value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in held):
+        return integer_labels(np.array([np.nan if value is None else value for value in held], dtype=np.float64), locator, column)
+    texts = ["" if value is None or not str(value).strip() or str(value) == "nan" else str(value) for value in held]
+    names = sorted(set(texts) - {""})
+    return numbered(texts, names), tuple(names)
+
+
+def numbered(texts: Sequence[str], class_names: Sequence[str]) -> Int[np.ndarray, "N"]:
+    """The number of each text among the class names, UNLABELLED for empty ones. Every other text must be there."""
+    number = {name: c for c, name in enumerate(class_names)} | {"": UNLABELLED}
+    return np.array([number[text] for text in texts], dtype=np.int64)
 
 
 def text_of_name(name: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from clprune.datatypes import Source
 from clprune.errors import DataError
-from clprune.sources._common import integer_labels, problem_of_image, refuse_skipped, require_classes, require_ids, row_ids
+from clprune.sources._common import integer_labels, numbered, problem_of_image, refuse_skipped, require_classes, require_ids, row_ids
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
 
@@ -45,13 +45,11 @@ def source_of_table(
     label_values = (
         table["label"].to_pylist() if table["label"].null_count or not pa.types.is_primitive(table["label"].type) else table["label"].to_numpy()
     )
-    if isinstance(label_values, list) and all(isinstance(value, (int, float, type(None))) for value in label_values):
-        label_values = [float("nan") if value is None else value for value in label_values]
     labels, found = integer_labels(label_values, locator)
     if class_names and not pa.types.is_primitive(table["label"].type):
         if unknown := sorted(set(found) - set(class_names)):
             raise DataError(f"{locator}: unknown classes {', '.join(unknown[:5])} (known: {', '.join(class_names)}).")
-        labels = np.array([class_names.index(found[c]) for c in labels], dtype=np.int64)
+        labels = numbered([found[c] if c >= 0 else "" for c in labels.tolist()], class_names)
     names = class_names or found
     ids = (
         [str(value) for value in table["id"].to_pylist()]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from clprune.datatypes import Source
+from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import DataError
 from clprune.families import source
 from clprune.sources._common import problem_of_image, refuse_skipped, require_classes, require_ids, text_of_name
 
+UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -21,7 +22,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 def image_folder(locator: str, *, strict: bool = False) -> Source:
     """Images by class folder; ids are paths relative to the root, classes the sorted folder names (as torchvision numbers them).
 
-    Files may lie deeper than one level. Links that leave the root are left out, loops are seen. Hidden files are ignored.
+    A folder `unlabelled` (or `unlabeled`) is no class: what lies in it has no label yet. Files may lie deeper than one level. Links that leave the root are left out, loops are seen. Hidden files are ignored.
     """
     root = Path(locator)
     train = next((root / name for name in ("train", "training") if (root / name).is_dir()), None)
@@ -36,8 +37,8 @@ def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, 
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
-    names = known_classes or tuple(text_of_name(name) for name in folders)
-    number = {name: c for c, name in enumerate(names)}
+    names = known_classes or tuple(text_of_name(name) for name in folders if name.lower() not in UNLABELLED_FOLDERS)
+    number = {name: c for c, name in enumerate(names)} | ({} if known_classes else dict.fromkeys(UNLABELLED_FOLDERS, UNLABELLED))
     ids: list[str] = []
     labels: list[int] = []
     paths: list[Path] = []
@@ -49,7 +50,8 @@ def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, 
         if (root / folder).is_symlink() and not (root / folder).resolve().is_relative_to(real_root):
             skipped.append((text_of_name(folder), "a link that leaves the folder"))
             continue
-        if text_of_name(folder) not in number:
+        label = number.get(text_of_name(folder), number.get(folder.lower()))
+        if label is None:
             raise DataError(f"{root} has a class folder '{text_of_name(folder)}' that the training part lacks (it has: {', '.join(names)}).")
         for path in _walk(root / folder, real_root, skipped, above):
             name = text_of_name(path.relative_to(root).as_posix())
@@ -59,7 +61,7 @@ def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, 
                 skipped.append((name, problem))
             else:
                 ids.append(name)
-                labels.append(number[text_of_name(folder)])
+                labels.append(label)
                 paths.append(path)
                 sizes.append(path.stat().st_size)
     refuse_skipped(skipped, str(root), strict=strict, n_left=len(ids))

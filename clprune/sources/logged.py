@@ -12,7 +12,7 @@ import numpy as np
 from clprune.datatypes import Source
 from clprune.errors import DataError, LabelError, UsageError
 from clprune.families import source
-from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, shown
+from clprune.sources._common import integer_labels, numbered, require_classes, require_ids, row_ids, shown
 from clprune.sources._npz import holds_logged_numbers, open_npz
 
 ROWS_AT_ONCE = 8192  # of a memory-mapped log
@@ -62,7 +62,7 @@ def source_of_logged(
             )
     if embeddings is not None and (np.ndim(embeddings) != 2 or np.asarray(embeddings).dtype.kind != "f"):
         raise DataError(f"{locator}: embeddings has shape {np.shape(embeddings)}; floats of shape (samples, width) are needed.")
-    notes = require_classes(numbers, names, locator) if len(names) > 1 else []
+    notes = require_classes(numbers, names, locator, all_labelled=True) if len(names) > 1 else []
     sample_ids = require_ids([str(i) for i in (np.asarray(ids).tolist() if ids is not None else row_ids(n))], locator)
     order = np.argsort(sample_ids, kind="stable")
     digest = hashlib.sha256(name.encode())
@@ -103,7 +103,7 @@ def _classes(labels: Any, class_names: Any, n_columns: int | None, n: int, locat
         if given is not None:
             if unknown := sorted(set(found) - set(given)):
                 raise LabelError(f"{locator}: labels {shown(unknown)} are not among class_names ({shown(given)}).")
-            numbers = np.array([given.index(found[c]) for c in numbers], dtype=np.int64)
+            numbers = numbered([found[c] if c >= 0 else "" for c in numbers.tolist()], given)
     names = given or (tuple(str(c) for c in range(n_columns)) if n_columns is not None else found)
     if n_columns is not None and (len(names) != n_columns or n_columns < 2):
         raise DataError(

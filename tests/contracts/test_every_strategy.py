@@ -16,7 +16,7 @@ def table_of(seed: int, order: np.ndarray | None = None) -> tuple[ScoreTable, Ne
     rng = np.random.default_rng(seed)
     ids = np.array([f"s{i:04d}" for i in range(N)], dtype=StringDType())
     labels = rng.integers(0, C, N)
-    values = {name: np.round(rng.random(N), 2) for name in families.names("scores")}  # rounded: with ties
+    values = {name: np.round(rng.random(N), 2) for name in (*families.names("scores"), "uncertainty", "typicality")}  # rounded: with ties
     duplicate_of = np.where(rng.random(N) < 0.1, rng.integers(0, N, N), -1)
     suspicion, vectors = rng.random(N), rng.normal(size=(N, 8))
     if order is not None:

@@ -1,0 +1,60 @@
+"""What a round of labelling was worth: the step of `clprune evaluate --pool`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clprune.datatypes import rows_of
+from clprune.errors import DataError, FingerprintError, GuardError, UsageError
+from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
+from clprune.manifest import read_manifest
+from clprune.storage import SCHEMA_VERSION, write_json
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def evaluate_pool(
+    manifest: Path | str,
+    data: str,
+    *,
+    seeds: int = 3,
+    proxy: str | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    label_price: float | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What the labels that a manifest asks for are worth, where `data` are the same samples with all labels: write pool.json beside the manifest.
+
+    Raises GuardError where training on what was asked for is not better than on random samples.
+    """
+    from clprune.evaluation import evaluate_pool as compare_counts
+
+    record, source = read_manifest(manifest), open_data(data, False)
+    if not record.asks:
+        raise UsageError(f"{manifest} asks for no labels. Make one with `clprune select RUN --label-budget N`, or evaluate without --pool.")
+    at = rows_of(np.array(record.samples["sample_id"].to_pylist(), dtype=source.sample_ids.dtype), source.sample_ids)
+    known = record.samples["label"].to_numpy()
+    if len(source) != len(at) or (at < 0).any() or (source.labels < 0).any() or (source.labels[at] != known)[known >= 0].any():
+        raise FingerprintError(
+            f"{data} is not the pool of {manifest} with all its labels: --pool needs the same ids, the known labels unchanged, and a label everywhere."
+        )
+    if source.load_test is None:
+        raise DataError(f"{data} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column).")
+    test, image_size = source.load_test(), record.document["run"]["asked"]["image_size"]
+    images, rule = inputs_of(source, image_size)
+    test_images = held_out_inputs(test, rule)
+    times = record.document["timings"]
+    found = compare_counts(
+        images, source.labels, test_images, test.labels, at[known >= 0], at[record.samples["kept"].to_numpy()], n_classes=source.n_classes,
+        proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds, epochs=epochs, device=device, order=source.canonical_order,
+        choosing_seconds=times["score_seconds"] + times["select_seconds"], label_price=label_price, on_progress=on_progress,
+    )  # fmt: skip
+    write_json(record.folder / "pool.json", {"schema_version": SCHEMA_VERSION, "kind": "pool evaluation"} | found)
+    if found["not_better_than_random"]:
+        raise GuardError(str(found["sentence"]))
+    return found

@@ -1,0 +1,226 @@
+"""Samples without a label: watched while the proxy learns from those that have one, and what their labels would be worth.
+
+No signal here needs a label: the class that the model predicts and its changes between epochs, its confidence, the margin between the two likeliest
+classes, nearness to what is labelled and to the others. A watched epoch costs one forward pass over the pool; epochs are watched as far as that stays
+within what learning from the labelled part costs, and once at the end in any case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from safetensors.numpy import load, save
+
+from clprune.datatypes import UNLABELLED, Embeddings, HighMeans, Neighborhood, ScoreTable, Source
+from clprune.errors import IntegrityError
+from clprune.neighborhood import find_neighborhood
+from clprune.neighbors import nearest, nearest_of
+from clprune.storage import write_bytes
+from clprune.training import pick_device, predict, to_device
+
+FORWARDS_A_STEP = 3  # a training step costs about three forward passes: forward, and backward twice as much
+TYPICAL_OF = 20  # neighbours whose mean distance says how typical a sample is (Hacohen et al., 2022, arXiv:2202.02794)
+HIGH_MEANS: dict[str, HighMeans] = {
+    "uncertainty": "hard",
+    "prediction_changes": "hard",
+    "top_confidence": "easy",
+    "top_variability": "hard",
+    "novelty": "hard",
+    "typicality": "easy",
+}
+
+
+class PoolWatcher:
+    """Looks at the unlabelled rows of `images` after epochs of a proxy run; `signals` (E, U) and `vectors` (U, D) are there after the last one.
+
+    Rows are those without a label, in the order of the source. With `folder` every look is committed to it, so that an interrupted run goes on with
+    the looks that it had taken.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
+        *,
+        device: str = "auto",
+        folder: Path | None = None,
+        still_open: Bool[np.ndarray, "N"] | None = None,
+        parent: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.rows = np.flatnonzero(source.labels == UNLABELLED)
+        self.n_labelled = len(source) - len(self.rows)
+        self.facts = {
+            "n_labelled": self.n_labelled,
+            "n_unlabelled": len(self.rows),
+            "round": 1 + (int(parent["round"]) if parent else 0),
+            "parent": parent,
+        }
+        self._order = np.argsort(source.sample_ids[self.rows], kind="stable")  # looked at in the order of ids, so that row order has no influence
+        self._images, self._labels, self._device, self._folder = images, np.zeros(len(source), dtype=np.int64), pick_device(device), folder
+        self._data: Any = None
+        self.still_open = np.zeros(len(source), dtype=bool) if still_open is None else still_open  # asked for in an earlier round, not answered yet
+        self._looks: dict[int, dict[str, np.ndarray]] = {}
+        self.vectors: Float[np.ndarray, "U D"] | None = None
+
+    def __call__(self, model: Any, statistics: tuple[np.ndarray, np.ndarray] | None, epochs_done: int, *, last: bool = False) -> None:
+        """Look now, if that is affordable after `epochs_done` epochs or this is the `last` moment."""
+        if not self._looks:
+            self._recall(epochs_done)
+        if not last and (len(self._looks) + 1) * len(self.rows) > FORWARDS_A_STEP * self.n_labelled * epochs_done:
+            return
+        if self._data is None:
+            self._data = to_device(self._images, self._labels, self._device, statistics=statistics)
+        logits, features = predict(model, self._data, rows=self.rows[self._order])
+        back = np.argsort(self._order)
+        self._looks[epochs_done] = _look(logits[back])
+        if last:
+            self.vectors = None if features is None else features[back]
+        elif self._folder is not None:
+            content = save(self._looks[epochs_done])
+            write_bytes(self._folder / f"pool-{epochs_done:04d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors", content)
+
+    def _recall(self, epochs_done: int) -> None:
+        """Take back the looks before `epochs_done` that an interrupted run has committed."""
+        for path in sorted(self._folder.glob("pool-*.safetensors")) if self._folder is not None else ():
+            _, epoch, digest = path.stem.split("-")
+            if int(epoch) < epochs_done:
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest()[:16] != digest:
+                    raise IntegrityError(f"{path} of the interrupted run was changed. Pass --force to start anew.")
+                self._looks[int(epoch)] = load(content)
+
+    @property
+    def epochs(self) -> list[int]:
+        """After how many epochs each look was taken."""
+        return sorted(self._looks)
+
+    @property
+    def signals(self) -> dict[str, Float[np.ndarray, "E U"]]:
+        """predicted (class number), p_top, margin: one row a look."""
+        return {name: np.stack([self._looks[epoch][name] for epoch in self.epochs]) for name in ("predicted", "p_top", "margin")}
+
+
+def _look(logits: Float[np.ndarray, "U C"]) -> dict[str, Float[np.ndarray, "U"]]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    p = shifted / shifted.sum(axis=1, keepdims=True)
+    second, top = np.partition(p, -2, axis=1)[:, -2:].T
+    return {"predicted": p.argmax(axis=1).astype(np.float32), "p_top": top.astype(np.float32), "margin": (top - second).astype(np.float32)}
+
+
+def pool_scores(signals: Mapping[str, Float[np.ndarray, "E U"]]) -> dict[str, Float[np.ndarray, "U"]]:
+    """What a model's predictions say of samples without a label.
+
+    uncertainty           1 - mean margin between the two likeliest classes, in [0, 1]
+    prediction_changes    share of looks at which another class was predicted than at the one before, in [0, 1]
+    top_confidence        mean probability of the likeliest class
+    top_variability       its standard deviation over the looks
+    """
+    predicted, top = signals["predicted"], signals["p_top"].astype(np.float64)
+    changes = (predicted[1:] != predicted[:-1]).mean(axis=0) if len(predicted) > 1 else np.zeros(predicted.shape[1])
+    scores = {"uncertainty": 1 - signals["margin"].astype(np.float64).mean(axis=0), "prediction_changes": changes}
+    return scores | {"top_confidence": top.mean(axis=0), "top_variability": top.std(axis=0)}
+
+
+def nearness_scores(vectors: Float[np.ndarray, "U D"], labelled: Float[np.ndarray, "L D"]) -> dict[str, Float[np.ndarray, "U"]]:
+    """novelty: distance to the nearest labelled sample, of unit vectors, in [0, 2] (2 where nothing is labelled); typicality: 1 / mean distance to the 20 nearest others."""
+    unit, held = unit_rows(vectors), unit_rows(labelled)
+    distances, _ = nearest(unit, TYPICAL_OF)
+    typicality = 1 / np.maximum(distances.mean(axis=1, dtype=np.float64), 1e-6) if distances.size else np.ones(len(unit))
+    return {"novelty": nearest_of(held, unit)[0].astype(np.float64) if len(held) else np.full(len(unit), 2.0), "typicality": typicality}
+
+
+def guesses(signals: Mapping[str, Float[np.ndarray, "E U"]], n_classes: int) -> Int[np.ndarray, "U"]:
+    """The class that each sample was predicted to be of most often, looks weighted by their confidence; ties to the smaller class."""
+    votes = np.stack([(signals["p_top"] * (signals["predicted"] == c)).sum(axis=0) for c in range(n_classes)])
+    return votes.argmax(axis=0)
+
+
+def unit_rows(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """float32 vectors of length 1, zeros as they are."""
+    wide = np.asarray(vectors, dtype=np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+
+
+def with_pool(
+    source: Source,
+    pool: PoolWatcher,
+    labelled: ScoreTable,
+    neighborhood: Neighborhood,
+    embeddings: Embeddings | None,
+    images: UInt8[np.ndarray, "N H W C"] | None,
+) -> tuple[ScoreTable, Neighborhood, Embeddings | None]:
+    """Table, neighbourhood and vectors of all rows of `source`, from those of its labelled part and what the pool saw. Scores that a sample cannot have are NaN.
+
+    The suggested label of a sample without one is the class it is guessed to be of. Of samples that repeat each other a labelled one stays, so that nothing
+    that is labelled is asked for again.
+    """
+    n, rows, known = len(source), pool.rows, source.labelled
+    values = {name: _spread(value, known, n) for name, value in labelled.values.items()}
+    high_means = dict(labelled.high_means)
+    suspicion, suggested, vectors = np.zeros(n), np.full(n, UNLABELLED), None
+    suspicion[known], suggested[known] = neighborhood.suspicion, neighborhood.suggested_label
+    suggested[rows] = guesses(pool.signals, source.n_classes)
+    scores = pool_scores(pool.signals)
+    if embeddings is not None and pool.vectors is not None:
+        vectors = np.empty((n, pool.vectors.shape[1]), dtype=np.float16)
+        vectors[rows], vectors[known] = pool.vectors, embeddings.vectors
+        scores |= nearness_scores(vectors[rows], vectors[known])
+    for name, value in scores.items():
+        values[name], high_means[name] = _spread(value, rows, n), HIGH_MEANS[name]
+    kinds = np.where(source.labels < 0, source.n_classes, source.labels)  # for the duplicates those without a label count as a class of their own
+    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=vectors if images is None else None, images=images)
+    duplicate_of, distance = labelled_first(repeats, source)
+    hood = Neighborhood(
+        duplicate_of,
+        distance,
+        suspicion,
+        suggested,
+        dict(neighborhood.facts) | {name: value for name, value in repeats.facts.items() if name != "suspicion"},
+    )
+    together = None if vectors is None or embeddings is None else Embeddings(vectors, embeddings.layer)
+    return ScoreTable(source.sample_ids, source.labels, values, high_means), hood, together
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    full = np.full(n, np.nan)
+    full[rows] = values
+    return full
+
+
+def labelled_first(repeats: Neighborhood, source: Source) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """`duplicate_of` and the distances after every group whose keeper has no label was given a labelled keeper, if it has one: that of the smallest id."""
+    duplicate_of, distance = repeats.duplicate_of.copy(), repeats.duplicate_distance.copy()
+    wanting = np.flatnonzero((duplicate_of >= 0) & (source.labels >= 0))
+    wanting = wanting[source.labels[duplicate_of[wanting]] < 0]
+    for row in sorted(wanting.tolist(), key=lambda row: str(source.sample_ids[row])):
+        old = int(duplicate_of[row])
+        if old < 0 or source.labels[old] >= 0:
+            continue  # its group was given a keeper already
+        gap = distance[row]
+        distance[old] = gap
+        duplicate_of[duplicate_of == old] = row
+        duplicate_of[old], duplicate_of[row], distance[row] = row, -1, np.nan
+    return duplicate_of, distance
+
+
+def candidates(
+    table: ScoreTable, neighborhood: Neighborhood, still_open: Bool[np.ndarray, "N"], *, ask: bool
+) -> tuple[Int[np.ndarray, "M"], list[str]]:
+    """Rows of a run with a pool that a selection may take, and what is said of each of the others (N,): what may be asked for, or what has a label and may be kept.
+
+    Not asked for: what has a label, what nearly repeats something labelled, and what an earlier round asked for.
+    """
+    labelled, repeats = table.labels >= 0, neighborhood.duplicate_of
+    reasons = np.where(labelled, "has a label", "has no label").astype(object)
+    if not ask:
+        return np.flatnonzero(labelled), reasons.tolist()
+    repeated = (repeats >= 0) & labelled[np.maximum(repeats, 0)]
+    for row in np.flatnonzero(repeated & ~labelled):
+        reasons[row] = f"repeats {table.sample_ids[repeats[row]]}"
+    reasons[still_open] = "asked for already"
+    return np.flatnonzero(~labelled & ~repeated & ~still_open), reasons.tolist()

@@ -1,0 +1,206 @@
+"""Samples without a label: what is recorded of them, what is asked for, and that nothing is asked for twice."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_shapes
+from numpy.dtypes import StringDType
+
+from clprune import pipeline
+from clprune.datatypes import Neighborhood, Source
+from clprune.errors import DataError, GuardError, LabelError, UsageError
+from clprune.evaluation import labels_saved
+from clprune.labels import add_answers, with_answers
+from clprune.manifest import Manifest, read_manifest
+from clprune.pool import PoolWatcher, guesses, labelled_first, nearness_scores, pool_scores
+from clprune.proxies import build_proxy
+from clprune.run import read_run
+from clprune.sources import open_source
+
+N, LABELLED = 300, 60
+
+
+def pool_file(folder: Path, **more: Any) -> Path:
+    """300 shapes of which 60 have a label; y_all holds all of them."""
+    images, labels = draw_shapes(N, 0)
+    test_images, test_labels = draw_shapes(100, 1)
+    known = np.where(np.arange(N) < LABELLED, labels, -1)
+    np.savez(folder / "pool.npz", **({"x_train": images, "y_train": known, "y_all": labels, "x_test": test_images, "y_test": test_labels} | more))
+    return folder / "pool.npz"
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pool")
+    pipeline.score(str(pool_file(folder)), folder / "run", max_epochs=6)
+    return folder
+
+
+def answers_to(record: Manifest, path: Path, *, leave_out: int = 0) -> Path:
+    """A CSV with the true labels of what was asked for."""
+    truth = np.load(record.document["source"])["y_all"]
+    rows = record.samples.filter(record.samples["kept"]).to_pylist()
+    text = "sample_id,label\n" + "".join(f"{row['sample_id']},{truth[row['index']]}\n" for row in rows[leave_out:])
+    path.write_text(text)
+    return path
+
+
+def test_the_labelled_part_is_scored_as_it_would_be_alone(scored: Path, tmp_path: Path) -> None:
+    held = np.load(scored / "pool.npz")
+    ids = np.array([f"{row:03d}" for row in range(LABELLED)])
+    np.savez(tmp_path / "alone.npz", x_train=held["x_train"][:LABELLED], y_train=held["y_train"][:LABELLED], ids=ids)
+    pipeline.score(str(tmp_path / "alone.npz"), tmp_path / "run", max_epochs=6)
+    alone, both = read_run(tmp_path / "run").table, read_run(scored / "run").table
+    for name, values in alone.values.items():
+        np.testing.assert_array_equal(both.values[name][:LABELLED], values)
+        assert np.isnan(both.values[name][LABELLED:]).all()
+    assert np.isfinite(both.values["uncertainty"][LABELLED:]).all() and np.isnan(both.values["uncertainty"][:LABELLED]).all()
+
+
+def test_looking_costs_no_more_than_learning_but_for_the_last_look(scored: Path) -> None:
+    pool = read_run(scored / "run").document["pool"]
+    assert (pool["n_labelled"], pool["n_unlabelled"], pool["round"]) == (LABELLED, N - LABELLED, 1)
+    *before, last = pool["watched_after_epochs"]
+    assert last == 6 and before
+    for number, epoch in enumerate(before, 1):
+        assert number * (N - LABELLED) <= 3 * LABELLED * epoch
+
+
+def test_pool_scores_agree_with_loops() -> None:
+    rng = np.random.default_rng(0)
+    signals = {"predicted": rng.integers(0, 3, (4, 20)).astype(np.float32), "p_top": rng.random((4, 20)), "margin": rng.random((4, 20))}
+    found, votes = pool_scores(signals), guesses(signals, 3)
+    for at in range(20):
+        classes = signals["predicted"][:, at].tolist()
+        assert found["prediction_changes"][at] == pytest.approx(sum(a != b for a, b in zip(classes, classes[1:], strict=False)) / 3)
+        assert found["uncertainty"][at] == pytest.approx(1 - sum(signals["margin"][:, at]) / 4)
+        weight = [sum(p for c, p in zip(classes, signals["p_top"][:, at], strict=True) if c == k) for k in range(3)]
+        assert votes[at] == weight.index(max(weight))
+    vectors, held = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(5, 4)).astype(np.float32)
+    near = nearness_scores(vectors, held)
+    unit, other = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (vectors, held))
+    np.testing.assert_allclose(near["novelty"], [min(np.linalg.norm(u - v) for v in other) for u in unit], rtol=1e-4)
+    assert (nearness_scores(vectors, held[:0])["novelty"] == 2).all()
+    np.testing.assert_allclose(near["typicality"], [1 / np.mean(sorted(np.linalg.norm(u - unit, axis=1))[1:21]) for u in unit], rtol=1e-3)
+
+
+def test_what_was_looked_at_before_an_interruption_is_taken_back(tmp_path: Path) -> None:
+    source = open_source(str(pool_file(tmp_path)))
+    model = build_proxy("small_cnn", 4, (1, 16, 16))
+    first = PoolWatcher(source, source.images, folder=tmp_path / "c")
+    for epoch in (2, 4):
+        first(model, None, epoch)
+    torch.manual_seed(1)
+    second = PoolWatcher(source, source.images, folder=tmp_path / "c")
+    second(model, None, 6, last=True)
+    assert first.epochs == [2, 4] and second.epochs == [2, 4, 6]
+    np.testing.assert_array_equal(second.signals["margin"][:2], first.signals["margin"])
+    broken = next((tmp_path / "c").glob("pool-0002-*"))
+    broken.write_bytes(broken.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="was changed"):
+        PoolWatcher(source, source.images, folder=tmp_path / "c")(model, None, 6)
+
+
+def test_only_unlabelled_samples_are_asked_for_and_only_labelled_ones_kept(scored: Path, tmp_path: Path) -> None:
+    asked = pipeline.select(scored / "run", tmp_path / "m", label_budget=40)
+    rows = asked.samples.filter(asked.samples["kept"])
+    assert len(rows) == 40 and set(rows["label"].to_pylist()) == {-1} and set(rows["reason"].to_pylist()) == {"to be labelled"} and asked.asks
+    kept = pipeline.select(scored / "run", tmp_path / "k", keep="0.5")
+    rows = kept.samples.filter(kept.samples["kept"])
+    assert len(rows) == LABELLED // 2 and min(rows["label"].to_pylist()) >= 0 and not kept.asks
+    with pytest.raises(GuardError, match="only 2"):
+        pipeline.select(scored / "run", tmp_path / "n", label_budget=N)
+    with pytest.raises(UsageError, match="either --keep"):
+        pipeline.select(scored / "run", tmp_path / "n", keep="0.5", label_budget=3)
+
+
+def test_rounds_ask_for_nothing_twice_and_point_to_their_parent(scored: Path, tmp_path: Path) -> None:
+    first = pipeline.select(scored / "run", tmp_path / "m1", label_budget=30)
+    told = add_answers(tmp_path / "m1", [answers_to(first, tmp_path / "a.csv", leave_out=5)])
+    assert (told["added"], told["open"], told["repeated"]) == (25, 5, 0)
+    run = pipeline.score(str(scored / "pool.npz"), tmp_path / "run2", max_epochs=2, answers=tmp_path / "m1")
+    assert run["pool"]["n_labelled"] == LABELLED + 25 and run["pool"]["round"] == 2 and run["pool"]["parent"]["n_answers"] == 25
+    second = pipeline.select(tmp_path / "run2", tmp_path / "m2", label_budget=30)
+    assert not set(first.kept_ids.tolist()) & set(second.kept_ids.tolist())
+    assert second.fingerprint == first.fingerprint
+    truth = np.load(scored / "pool.npz")["y_all"]
+    labels = second.samples["label"].to_numpy()
+    assert (labels >= 0).sum() == LABELLED + 25 and (labels == truth)[labels >= 0].all()
+    add_answers(tmp_path / "m2", [answers_to(second, tmp_path / "b.csv")])
+    source, still_open, parent = with_answers(open_source(str(scored / "pool.npz")), read_manifest(tmp_path / "m2"))
+    assert len(source.labelled) == LABELLED + 25 + 30 and still_open.sum() == 5 and parent["round"] == 2
+    told = pipeline.export(pipeline.select(tmp_path / "run2", tmp_path / "k", keep="1.0").folder, "imagefolder", tmp_path / "out")
+    assert told["n_samples"] == LABELLED + 25 and sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == list("0123")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sample_id,label\nnobody,1\n", "1 answers are for ids that these data do not have .a.csv row 2: nobody"),
+        ("sample_id,label\n{0},cat\n", "unknown classes .known: 0, 1, 2, 3. .a.csv row 2: cat for {0}"),
+        ("sample_id,label\n{0},1\n{1},1\n{0},2\n", "a.csv row 4: {0} is 2, but was 1"),
+        ("sample_id,label\n000,{wrong}\n", "000 is {wrong}, but was"),
+        ("name,label\nx,1\n", "row 2 has no sample_id"),
+    ],
+)
+def test_bad_answers_are_refused_with_their_rows_and_nothing_changes(scored: Path, tmp_path: Path, text: str, said: str) -> None:
+    record = pipeline.select(scored / "run", tmp_path / "m", label_budget=10)
+    add_answers(tmp_path / "m", [answers_to(record, tmp_path / "good.csv", leave_out=8)])
+    before = (tmp_path / "m" / "answers.json").read_bytes()
+    wrong = (int(np.load(scored / "pool.npz")["y_all"][0]) + 1) % 4
+    names = record.kept_ids.tolist()
+    (tmp_path / "a.csv").write_text(text.format(*names, wrong=wrong))
+    with pytest.raises(LabelError, match=said.format(*names, wrong=wrong).replace("[", ".")):
+        add_answers(tmp_path / "m", [tmp_path / "a.csv"])
+    assert (tmp_path / "m" / "answers.json").read_bytes() == before
+    told = add_answers(tmp_path / "m", [tmp_path / "good.csv"])
+    assert (told["added"], told["repeated"], told["answered"]) == (0, 2, 2)
+
+
+def test_label_studio_answers_come_back(scored: Path, tmp_path: Path) -> None:
+    record = pipeline.select(scored / "run", tmp_path / "m", label_budget=4)
+    pipeline.export(tmp_path / "m", "label-studio", tmp_path / "queue")
+    tasks = json.loads((tmp_path / "queue" / "tasks-00000.json").read_text())
+    assert [task["data"]["sample_id"] for task in tasks] == record.kept_ids.tolist() and {task["data"]["label"] for task in tasks} == {""}
+    for number, task in enumerate(tasks):
+        result = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [str(number)]}}
+        task["annotations"] = [{"result": [result], "was_cancelled": number == 3}]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    assert add_answers(tmp_path / "m", [tmp_path / "export.json"])["added"] == 3
+    pipeline.export(tmp_path / "m", "labels-csv", tmp_path / "table")
+    rows = list(csv.DictReader((tmp_path / "table" / "to_label.csv").read_text().splitlines()))
+    assert [row["sample_id"] for row in rows] == record.kept_ids.tolist() and all(row["guess"] in "0123" and not row["label"] for row in rows)
+
+
+def test_a_labelled_repeat_stays_and_its_group_is_not_asked_for() -> None:
+    ids = np.array(list("abcdef"), dtype=StringDType())
+    labels = np.array([-1, 1, -1, 0, -1, -1])
+    source = Source("x", ids, labels, ("p", "q"), np.ones(6, dtype=np.int64), lambda index: None)
+    duplicate_of, distance = np.array([-1, 0, 0, -1, 3, -1]), np.array([np.nan, 0.1, 0.2, np.nan, 0.3, np.nan])
+    found, gaps = labelled_first(Neighborhood(duplicate_of, distance, np.zeros(6), labels), source)
+    assert found.tolist() == [1, -1, 1, -1, 3, -1]
+    np.testing.assert_array_equal(gaps, [0.1, np.nan, 0.2, np.nan, 0.3, np.nan])
+
+
+def test_labels_saved_are_read_off_the_axis_of_labels() -> None:
+    counts, accuracy = [50, 100, 200], np.array([0.5, 0.7, 0.6])
+    assert labels_saved(counts, accuracy, 0.6, 50) == (25, False)
+    assert labels_saved(counts, accuracy, 0.4, 100) == (-50, False)
+    assert labels_saved(counts, accuracy, 0.71, 100) == (100, True)
+
+
+def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_path: Path) -> None:
+    from clprune.labelling import evaluate_pool
+
+    pipeline.select(scored / "run", tmp_path / "m", label_budget=20, strategy="random")
+    with pytest.raises(GuardError, match="20 labels asked for are not better than as many random ones"):
+        evaluate_pool(tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=2, epochs=1)
+    found = json.loads((tmp_path / "m" / "pool.json").read_text())
+    assert found["random_counts"] == [15, 20, 30, 40, 60] and np.shape(found["random_accuracy"]) == (2, 5)
+    with pytest.raises(DataError, match="with all its labels"):
+        evaluate_pool(tmp_path / "m", str(scored / "pool.npz"))
