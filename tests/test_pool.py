@@ -1,6 +1,7 @@
 """Samples without a label: what is recorded of them, what is asked for, and that nothing is asked for twice."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_pool_scores_agree_with_loops() -> None:
     found, votes = pool_scores(signals), guesses(signals, 3)
     for at in range(20):
         classes = signals["predicted"][:, at].tolist()
-        assert found["prediction_changes"][at] == pytest.approx(sum(a != b for a, b in zip(classes, classes[1:], strict=False)) / 3)
+        assert found["prediction_changes"][at] == pytest.approx(sum(a != b for a, b in itertools.pairwise(classes)) / 3)
         assert found["uncertainty"][at] == pytest.approx(1 - sum(signals["margin"][:, at]) / 4)
         weight = [sum(p for c, p in zip(classes, signals["p_top"][:, at], strict=True) if c == k) for k in range(3)]
         assert votes[at] == weight.index(max(weight))
