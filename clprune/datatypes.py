@@ -139,7 +139,7 @@ class Trajectory:
 
     @property
     def n_epochs(self) -> int:
-        return len(next(iter(self.signals.values())))
+        return len(next(iter(self.signals.values()))) if self.signals else int(self.facts["n_epochs"])
 
     def signal(self, name: str) -> Float[np.ndarray, "E N"]:
         if name not in self.signals:

@@ -46,18 +46,19 @@ def score(
 ) -> dict[str, Any]:
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
-    Samples without a label are looked at, not learned from. `answers` is a manifest that asked for labels: those that were added to it are added to the data.
+    Samples without a label are looked at, not learned from; where none has one, features are learned by contrast. `answers` is a manifest that asked for labels: those that were added to it are added to the data.
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
     (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
     """
     out = Path(out)
+    from clprune.contrast import N_EPOCHS, learn_without_labels
     from clprune.labels import labels_digest, with_answers
     from clprune.plan import disk_bytes
     from clprune.pool import PoolWatcher
     from clprune.proxies import proxy_for
     from clprune.replay import notes_on, replay
-    from clprune.scored_run import scored_run
-    from clprune.trajectory import ProxyRun, record_trajectory
+    from clprune.scored_run import scored_run, unlabelled_run
+    from clprune.trajectory import record_trajectory
 
     source, still_open, parent = data if isinstance(data, Source) else open_data(data, strict), None, None
     if answers is not None:
@@ -87,26 +88,29 @@ def score(
         announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=source.locator, n_samples=len(source), max_epochs=max_epochs)
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
-        if source.logged is not None:
-            images, rule, decode_seconds, pool = None, None, 0.0, None
-            run = ProxyRun(*replay(source, on_progress=on_progress))
+        told: dict[str, Any] = {"asked": asked, "notes": notes_on, "image_rule": None, "decode_seconds": 0.0}
+        images, pool = None, None
+        if source.logged is None:
+            images, told["image_rule"] = inputs_of(source, image_size, report)
+            told["decode_seconds"] = time.perf_counter() - started
+            if len(known) < len(source):
+                pool = PoolWatcher(source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent)
+        if images is None:
+            written = scored_run(out, source, *replay(source, on_progress=on_progress), None, **told)
+        elif pool is not None and not len(known):
+            n_epochs = min(N_EPOCHS, max_epochs)
+            features, facts = learn_without_labels(
+                source, images, proxy=proxy, seed=seed, device=device, n_epochs=n_epochs, checkpoint=checkpoint, on_progress=on_progress
+            )  # fmt: skip
+            written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
         else:
-            images, rule = inputs_of(source, image_size, report)
-            decode_seconds = time.perf_counter() - started
-            pool = (
-                None
-                if len(known) == len(source)
-                else PoolWatcher(source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent)
-            )
             run = record_trajectory(
                 source if pool is None else source.part(known), images if pool is None else images[known], **training,
                 device=device, checkpoint=checkpoint, live_folder=out, watch=pool, on_progress=on_progress,
             )  # fmt: skip
-        if on_progress:
-            on_progress({"stage": "neighbours", "done": 0, "total": 1})
-        written = scored_run(
-            out, source, run.trajectory, run.period, run.embeddings, images, asked=asked, image_rule=rule, decode_seconds=decode_seconds, notes=notes_on, pool=pool
-        )  # fmt: skip
+            if on_progress:
+                on_progress({"stage": "neighbours", "done": 0, "total": 1})
+            written = scored_run(out, source, run.trajectory, run.period, run.embeddings, images, pool=pool, **told)
         conclude(out)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return dict(written.document)

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Source, Trajectory
+from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.errors import DataError
 from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
-from clprune.pool import PoolWatcher, with_pool
+from clprune.pool import HIGH_MEANS, PoolWatcher, nearness_scores, with_pool
 from clprune.run import Run, write_run
 from clprune.score_table import score_table
 
@@ -57,8 +58,53 @@ def scored_run(
     )
     if pool is not None:
         table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings, pixels)
-    facts, neighbor_seconds = trajectory.facts, time.perf_counter() - at
-    document = {
+    document = _document(source, trajectory, missing, neighborhood, asked, image_rule, decode_seconds, time.perf_counter() - at, notes, pool)
+    return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=None if pool is None else pool.still_open)
+
+
+def unlabelled_run(
+    out: Path,
+    source: Source,
+    embeddings: Embeddings,
+    facts: Mapping[str, Any],
+    images: UInt8[np.ndarray, "N H W C"] | None,
+    *,
+    asked: Mapping[str, Any],
+    image_rule: Mapping[str, Any] | None,
+    decode_seconds: float,
+    notes: Notes,
+    pool: PoolWatcher,
+) -> Run:
+    """The run folder of data without any label: how typical each sample is of its neighbours, and near-duplicates. There is no critical period: nothing was memorized."""
+    at = time.perf_counter()
+    trajectory = Trajectory(source.sample_ids, source.labels, {}, {}, np.zeros(0), facts)
+    values = nearness_scores(embeddings.vectors, embeddings.vectors[:0])
+    table = ScoreTable(source.sample_ids, source.labels, values, {name: HIGH_MEANS[name] for name in values})
+    kinds = np.zeros(len(source), dtype=np.int64)
+    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=embeddings.vectors if images is None else None, images=images)
+    neighborhood = replace(repeats, suggested_label=source.labels)
+    period = CriticalPeriod(
+        0, trajectory.n_epochs, False, 0.0, None, None, None, {}, "not looked for: no sample has a label, so that nothing is memorized"
+    )
+    document = _document(source, trajectory, {}, neighborhood, asked, image_rule, decode_seconds, time.perf_counter() - at, notes, pool)
+    return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=pool.still_open)
+
+
+def _document(
+    source: Source,
+    trajectory: Trajectory,
+    missing: Mapping[str, str],
+    neighborhood: Neighborhood,
+    asked: Mapping[str, Any],
+    image_rule: Mapping[str, Any] | None,
+    decode_seconds: float,
+    neighbor_seconds: float,
+    notes: Notes,
+    pool: PoolWatcher | None,
+) -> dict[str, Any]:
+    """What run.json says of how the run came about."""
+    facts = trajectory.facts
+    return {
         "source": source.locator,
         "asked": asked,
         "proxy": facts["proxy"],
@@ -88,7 +134,6 @@ def scored_run(
         "pool": None if pool is None else dict(pool.facts) | {"watched_after_epochs": pool.epochs},
         "versions": _versions(),
     }
-    return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=None if pool is None else pool.still_open)
 
 
 def of_own_loop(recorder: Any, source: Source, seconds: float) -> tuple[Trajectory, dict[str, Any]]:

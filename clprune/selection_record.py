@@ -53,12 +53,12 @@ def write_selection(
     }
     pool = document.get("pool")
     if pool is not None:
-        columns["asked_before"] = scored.still_open
+        columns["asked_before"], guessed = scored.still_open, neighborhood.suggested_label[kept & ~labelled]
         choices = dict(choices) | {
             "pool": dict(pool)
             | {
                 "asks": bool((kept & ~labelled).any()),
-                "guessed_per_class": np.bincount(neighborhood.suggested_label[kept & ~labelled], minlength=len(names)),
+                "guessed_per_class": np.bincount(guessed[guessed >= 0], minlength=len(names)),
             }
         }
     columns |= {name: table.values[name] for name in sorted(table.values)}

@@ -43,6 +43,7 @@ FLOORS |= {
         "trials",
         "scored_run",
         "labels",
+        "contrast",
         "selection_record",
         "export",
         "evaluation",
