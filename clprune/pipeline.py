@@ -201,6 +201,15 @@ def select(
         raise UsageError("give either --keep (what to train on) or --label-budget (what to label next).")
     if document.get("pool") is not None:
         rows, others = candidates(table, neighborhood, scored.still_open, ask=ask)
+        if not len(rows):
+            raise GuardError(
+                f"{run}: "
+                + (
+                    "every sample has a label or was asked for already."
+                    if ask
+                    else "no sample has a label, so none can be kept. Ask for some with --label-budget."
+                )
+            )
         table, neighborhood = part_of(table, neighborhood, rows, by_guess=ask)
     elif ask:
         raise UsageError(f"{run} has no samples without a label, so there is nothing to ask for. Select with --keep.")

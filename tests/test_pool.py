@@ -13,6 +13,7 @@ from conftest import draw_shapes
 from numpy.dtypes import StringDType
 
 from clprune import pipeline
+from clprune.contrast import contrastive_loss, learn_without_labels
 from clprune.datatypes import Neighborhood, Source
 from clprune.errors import DataError, GuardError, LabelError, UsageError
 from clprune.evaluation import labels_saved
@@ -205,3 +206,51 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
     assert found["random_counts"] == [15, 20, 30, 40, 60] and np.shape(found["random_accuracy"]) == (2, 5)
     with pytest.raises(DataError, match="with all its labels"):
         evaluate_pool(tmp_path / "m", str(scored / "pool.npz"))
+
+
+def unlabelled_file(folder: Path) -> Path:
+    return pool_file(folder, y_train=np.full(N, -1))
+
+
+def test_without_any_label_typical_samples_are_asked_for_and_answers_make_the_classes(tmp_path: Path) -> None:
+    pool = unlabelled_file(tmp_path)
+    run = pipeline.score(str(pool), tmp_path / "run", max_epochs=2)
+    assert (run["n_classes"], run["pool"]["n_labelled"], run["clp"]["settled"]) == (0, 0, False)
+    first = pipeline.select(tmp_path / "run", tmp_path / "m1", label_budget=40)
+    assert first.document["strategy"] == "typical_clusters"
+    truth = np.load(pool)["y_all"]
+    rows = first.samples.filter(first.samples["kept"]).to_pylist()
+    (tmp_path / "a.csv").write_text("sample_id,label\n" + "".join(f"{row['sample_id']},shape{truth[row['index']]}\n" for row in rows))
+    add_answers(tmp_path / "m1", [tmp_path / "a.csv"])
+    second = pipeline.score(str(pool), tmp_path / "run2", max_epochs=2, answers=tmp_path / "m1")
+    assert second["class_names"] == [f"shape{c}" for c in range(4)] and second["pool"]["n_labelled"] == 40
+    with pytest.raises(GuardError, match="no sample has a label"):
+        pipeline.select(tmp_path / "run", tmp_path / "k", keep="0.5", strategy="random")
+
+
+def test_an_interrupted_contrast_goes_on_to_the_same_features(tmp_path: Path) -> None:
+    source = open_source(str(unlabelled_file(tmp_path)))
+    assert source.images is not None
+
+    class Killed(Exception):
+        pass
+
+    def kill(report: dict[str, Any]) -> None:
+        if report["done"] == 1:
+            raise Killed
+
+    whole, _ = learn_without_labels(source, source.images, n_epochs=2)
+    with pytest.raises(Killed):
+        learn_without_labels(source, source.images, n_epochs=2, checkpoint=tmp_path / "c", on_progress=kill)
+    resumed, _ = learn_without_labels(source, source.images, n_epochs=2, checkpoint=tmp_path / "c")
+    np.testing.assert_array_equal(resumed.vectors, whole.vectors)
+
+
+def test_the_contrastive_loss_agrees_with_loops() -> None:
+    projected = torch.from_numpy(np.random.default_rng(3).normal(size=(8, 5)))
+    unit = projected / projected.norm(dim=1, keepdim=True)
+    losses = []
+    for at in range(8):
+        terms = [float(torch.exp(unit[at] @ unit[other] / 0.5)) for other in range(8) if other != at]
+        losses.append(-np.log(float(torch.exp(unit[at] @ unit[(at + 4) % 8] / 0.5)) / sum(terms)))
+    assert float(contrastive_loss(projected)) == pytest.approx(np.mean(losses))
