@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from clprune import distributed, terminal
 from clprune import options as option
-from clprune import terminal
 from clprune.errors import ClpruneError, IntegrityError, UsageError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+TOGETHER = ("score", "select", "evaluate", "prune", "demo")  # what the processes that torchrun started do together
+
 
 @app.callback(invoke_without_command=True)
 def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False) -> None:
@@ -32,6 +34,8 @@ def _root(context: typer.Context, version: Annotated[bool, typer.Option("--versi
 
         print(__version__)
         raise typer.Exit()
+    if distributed.rank() and context.invoked_subcommand not in TOGETHER:
+        raise typer.Exit()  # one process is enough for the others
 
 
 def _show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
@@ -81,6 +85,8 @@ def score(
     """Train a small proxy until the critical learning period has ended, and score every sample."""
     from clprune import clp_end, pipeline
 
+    if distributed.rank():
+        on_clp_end = tensorboard = None
     if on_clp_end is not None:
         clp_end.words_of(on_clp_end)  # refused before anything is read
     if dry_run:
@@ -449,10 +455,16 @@ def demo(
 def main() -> None:
     """Run a command and leave with the exit code of what happened."""
     as_json = "--json" in sys.argv
+    distributed.enable()
     try:
+        if distributed.rank():  # process 0 speaks
+            sys.argv.append("--quiet")
+            sys.stdout = open(os.devnull, "w")
         if app(standalone_mode=False) == 130:  # so typer reports an interrupt
             raise KeyboardInterrupt
     except ClpruneError as error:
+        if getattr(error, "everywhere", False) and distributed.rank():
+            sys.exit(error.exit_code)
         _fail(str(error), error.exit_code, as_json)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

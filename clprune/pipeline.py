@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clprune import families
+from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Source
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.live import announce, conclude
@@ -45,7 +46,8 @@ def score(
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
-    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
+    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained. Processes that torchrun started share the training; process 0
+    writes, and all get the document.
     """
     out = Path(out)
     from clprune.plan import disk_bytes
@@ -62,38 +64,60 @@ def score(
     training: dict[str, Any] = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "batch_size": batch_size}
     training |= {"learning_rate": learning_rate, "whole_network": whole_network}
     asked = training | {"image_size": image_size}
-    with locked(out):
-        if (out / "run.json").exists() and not force:
-            finished = read_run(out)
-            same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
-            if same and not verify_inventory(out, finished.document["files"]):
-                shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
-                return dict(finished.document)
-            other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
-            raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
-        if force:
-            for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
-                shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+    checkpoint = out / "checkpoint"
+
+    def begin() -> dict[str, Any] | None:
+        """Make the folder ready; the document of a finished run where there is one."""
+        held.enter_context(locked(out))
+        if (finished := _finished(out, source, asked, force)) is not None:
+            return finished
         require_space(out, disk_bytes(len(source), max_epochs), "scoring")
-        checkpoint = out / "checkpoint"
         announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=source.locator, n_samples=len(source), max_epochs=max_epochs)
+        return None
+
+    with distributed.joined(), ExitStack() as held:
+        distributed.require_same(source.fingerprint, "data (by their fingerprints)")
+        if (finished := distributed.on_first(begin)) is not None:
+            return finished
+        on_progress = on_progress if distributed.is_first() else None
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
         if source.logged is not None:
             images, rule, decode_seconds = None, None, 0.0
-            run = ProxyRun(*replay(source, on_progress=on_progress))
+            run = ProxyRun(*replay(source, on_progress=on_progress)) if distributed.is_first() else None
         else:
-            images, rule = _inputs(source, image_size, report)
+            images, rule = distributed.first_here(lambda: _inputs(source, image_size, report))
             decode_seconds = time.perf_counter() - started
             run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
-        if on_progress:
-            on_progress({"stage": "neighbours", "done": 0, "total": 1})
-        written = scored_run(
-            out, source, run.trajectory, run.period, run.embeddings, images, asked=asked, image_rule=rule, decode_seconds=decode_seconds, notes=notes_on
-        )  # fmt: skip
-        conclude(out)
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    return dict(written.document)
+
+        def finish() -> dict[str, Any]:
+            assert run is not None
+            if on_progress:
+                on_progress({"stage": "neighbours", "done": 0, "total": 1})
+            written = scored_run(
+                out, source, run.trajectory, run.period, run.embeddings, images, asked=asked, image_rule=rule, decode_seconds=decode_seconds, notes=notes_on
+            )  # fmt: skip
+            conclude(out)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            return dict(written.document)
+
+        return distributed.on_first(finish)
+
+
+def _finished(out: Path, source: Source, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` removes that."""
+    if (out / "run.json").exists() and not force:
+        finished = read_run(out)
+        same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
+        if same and not verify_inventory(out, finished.document["files"]):
+            shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
+            return dict(finished.document)
+        other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
+        raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
+    if force:
+        for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
+            shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+    return None
 
 
 def save_run(
@@ -165,9 +189,18 @@ def select(
     """Spend the budget on a run's scores and write the manifest folder `out`.
 
     `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
-    (how many, how long), `device` and `data` (where the data are now) in `automatic`.
+    (how many, how long), `device` and `data` (where the data are now) in `automatic`. Of several processes the first one does it, and the others wait.
     """
     run, out = Path(run), Path(out)
+    with distributed.joined():
+        return distributed.on_first(
+            lambda: _selected(run, out, keep, strategy, seed, min_per_class, force, on_progress, **automatic),
+        )
+
+
+def _selected(
+    run: Path, out: Path, keep: str, strategy: str | None, seed: int, min_per_class: int, force: bool, on_progress: Progress | None, **automatic: Any
+) -> Manifest:
     from clprune.selection import budget_for, default_strategy
     from clprune.selection import select as choose
 
@@ -276,7 +309,7 @@ def evaluate(
     group: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
+    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest. Several processes share the trainings out."""
     manifest = Path(manifest)
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, write_evaluation
@@ -290,25 +323,30 @@ def evaluate(
             f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column)."
         )
     test = source.load_test()
-    images, rule = _inputs(source, record.document["run"]["asked"]["image_size"])
-    if source.kind == "text":
-        test_images, _ = load_texts(test, width=rule["width"])
-    else:
-        test_images, _ = _inputs(test, rule["size"][0] if rule["resized"] else None)
-    if test_images.shape[1:] != images.shape[1:]:
-        raise DataError(
-            f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
-        )
-    evaluation = compare_arms(
-        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or _trainable(record.document["run"]["proxy"], source), seeds=seeds,
-        against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-        order=source.canonical_order, test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
-        on_progress=on_progress,
-    )  # fmt: skip
-    document = write_evaluation(record.folder, evaluation)
-    if evaluation.comparison.get("not_better_than_random"):
-        raise GuardError(str(evaluation.comparison["sentence"]))
-    return document
+
+    def inputs() -> tuple[np.ndarray, np.ndarray]:
+        images, rule = _inputs(source, record.document["run"]["asked"]["image_size"])
+        if source.kind == "text":
+            return images, load_texts(test, width=rule["width"])[0]
+        return images, _inputs(test, rule["size"][0] if rule["resized"] else None)[0]
+
+    with distributed.joined():
+        distributed.require_same(source.fingerprint, "data (by their fingerprints)")
+        images, test_images = distributed.first_here(inputs)
+        if test_images.shape[1:] != images.shape[1:]:
+            raise DataError(
+                f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
+            )
+        evaluation = compare_arms(
+            images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or _trainable(record.document["run"]["proxy"], source), seeds=seeds,
+            against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
+            order=source.canonical_order, test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
+            on_progress=on_progress if distributed.is_first() else None,
+        )  # fmt: skip
+        document = distributed.on_first(lambda: write_evaluation(record.folder, evaluation))
+        if evaluation.comparison.get("not_better_than_random"):
+            raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
+        return document
 
 
 def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: Any) -> Savings:
@@ -402,13 +440,13 @@ def prune(
     out = Path(out)
     from dataclasses import asdict
 
-    run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
-    manifest = select(
-        out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
-    )
-    problems = verify(out / "manifest")
-    saved = savings(out / "manifest")
-    page = report([out / "manifest"], out / "report.html", force=True)
+    with distributed.joined():
+        run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
+        manifest = select(
+            out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
+        )
+        problems, saved = distributed.on_first(lambda: (verify(out / "manifest"), savings(out / "manifest")))
+        page = distributed.on_first(lambda: report([out / "manifest"], out / "report.html", force=True))
     return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "report": page, "out": str(out)}
 
 

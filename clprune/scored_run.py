@@ -79,6 +79,8 @@ def scored_run(
         "has_test_split": source.load_test is not None,
         "versions": _versions(),
     }
+    if facts.get("processes", 1) > 1:
+        document["processes"] = facts["processes"]
     return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document)
 
 

@@ -30,7 +30,24 @@ FLOORS = {
     "watch": 6,
     "scored_arrays": 7,
 }
-FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live", "texts", "budget")}
+FLOORS |= {
+    name: 1
+    for name in (
+        "approach",
+        "signals",
+        "neighbors",
+        "storage",
+        "manifest",
+        "decoding",
+        "energy",
+        "prices",
+        "live",
+        "texts",
+        "budget",
+        "distributed",
+        "batch_norm",
+    )
+}
 FLOORS |= {name: 3 for name in ("critical_period", "training")}
 FLOORS |= {
     name: 5
@@ -51,7 +68,22 @@ FLOORS |= {
 }
 FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
-FLOOR_ONE = ("signals", "energy", "prices", "harm", "figures", "corruptions", "cells", "storage", "neighbors", "decoding", "manifest", "live")
+FLOOR_ONE = (
+    "signals",
+    "energy",
+    "prices",
+    "harm",
+    "figures",
+    "corruptions",
+    "cells",
+    "storage",
+    "neighbors",
+    "decoding",
+    "manifest",
+    "live",
+    "distributed",
+    "batch_norm",
+)
 
 
 def modules() -> dict[str, set[str]]:
