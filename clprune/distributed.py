@@ -334,19 +334,20 @@ def rows_to_first(rows: np.ndarray, sizes: list[int]) -> np.ndarray | None:
     import torch.distributed as dist
 
     if not is_first():
-        with _explained():
-            dist.send(torch.from_numpy(np.ascontiguousarray(rows)).view(torch.uint8), dst=0, group=_team.patient)
+        sent = torch.from_numpy(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+        if len(rows):
+            with _explained():
+                dist.send(sent, dst=0, group=_team.patient)
         return None
     whole = np.empty((sum(sizes), *rows.shape[1:]), dtype=rows.dtype)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     for source in range(world_size()):
         blocks = range(source, len(sizes), world_size())
         held = rows
-        if source:
-            received = torch.empty((sum(sizes[b] for b in blocks), *rows.shape[1:]), dtype=torch.from_numpy(rows[:0]).dtype)
+        if source and (n_held := sum(sizes[b] for b in blocks)):
+            held = np.empty((n_held, *rows.shape[1:]), dtype=rows.dtype)
             with _explained():
-                dist.recv(received.view(torch.uint8), src=source, group=_team.patient)
-            held = received.numpy()
+                dist.recv(torch.from_numpy(held.reshape(-1).view(np.uint8)), src=source, group=_team.patient)
         at = 0
         for block in blocks:
             whole[starts[block] : starts[block + 1]] = held[at : at + sizes[block]]
