@@ -297,8 +297,8 @@ def train(
                     np.add.at(visits, batch_rows[part][real], 1)
                     np.add.at(expected, batch_rows, 1)
                 at = torch.from_numpy(batch_rows[part]).to(device, non_blocking=True)
-                shifts = None if drawn_shifts is None else torch.from_numpy(drawn_shifts[part]).to(device)
-                flips = None if drawn_flips is None else torch.from_numpy(drawn_flips[part]).to(device)
+                shifts = None if drawn_shifts is None else torch.from_numpy(drawn_shifts[part]).to(device, non_blocking=True)
+                flips = None if drawn_flips is None else torch.from_numpy(drawn_flips[part]).to(device, non_blocking=True)
                 images = data.batch(at, shifts=shifts, flips=flips, dtype=torch.float32 if recipe.exact else torch.bfloat16)
                 labels = data.labels.index_select(0, at)
                 progress = (state.epochs_done + number / len(batches)) / n_epochs if n_steps is None else state.steps_done / n_steps
@@ -308,7 +308,7 @@ def train(
                     logits = model(images)
                 losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
                 weighted = losses if loss_weights is None else losses * loss_weights.index_select(0, at)
-                loss = weighted.mean() if not together else (weighted * torch.from_numpy(real).to(device)).sum() / len(batch_rows)
+                loss = weighted.mean() if not together else (weighted * torch.from_numpy(real).to(device, non_blocking=True)).sum() / len(batch_rows)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if together:
