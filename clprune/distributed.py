@@ -257,6 +257,7 @@ def same_start(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     held = [number for number, p in enumerate(parameters) if optimizer.state.get(p, {}).get("momentum_buffer") is not None]
+    gather_values(None)  # some may have taken long to read their data; from here on they keep pace
     held = on_first(lambda: held)
     for number in held:
         slot = optimizer.state[parameters[number]]

@@ -38,7 +38,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["test_distributed", "clprune.cli", "clprune.neighborhood", "clprune.selection", "clprune.evaluation"])
 CPU = torch.device("cpu")
 SIZES = (1, 2, 3, 31, 1003)
-SCORE = ["--max-epochs", "3", "--batch-size", "50", "--json"]
+SCORE = ["--max-epochs", "3", "--json"]
 
 
 # ---- what a process does
@@ -65,7 +65,7 @@ def observed_rows(n: int, together: bool) -> list[list[int]]:
         counts.append(np.zeros(n, dtype=int))
         return False
 
-    recipe = Recipe(exact=True)
+    recipe = Recipe(exact=True, batch_size=400)
     state = new_state(over_all_processes(model) if together else model, CPU, recipe)
     train(state, data, recipe, n_epochs=2, seed=3, observe=observe, end_epoch=end_epoch, together=together)
     return [count.tolist() for count in counts[:-1]]
@@ -74,7 +74,7 @@ def observed_rows(n: int, together: bool) -> list[list[int]]:
 def recorded(learning_rate: float) -> dict[str, np.ndarray] | None:
     """Signals and curves of two epochs in float32, in process 0."""
     source = drawn_source(203)
-    run = record_trajectory(source, source.images, max_epochs=2, exact=True, batch_size=33, learning_rate=learning_rate)
+    run = record_trajectory(source, source.images, max_epochs=2, exact=True, batch_size=70, learning_rate=learning_rate)
     return None if run is None else dict(run.trajectory.signals) | {f"curve {name}": values for name, values in run.trajectory.curves.items()}
 
 
@@ -170,7 +170,7 @@ def run_together(folder: Path, task: str, world: int = 2, **options: Any) -> lis
     for process in processes:
         process.kill()
         process.join()
-    return [(process.exitcode, ended.get(number, np.inf) - min(ended.values())) for number, process in enumerate(processes)]
+    return [(process.exitcode, ended.get(number, np.inf) - min(ended.values(), default=0)) for number, process in enumerate(processes)]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -317,7 +317,7 @@ def test_a_killed_process_ends_the_others_and_the_same_command_finishes_with_the
     assert "clprune: process 1 of 2 has gone" in said and "same command again" in said and "Traceback" not in said
     assert not (folder / "broken" / "run.json").exists() and len(list((folder / "broken" / "checkpoint").glob("epoch-*"))) == 2
     with pytest.raises(Exception, match="another processes"):
-        pipeline.score(str(folder / "shapes.npz"), folder / "broken", max_epochs=3, batch_size=50)
+        pipeline.score(str(folder / "shapes.npz"), folder / "broken", max_epochs=3)
     assert [code for code, _ in run_together(folder, "score_by_command", out="broken")] == [0, 0]
     assert "resumed after epoch 2" in (folder / "score_by_command.0.err").read_text()
     assert digests(folder / "whole") == digests(folder / "broken")
