@@ -122,6 +122,8 @@ def evaluate(
         runs = distributed.gather_values(None if mine is None else run_of(*mine))
         for job, run in zip(round_jobs, runs, strict=False):
             assert run is not None
+            if n_processes > 1:  # each meter sees the machine with all that runs on it
+                run |= {"energy_kwh": None, "test_energy_kwh": None, "energy_method": f"not measured: {n_processes} trainings ran side by side"}
             if (path := place_of(*job)) is not None and distributed.is_first():
                 write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "run": run})
             note(*job, run, f"{run['accuracy']:.4f}")
