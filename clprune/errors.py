@@ -11,7 +11,8 @@
     ├── GuardError                  4   a guard said no
     ├── MissingExtraError           5   an optional library is not installed
     ├── StorageError                1   no space, no permission, a folder in use
-    └── TrainingError               1   the loss is no longer a number
+    ├── TrainingError               1   the loss is no longer a number
+    └── DistributedError            1   the processes of one command lost each other
 
 A message says what was wrong, what was seen, and what to do.
 """
@@ -79,3 +80,7 @@ class StorageError(ClpruneError):
 
 class TrainingError(ClpruneError):
     """Training broke down: the loss is not a finite number."""
+
+
+class DistributedError(ClpruneError):
+    """The processes of one command lost each other, or disagree."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
+from clprune import distributed
 from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import Evaluation, Source
 from clprune.dynamic import ARMS as DYNAMIC
@@ -71,7 +72,8 @@ def evaluate(
     """Train `seeds` times, with seeds from `first_seed` on, on rows `kept` and on each arm of `against` ("random", "full", "shortened", "rs2", "infobatch"). `order` are the rows that have a label, sorted by id.
 
     With `checkpoint` (a folder) every finished training is committed to it, and one that is there already is not done again where the data
-    (`data_key`), the kept rows, the model, the recipe, the budget and the device are the same. `test_groups` names the group of each test sample.
+    (`data_key`), the kept rows, the model, the recipe, the budget and the device are the same. `test_groups` names the group of each test sample. Processes that have
+    joined share the trainings out, one each at a time; the results do not depend on their number.
     Raises UsageError for unknown arms or budgets.
     """
     arms = ["pruned", *(against if against is not None else ["random", "full"])]
@@ -90,26 +92,43 @@ def evaluate(
     facts |= {"threads": torch.get_num_threads(), "groups": None if groups is None else groups[0].tolist(), "corruptions": SEVERITY}
     key = facts | {"data": data_key, "kept": hashlib.sha256(np.sort(kept).astype("<i8").tobytes()).hexdigest(), "torch": torch.__version__}
     place = None if checkpoint is None else checkpoint / hashlib.sha256(to_json(key).encode()).hexdigest()[:16]
-    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
-    for seed in range(first_seed, first_seed + seeds):
-        for arm in arms:
-            path = None if place is None else place / f"{arm}-{seed}.json"
-            if path is not None and path.exists():
-                run, message = read_json(path, what="finished training")["run"], "taken from the interrupted evaluation"
-            else:
-                rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
-                n_steps, observe = full_steps if budget == "equal-steps" else None, None
-                if arm in DYNAMIC:
-                    rows, observe = dynamic_arm(arm, order, len(kept), seed)
-                    n_steps = n_steps or n_epochs * math.ceil(len(kept) / recipe.batch_size)
-                run = _one_training(data, rows, observe, test_images, test_labels, groups, recipe, seed, proxy, n_classes, n_epochs, n_steps)
-                message = f"{run['accuracy']:.4f}"
-                if path is not None:
-                    write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "run": run})
-            results[arm].append(run)
-            if on_progress:
-                done = sum(len(values) for values in results.values())
-                on_progress({"stage": "evaluate", "done": done, "total": seeds * len(arms), "message": f"{arm}, seed {seed}: {message}"})
+    jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
+
+    def place_of(seed: int, arm: str) -> Path | None:
+        return None if place is None else place / f"{arm}-{seed}.json"
+
+    def run_of(seed: int, arm: str) -> dict[str, Any]:
+        rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
+        n_steps, observe = full_steps if budget == "equal-steps" else None, None
+        if arm in DYNAMIC:
+            rows, observe = dynamic_arm(arm, order, len(kept), seed)
+            n_steps = n_steps or n_epochs * math.ceil(len(kept) / recipe.batch_size)
+        return _one_training(data, rows, observe, test_images, test_labels, groups, recipe, seed, proxy, n_classes, n_epochs, n_steps)
+
+    def note(seed: int, arm: str, run: dict[str, Any], message: str) -> None:
+        finished[seed, arm] = run
+        if on_progress:
+            on_progress({"stage": "evaluate", "done": len(finished), "total": len(jobs), "message": f"{arm}, seed {seed}: {message}"})
+
+    finished: dict[tuple[int, str], dict[str, Any]] = {}
+    to_do = distributed.on_first(lambda: [job for job in jobs if (path := place_of(*job)) is None or not path.exists()])
+    n_processes = distributed.world_size()
+    there_already = [job for job in jobs if job not in to_do]
+    read = distributed.on_first(lambda: [read_json(place_of(*job), what="finished training")["run"] for job in there_already])  # type: ignore[arg-type]
+    for job, run in zip(there_already, read, strict=True):
+        note(*job, run, "taken from the interrupted evaluation")
+    for start in range(0, len(to_do), n_processes):  # a round: one training in each process
+        round_jobs = to_do[start : start + n_processes]
+        mine = round_jobs[distributed.rank()] if distributed.rank() < len(round_jobs) else None
+        runs = distributed.gather_values(None if mine is None else run_of(*mine))
+        for job, run in zip(round_jobs, runs, strict=False):
+            assert run is not None
+            if n_processes > 1:  # each meter sees the machine with all that runs on it
+                run |= {"energy_kwh": None, "test_energy_kwh": None, "energy_method": f"not measured: {n_processes} trainings ran side by side"}
+            if (path := place_of(*job)) is not None and distributed.is_first():
+                write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "run": run})
+            note(*job, run, f"{run['accuracy']:.4f}")
+    results = {arm: [finished[seed, arm] for seed in range(first_seed, first_seed + seeds)] for arm in arms}
     summary = {arm: _summary(values) for arm, values in results.items()}
     facts |= {"seeds": seeds, "test_per_class": np.bincount(test_labels, minlength=n_classes).tolist()}
     every = [run for values in results.values() for run in values]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clprune import families
-from clprune.datatypes import Budget, Savings, Source
-from clprune.errors import DataError, FingerprintError, GuardError, UsageError
+from clprune import distributed, families
+from clprune.datatypes import Savings, Source
+from clprune.errors import DataError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest
@@ -48,7 +49,8 @@ def score(
 
     Samples without a label are looked at, not learned from; where none has one, features are learned by contrast. `answers` is a manifest that asked for labels: those that were added to it are added to the data.
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
-    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
+    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained. Processes that torchrun started share the training; process 0
+    writes, and all get the document.
     """
     out = Path(out)
     from clprune.contrast import N_EPOCHS, learn_without_labels
@@ -71,49 +73,71 @@ def score(
     training |= {"learning_rate": learning_rate, "whole_network": whole_network}
     asked = training | {"image_size": image_size} | ({} if answers is None else {"labels_sha256": labels_digest(source.labels)})
     known = source.labelled
-    with locked(out):
-        if (out / "run.json").exists() and not force:
-            finished = read_run(out)
-            same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
-            if same and not verify_inventory(out, finished.document["files"]):
-                shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
-                return dict(finished.document)
-            other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
-            raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
-        if force:
-            for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
-                shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+    checkpoint = out / "checkpoint"
+
+    def begin() -> dict[str, Any] | None:
+        """Make the folder ready; the document of a finished run where there is one."""
+        held.enter_context(locked(out))
+        if (finished := _finished(out, source, asked, force)) is not None:
+            return finished
         require_space(out, disk_bytes(len(source), max_epochs), "scoring")
-        checkpoint = out / "checkpoint"
         announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=source.locator, n_samples=len(source), max_epochs=max_epochs)
+        return None
+
+    with distributed.joined(), ExitStack() as held:
+        distributed.require_same(source.fingerprint, "data (by their fingerprints)")
+        if (finished := distributed.on_first(begin)) is not None:
+            return finished
+        on_progress = on_progress if distributed.is_first() else None
         started = time.perf_counter()
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
         told: dict[str, Any] = {"asked": asked, "notes": notes_on, "image_rule": None, "decode_seconds": 0.0}
         images, pool = None, None
         if source.logged is None:
-            images, told["image_rule"] = inputs_of(source, image_size, report)
+            images, told["image_rule"] = distributed.first_here(lambda: inputs_of(source, image_size, report))
             told["decode_seconds"] = time.perf_counter() - started
             if len(known) < len(source):
                 pool = PoolWatcher(source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent)
-        if images is None:
-            written = scored_run(out, source, *replay(source, on_progress=on_progress), None, **told)
-        elif pool is not None and not len(known):
-            n_epochs = min(N_EPOCHS, max_epochs)
-            features, facts = learn_without_labels(
-                source, images, proxy=proxy, seed=seed, device=device, n_epochs=n_epochs, checkpoint=checkpoint, on_progress=on_progress
-            )  # fmt: skip
-            written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
-        else:
+        if images is not None and len(known):
             run = record_trajectory(
                 source if pool is None else source.part(known), images if pool is None else images[known], **training,
                 device=device, checkpoint=checkpoint, live_folder=out, watch=pool, on_progress=on_progress,
             )  # fmt: skip
-            if on_progress:
-                on_progress({"stage": "neighbours", "done": 0, "total": 1})
-            written = scored_run(out, source, run.trajectory, run.period, run.embeddings, images, pool=pool, **told)
-        conclude(out)
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    return dict(written.document)
+
+        def finish() -> dict[str, Any]:
+            if images is None:
+                written = scored_run(out, source, *replay(source, on_progress=on_progress), None, **told)
+            elif pool is not None and not len(known):
+                features, facts = learn_without_labels(
+                    source, images, proxy=proxy, seed=seed, device=device, n_epochs=min(N_EPOCHS, max_epochs), checkpoint=checkpoint, on_progress=on_progress
+                )  # fmt: skip
+                written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
+            else:
+                assert run is not None
+                if on_progress:
+                    on_progress({"stage": "neighbours", "done": 0, "total": 1})
+                written = scored_run(out, source, run.trajectory, run.period, run.embeddings, images, pool=pool, **told)
+            conclude(out)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            return dict(written.document)
+
+        return distributed.on_first(finish)
+
+
+def _finished(out: Path, source: Source, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` removes that."""
+    if (out / "run.json").exists() and not force:
+        finished = read_run(out)
+        same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
+        if same and not verify_inventory(out, finished.document["files"]):
+            shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
+            return dict(finished.document)
+        other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
+        raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
+    if force:
+        for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
+            shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+    return None
 
 
 def save_run(
@@ -186,12 +210,31 @@ def select(
     """Spend the budget on a run's scores and write the manifest folder `out`: what to keep, or with `label_budget` what to label next.
 
     `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
-    (how many, how long), `device` and `data` (where the data are now) in `automatic`.
+    (how many, how long), `device` and `data` (where the data are now) in `automatic`. Of several processes the first one does it, and the others wait.
     """
     run, out = Path(run), Path(out)
+    with distributed.joined():
+        return distributed.on_first(
+            lambda: _selected(run, out, keep, label_budget, strategy, seed, min_per_class, force, on_progress, **automatic),
+        )
+
+
+def _selected(
+    run: Path,
+    out: Path,
+    keep: str,
+    label_budget: int | None,
+    strategy: str | None,
+    seed: int,
+    min_per_class: int,
+    force: bool,
+    on_progress: Progress | None,
+    **automatic: Any,
+) -> Manifest:
     from clprune.pool import candidates
     from clprune.selection import among_all, budget_for, default_strategy, part_of
     from clprune.selection import select as choose
+    from clprune.trials import decided_for
 
     started = time.perf_counter()
     scored = read_run(run)
@@ -219,7 +262,7 @@ def select(
     if "auto" in (keep, strategy):
         if rows is not None:
             raise UsageError("--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy.")
-        found, strategy, evidence, trials_took = _decided(scored, keep, strategy, seed, on_progress, **automatic)
+        found, strategy, evidence, trials_took = decided_for(scored, keep, strategy, seed, on_progress, **automatic)
     asked = keep if label_budget is None else label_budget
     if label_budget is not None and label_budget > len(table.sample_ids):
         raise GuardError(
@@ -254,40 +297,6 @@ def select(
     )
 
 
-def _decided(
-    scored: Run,
-    keep: str,
-    strategy: str,
-    seed: int,
-    on_progress: Progress | None,
-    *,
-    tolerance: float = 0.005,
-    confidence: float = 0.9,
-    trials: int = 12,
-    trial_epochs: int | None = None,
-    device: str = "auto",
-    data: str | None = None,
-) -> tuple[Budget | None, str, dict[str, Any], dict[str, float | None]]:
-    """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder."""
-    from clprune.trials import EPOCHS, Trials, decide
-
-    document = scored.document
-    source = open_data(data or str(document["source"]), False)
-    if source.fingerprint != document["fingerprint"]:
-        raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
-    if source.logged is not None:
-        raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
-    images, _ = inputs_of(source, document["asked"]["image_size"])
-    lab = Trials(
-        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs or EPOCHS, device=device,
-        seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
-    )  # fmt: skip
-    decided = decide(
-        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, suspect_above=document["suspects"]["above"]
-    )  # fmt: skip
-    return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}
-
-
 def export(manifest: Path | str, form: str, destination: Path | str, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
     """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved."""
     manifest, destination = Path(manifest), Path(destination)
@@ -313,7 +322,7 @@ def evaluate(
     group: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest."""
+    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest. Several processes share the trainings out."""
     manifest = Path(manifest)
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, write_evaluation
@@ -335,22 +344,28 @@ def evaluate(
         raise DataError(
             f"{test.locator}: {int((test.labels < 0).sum())} test samples have no label, so accuracy cannot be measured. Label them, or leave them out."
         )
-    images, rule = inputs_of(source, record.document["run"]["asked"]["image_size"])
-    test_images = held_out_inputs(test, rule)
-    if test_images.shape[1:] != images.shape[1:]:
-        raise DataError(
-            f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
-        )
-    evaluation = compare_arms(
-        images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
-        against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-        order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
-        on_progress=on_progress,
-    )  # fmt: skip
-    document = write_evaluation(record.folder, evaluation)
-    if evaluation.comparison.get("not_better_than_random"):
-        raise GuardError(str(evaluation.comparison["sentence"]))
-    return document
+
+    def inputs() -> tuple[np.ndarray, np.ndarray]:
+        images, rule = inputs_of(source, record.document["run"]["asked"]["image_size"])
+        return images, held_out_inputs(test, rule)
+
+    with distributed.joined():
+        distributed.require_same(source.fingerprint, "data (by their fingerprints)")
+        images, test_images = distributed.first_here(inputs)
+        if test_images.shape[1:] != images.shape[1:]:
+            raise DataError(
+                f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
+            )
+        evaluation = compare_arms(
+            images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
+            against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
+            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
+            on_progress=on_progress if distributed.is_first() else None,
+        )  # fmt: skip
+        document = distributed.on_first(lambda: write_evaluation(record.folder, evaluation))
+        if evaluation.comparison.get("not_better_than_random"):
+            raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
+        return document
 
 
 def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: Any) -> Savings:
@@ -450,13 +465,13 @@ def prune(
     out = Path(out)
     from dataclasses import asdict
 
-    run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
-    manifest = select(
-        out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
-    )
-    problems = verify(out / "manifest")
-    saved = savings(out / "manifest")
-    page = report([out / "manifest"], out / "report.html", force=True)
+    with distributed.joined():
+        run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
+        manifest = select(
+            out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
+        )
+        problems, saved = distributed.on_first(lambda: (verify(out / "manifest"), savings(out / "manifest")))
+        page = distributed.on_first(lambda: report([out / "manifest"], out / "report.html", force=True))
     return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "report": page, "out": str(out)}
 
 

@@ -104,7 +104,7 @@ def _document(
 ) -> dict[str, Any]:
     """What run.json says of how the run came about."""
     facts = trajectory.facts
-    return {
+    document = {
         "source": source.locator,
         "asked": asked,
         "proxy": facts["proxy"],
@@ -134,6 +134,9 @@ def _document(
         "pool": None if pool is None else dict(pool.facts) | {"watched_after_epochs": pool.epochs},
         "versions": _versions(),
     }
+    if facts.get("processes", 1) > 1:
+        document["processes"] = facts["processes"]
+    return document
 
 
 def of_own_loop(recorder: Any, source: Source, seconds: float) -> tuple[Trajectory, dict[str, Any]]:

@@ -18,12 +18,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from clprune import distributed
+from clprune.batch_norm import count_real
 from clprune.errors import TrainingError, UsageError
 
 Observe = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
 Draw = Callable[
     [int, float], tuple[np.ndarray, np.ndarray | None]
 ]  # (epoch, share of the training that is done) -> its rows, and loss weights (N,) or None
+
+PREDICTED_AT_ONCE = 512  # rows of a forward pass without training
 
 
 @dataclass(frozen=True)
@@ -250,13 +254,17 @@ def train(
     end_epoch: Callable[[TrainingState], bool] | None = None,
     later: Recipe | None = None,
     weights: Float[np.ndarray, "N"] | None = None,
+    together: bool = False,
 ) -> TrainingRun:
     """Train on `rows` (all by default; a function draws those of each epoch) until `n_epochs` or `n_steps` (then epochs do not count), or until `end_epoch` says True.
 
     With `later` a True of `end_epoch` does not stop the training but switches to that recipe (same optimizer, `batch_size` and `learning_rate` of its own):
     less augmentation, another weight decay, label smoothing or rate from the end of the critical period on. `observe(rows, logits, labels, features)`
     is called after each forward pass of an epoch's first view of the samples, with tensors on the device; `weights` (N,) multiply each sample's loss.
-    Raises TrainingError when the loss is no longer finite.
+
+    With `together` the processes of torchrun share every batch: batches, augmentation, rate and (with `batch_norm.over_all_processes`) normalisation are those of one
+    process, gradients are summed, `observe` is called in process 0 with the whole batch, and after every epoch the visits of all samples are counted. All processes
+    get the same weights; they differ from one process's by rounding. Raises TrainingError when the loss is no longer finite.
     """
     model, optimizer, device = state.model, state.optimizer, data.device
     chosen = np.arange(len(data)) if rows is None or callable(rows) else np.asarray(rows)
@@ -274,12 +282,23 @@ def train(
                 chosen, drawn = rows(state.epochs_done, state.epochs_done / n_epochs if n_steps is None else state.steps_done / n_steps)
                 loss_weights = None if drawn is None else torch.as_tensor(drawn, dtype=torch.float32, device=device)
             loss_sum = torch.zeros((), device=device)
+            if together:  # dropout differs between processes, and is the same after an interruption
+                torch.manual_seed(int(np.random.SeedSequence((seed, state.epochs_done, distributed.rank())).generate_state(1)[0]))
+                visits, expected = np.zeros(len(data), dtype=np.int32), np.zeros(len(data), dtype=np.int32)
             batches = epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size, copies=recipe.copies)
             padding = max(data.shape[:2]) // 8 if recipe.crop_padding is None else recipe.crop_padding
             for number, batch_rows in enumerate(batches[: int(min(steps_left, len(batches)))]):
-                at = torch.from_numpy(batch_rows).to(device, non_blocking=True)
-                shifts = torch.from_numpy(draws.integers(-padding, padding + 1, (len(at), 2))).to(device) if padding else None
-                flips = torch.from_numpy(draws.random(len(at)) < 0.5).to(device) if recipe.flip else None
+                drawn_shifts = draws.integers(-padding, padding + 1, (len(batch_rows), 2)) if padding else None
+                drawn_flips = draws.random(len(batch_rows)) < 0.5 if recipe.flip else None
+                part: slice | np.ndarray = slice(None)
+                if together:  # what was drawn for the whole batch is cut, so that no draw depends on the number of processes
+                    part, real = distributed.shard_rows(np.arange(len(batch_rows)), distributed.rank(), distributed.world_size())
+                    count_real(model, int(real.sum()))
+                    np.add.at(visits, batch_rows[part][real], 1)
+                    np.add.at(expected, batch_rows, 1)
+                at = torch.from_numpy(batch_rows[part]).to(device, non_blocking=True)
+                shifts = None if drawn_shifts is None else torch.from_numpy(drawn_shifts[part]).to(device, non_blocking=True)
+                flips = None if drawn_flips is None else torch.from_numpy(drawn_flips[part]).to(device, non_blocking=True)
                 images = data.batch(at, shifts=shifts, flips=flips, dtype=torch.float32 if recipe.exact else torch.bfloat16)
                 labels = data.labels.index_select(0, at)
                 progress = (state.epochs_done + number / len(batches)) / n_epochs if n_steps is None else state.steps_done / n_steps
@@ -288,20 +307,31 @@ def train(
                 with torch.autocast(device.type, torch.bfloat16, enabled=not recipe.exact):
                     logits = model(images)
                 losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
-                loss = (losses if loss_weights is None else losses * loss_weights.index_select(0, at)).mean()
+                weighted = losses if loss_weights is None else losses * loss_weights.index_select(0, at)
+                loss = weighted.mean() if not together else (weighted * torch.from_numpy(real).to(device, non_blocking=True)).sum() / len(batch_rows)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                if together:
+                    distributed.sum_gradients(model.parameters())
                 optimizer.step()
                 if observe is not None and tap is not None and number * recipe.copies < len(batches):
-                    observe(at, logits, labels, tap.features)
+                    if together:
+                        _observe_whole(observe, data, batch_rows, logits, tap.features)
+                    else:
+                        observe(at, logits, labels, tap.features)
                 loss_sum += loss.detach()
                 state.steps_done += 1
                 seen += len(batch_rows)
             steps_left -= len(batches)
+            if together:
+                distributed.require_visits(visits, expected)
+                loss_sum = distributed.sum_over_processes(loss_sum)
             if not torch.isfinite(loss_sum):
-                raise TrainingError(
-                    f"the loss is no longer a finite number in epoch {state.epochs_done} (learning rate {recipe.learning_rate:g}). "
-                    "Lower the learning rate, or look for broken inputs."
+                raise distributed.everywhere(
+                    TrainingError(
+                        f"the loss is no longer a finite number in epoch {state.epochs_done} (learning rate {recipe.learning_rate:g}). "
+                        "Lower the learning rate, or look for broken inputs."
+                    )
                 )
             state.epochs_done += 1
             ended = end_epoch is not None and end_epoch(state)
@@ -323,9 +353,22 @@ def train(
     )
 
 
+def _observe_whole(observe: Observe, data: DeviceData | TokenData, rows: Int[np.ndarray, "B"], logits: Tensor, features: Tensor | None) -> None:
+    """Call `observe` in process 0 with the batch of all processes, as one process would have seen it."""
+    whole = distributed.batch_to_first(len(rows), [logits] if features is None else [logits, features])
+    if whole is not None:
+        at = torch.from_numpy(rows).to(data.device)
+        observe(at, whole[0], data.labels.index_select(0, at), whole[1] if len(whole) > 1 else None)
+
+
 @torch.no_grad()
 def predict(
-    model: nn.Module, data: DeviceData | TokenData, *, rows: Int[np.ndarray, "M"] | None = None, batch_size: int = 512, exact: bool = False
+    model: nn.Module,
+    data: DeviceData | TokenData,
+    *,
+    rows: Int[np.ndarray, "M"] | None = None,
+    batch_size: int = PREDICTED_AT_ONCE,
+    exact: bool = False,
 ) -> tuple[Float[np.ndarray, "N C"], Float[np.ndarray, "N D"] | None]:
     """Logits and last-layer features of `rows` (all by default) in that order, in evaluation mode, without augmentation."""
     device = data.device

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int, UInt8
 from safetensors.numpy import load_file, save
 
+from clprune import distributed
+from clprune.batch_norm import over_all_processes
 from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
 from clprune.energy import EnergyMeter
@@ -21,7 +23,21 @@ from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.signals import network_fisher
 from clprune.storage import digest_of_file, read_json, write_bytes, write_json
-from clprune.training import FeatureTap, Recipe, TrainingState, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.training import (
+    PREDICTED_AT_ONCE,
+    DeviceData,
+    FeatureTap,
+    Recipe,
+    TokenData,
+    TrainingState,
+    new_state,
+    pick_device,
+    pixel_statistics,
+    predict,
+    seed_everything,
+    to_device,
+    train,
+)
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -51,18 +67,20 @@ def record_trajectory(
     live_folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     on_progress: Progress | None = None,
-) -> ProxyRun:
+) -> ProxyRun | None:
     """Train `proxy` on the images (or the hashed n-grams of texts) until the live rule fires and the ranking has settled, else for `max_epochs`.
 
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
     batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
     Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. `watch(model, statistics, epochs_done)` is called before each
-    epoch is committed, with `last=True` when the run is over. Raises UsageError, DataError or TrainingError.
+    epoch is committed, with `last=True` when the run is over. Where processes have `joined` they train together; process 0 records, watches, decides and writes, and the others get None.
+    Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
     target, order = pick_device(device), source.canonical_order
+    n_processes, first = distributed.world_size(), distributed.is_first()
     rate = Recipe.learning_rate * batch_size / Recipe.batch_size if learning_rate is None else learning_rate
     recipe = Recipe(exact=exact, batch_size=batch_size, learning_rate=rate)
     started = time.perf_counter()
@@ -70,6 +88,8 @@ def record_trajectory(
     data = to_device(images, source.labels, target, statistics=statistics)
     seed_everything(seed)
     model = build_proxy(proxy, source.n_classes, data.input_shape)
+    if n_processes > 1:
+        model = over_all_processes(model)
     state = new_state(model, target, recipe)
     layer = FeatureTap(model)
     layer.close()
@@ -82,15 +102,23 @@ def record_trajectory(
         "whole_network": whole_network,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "processes": n_processes,
     }
-    seconds_before, kwh_before = _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0)
-    if live_folder is not None:
+    before = distributed.on_first(lambda: _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0))
+    seconds_before, kwh_before = before
+    if n_processes > 1:
+        distributed.same_start(state.model, state.optimizer)
+        state.epochs_done, state.steps_done = distributed.on_first(lambda: (state.epochs_done, state.steps_done))
+    if live_folder is not None and first:
         recorder.publish(live_folder, title=source.locator, max_epochs=max_epochs, resumable=checkpoint is not None)
     if seconds_before and on_progress:
         on_progress({"stage": "train", "done": state.epochs_done, "total": max_epochs, "message": f"resumed after epoch {state.epochs_done}"})
     meter, deciding = EnergyMeter(), deciding_indicators()
 
     def end_epoch(now: TrainingState) -> bool:
+        return distributed.on_first(lambda: record_epoch(now))
+
+    def record_epoch(now: TrainingState) -> bool:
         if whole_network:
             some = torch.from_numpy(np.random.default_rng((seed, now.epochs_done, 3)).permutation(order)[:256]).to(target)
             pixels = data.batch(some, shifts=None, flips=None, dtype=torch.float32)
@@ -109,13 +137,16 @@ def record_trajectory(
         return ended
 
     with meter:
-        if not recorder.live.fired and state.epochs_done < max_epochs:
-            train(state, data, recipe, n_epochs=max_epochs, seed=seed, rows=order, observe=recorder.observe, end_epoch=end_epoch)
+        if not distributed.on_first(lambda: recorder.live.fired) and state.epochs_done < max_epochs:
+            observe, together = recorder.observe, n_processes > 1
+            train(state, data, recipe, n_epochs=max_epochs, seed=seed, rows=order, observe=observe, end_epoch=end_epoch, together=together)
         if on_progress:
             on_progress({"stage": "embed", "done": 0, "total": 1})
-        _, features = predict(state.model, data, rows=order, exact=exact)
-        if watch is not None:
+        features = _features(state, data, order, exact)
+        if watch is not None and first:
             watch(state.model, statistics, state.epochs_done, last=True)
+    if not first:
+        return None
     embeddings = None
     if features is not None:
         vectors = np.empty(features.shape, dtype=np.float16)
@@ -132,8 +163,24 @@ def record_trajectory(
         "energy_kwh": None if meter.kwh is None or seconds_before else meter.kwh + kwh_before,
         "energy_method": "not measured: the run was interrupted" if seconds_before else meter.method,
         "max_epochs": max_epochs,
+        "processes": n_processes,
     }
+    if n_processes > 1:  # the meter sees this process only
+        facts |= {"energy_kwh": None, "energy_method": f"not measured: {n_processes} processes took part"}
     return ProxyRun(recorder.trajectory(**facts), recorder.critical_period(), embeddings)
+
+
+def _features(state: TrainingState, data: DeviceData | TokenData, order: Int[np.ndarray, "N"], exact: bool) -> np.ndarray | None:
+    """Features (N, D) of the rows in `order`; with several processes float16 and in process 0 only. Each takes whole blocks of rows, those of one process: the same numbers."""
+    n_processes = distributed.world_size()
+    if n_processes == 1:
+        return predict(state.model, data, rows=order, exact=exact)[1]
+    blocks = [order[start : start + PREDICTED_AT_ONCE] for start in range(0, len(order), PREDICTED_AT_ONCE)]
+    mine = np.concatenate([order[:0], *blocks[distributed.rank() :: n_processes]])
+    _, features = predict(state.model, data, rows=mine if len(mine) else order[:1], exact=exact)  # the width must be known to all
+    if features is None:
+        return None
+    return distributed.rows_to_first(features[: len(mine)].astype(np.float16), [len(block) for block in blocks])
 
 
 def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder, seconds: float) -> None:
@@ -170,7 +217,7 @@ def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     if not (folder / "checkpoint.json").exists():
         return 0.0, 0.0
     document = read_json(folder / "checkpoint.json", what="checkpoint")
-    if changed := [name for name in key if document["key"].get(name) != key[name]]:
+    if changed := [name for name in key if ({"processes": 1} | document["key"]).get(name) != key[name]]:
         raise DataError(
             f"{folder.parent} holds an interrupted run with another {', '.join(changed)}. Finish it with the same arguments, or pass --force to start anew."
         )

@@ -23,8 +23,10 @@ from clprune import families
 from clprune.budget import USUAL_NOISE, Trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.energy import EnergyMeter
-from clprune.errors import GuardError, UsageError
+from clprune.errors import FingerprintError, GuardError, UsageError
+from clprune.inputs import inputs_of, open_data, trainable
 from clprune.proxies import build_proxy
+from clprune.run import Run
 from clprune.selection import budget_for, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
@@ -261,3 +263,35 @@ def _part_of(
 
 def _digest(rows: Int[np.ndarray, "K"]) -> str:
     return hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()
+
+
+def decided_for(
+    scored: Run,
+    keep: str,
+    strategy: str,
+    seed: int,
+    on_progress: Callable[[dict[str, Any]], None] | None,
+    *,
+    tolerance: float = 0.005,
+    confidence: float = 0.9,
+    trials: int = 12,
+    trial_epochs: int | None = None,
+    device: str = "auto",
+    data: str | None = None,
+) -> tuple[Budget | None, str, dict[str, Any], dict[str, float | None]]:
+    """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder."""
+    document = scored.document
+    source = open_data(data or str(document["source"]), False)
+    if source.fingerprint != document["fingerprint"]:
+        raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
+    if source.logged is not None:
+        raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
+    images, _ = inputs_of(source, document["asked"]["image_size"])
+    lab = Trials(
+        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs or EPOCHS, device=device,
+        seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
+    )  # fmt: skip
+    decided = decide(
+        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, suspect_above=document["suspects"]["above"]
+    )  # fmt: skip
+    return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}

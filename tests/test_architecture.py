@@ -16,12 +16,13 @@ FLOORS = {
     "datatypes": 0,
     "families": 0,
     "__init__": 7,
-    "__main__": 8,
-    "cli": 7,
+    "__main__": 9,
+    "cli": 8,
     "options": 1,
     "terminal": 5,
     "labelling": 6,
-    "commands_for_labels": 6,
+    "commands_for_labels": 7,
+    "commands_for_reading": 7,
     "pipeline": 6,
     "recorder": 4,
     "selection": 4,
@@ -33,7 +34,24 @@ FLOORS = {
     "watch": 6,
     "scored_arrays": 7,
 }
-FLOORS |= {name: 1 for name in ("approach", "signals", "neighbors", "storage", "manifest", "decoding", "energy", "prices", "live", "texts", "budget")}
+FLOORS |= {
+    name: 1
+    for name in (
+        "approach",
+        "signals",
+        "neighbors",
+        "storage",
+        "manifest",
+        "decoding",
+        "energy",
+        "prices",
+        "live",
+        "texts",
+        "budget",
+        "distributed",
+        "batch_norm",
+    )
+}
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
 FLOORS |= {
     name: 5
@@ -56,7 +74,22 @@ FLOORS |= {
 }
 FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
-FLOOR_ONE = ("signals", "energy", "prices", "harm", "figures", "corruptions", "cells", "storage", "neighbors", "decoding", "manifest", "live")
+FLOOR_ONE = (
+    "signals",
+    "energy",
+    "prices",
+    "harm",
+    "figures",
+    "corruptions",
+    "cells",
+    "storage",
+    "neighbors",
+    "decoding",
+    "manifest",
+    "live",
+    "distributed",
+    "batch_norm",
+)
 
 
 def modules() -> dict[str, set[str]]:
