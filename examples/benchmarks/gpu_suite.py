@@ -228,7 +228,7 @@ def main() -> None:
     }
     for name, act in parts.items():
         spent = time.perf_counter() - started
-        if spent > LIMIT_SECONDS:
+        if spent > LIMIT_SECONDS and not short:
             result[name] = "not started: the time is over"
             continue
         try:
