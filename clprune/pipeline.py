@@ -38,6 +38,8 @@ def score(
     learning_rate: float | None = None,
     whole_network: bool = False,
     image_size: int | None = None,
+    embeddings: np.ndarray | Path | str | None = None,
+    layer: str | None = None,
     strict: bool = False,
     force: bool = False,
     on_progress: Progress | None = None,
@@ -45,9 +47,11 @@ def score(
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
-    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained.
+    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained. `embeddings` are features (N, D) of your own, an array or
+    a .npy file, in the order of the data; by default they are the proxy's, of its module `layer` or of what goes into its last linear layer.
     """
     out = Path(out)
+    from clprune.embeddings import given
     from clprune.plan import disk_bytes
     from clprune.proxies import proxy_for
     from clprune.replay import notes_on, replay
@@ -61,7 +65,11 @@ def score(
         proxy = proxy_for(source.kind, proxy)
     training: dict[str, Any] = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "batch_size": batch_size}
     training |= {"learning_rate": learning_rate, "whole_network": whole_network}
-    asked = training | {"image_size": image_size}
+    asked = training | {"image_size": image_size} | ({"layer": layer} if layer is not None else {})
+    own = None
+    if embeddings is not None:
+        own, digest = given(embeddings, source.sample_ids)
+        asked |= {"embeddings": digest}
     with locked(out):
         if (out / "run.json").exists() and not force:
             finished = read_run(out)
@@ -81,11 +89,15 @@ def score(
         report = (lambda done, total: on_progress({"stage": "decode", "done": done, "total": total})) if on_progress else None
         if source.logged is not None:
             images, rule, decode_seconds = None, None, 0.0
-            run = ProxyRun(*replay(source, on_progress=on_progress))
+            trajectory, period, logged = replay(source, on_progress=on_progress)
+            run = ProxyRun(trajectory, period, own or logged)
         else:
             images, rule = _inputs(source, image_size, report)
             decode_seconds = time.perf_counter() - started
-            run = record_trajectory(source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress)
+            run = record_trajectory(
+                source, images, **training, device=device, checkpoint=checkpoint, live_folder=out, on_progress=on_progress,
+                layer=layer, embeddings=own, embeddings_file=out / "embeddings.npy",
+            )  # fmt: skip
         if on_progress:
             on_progress({"stage": "neighbours", "done": 0, "total": 1})
         written = scored_run(
@@ -112,14 +124,14 @@ def save_run(
     the neighbours of each sample; `near_duplicates` reads the images to compare them. `seconds` is what recording is to be charged for: 0 where the training had to
     be done anyway. Raises DataError where rows or labels do not belong together.
     """
-    from clprune.datatypes import Embeddings
+    from clprune.embeddings import given
     from clprune.replay import notes_on
     from clprune.scored_run import of_own_loop, scored_run
 
     source = data if isinstance(data, Source) else _open(data, False) if isinstance(data, str) else families.adapted(data)
     trajectory, asked = of_own_loop(recorder, source, seconds)
     images, rule = _inputs(source, None) if near_duplicates and source.kind == "image" else (None, None)
-    embeddings = None if vectors is None else Embeddings(np.asarray(vectors), "given")
+    embeddings = None if vectors is None else given(np.asarray(vectors), source.sample_ids)[0]
     with locked(out := Path(out)):
         if (out / "run.json").exists() and not force:
             raise DataError(f"{out} holds a run already. Choose another folder, or pass force=True to replace it.")

@@ -5,7 +5,7 @@ scores.parquet          sample_id, index, label, one column a score
 samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance
 trajectory/SIGNAL.npy   (E, N) float32 a signal
 trajectory/curves.csv   the indicators, at several moments an epoch
-embeddings.npy          (N, D) float16
+embeddings.npy          (N, D) float16; float32 where the user gave larger numbers
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from clprune.errors import DataError
 from clprune.storage import (
     SCHEMA_VERSION,
     inventory,
+    mapped_npy,
     read_json,
     read_npy,
     read_parquet,
@@ -122,7 +123,9 @@ def write_run(
         names.append(f"trajectory/{name}.npy")
     write_bytes(folder / "trajectory" / "curves.csv", _curves_as_csv(trajectory).encode())
     if embeddings is not None:
-        write_npy(folder / "embeddings.npy", embeddings.vectors)
+        if not _is_stored(embeddings.vectors, folder / "embeddings.npy"):
+            with mapped_npy(folder / "embeddings.npy", embeddings.vectors.shape, embeddings.vectors.dtype) as stored:
+                stored[:] = embeddings.vectors
         names.append("embeddings.npy")
     full = dict(document) | {
         "schema_version": SCHEMA_VERSION,
@@ -137,6 +140,11 @@ def write_run(
     }
     write_json(folder / "run.json", full)
     return Run(folder, full)
+
+
+def _is_stored(vectors: np.ndarray, path: Path) -> bool:
+    """Whether these are the memory map of that very file."""
+    return isinstance(vectors, np.memmap) and vectors.filename is not None and path.exists() and Path(vectors.filename).samefile(path)
 
 
 def _curves_as_csv(trajectory: Trajectory) -> str:

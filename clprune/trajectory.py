@@ -15,13 +15,14 @@ from safetensors.numpy import load_file, save
 
 from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
+from clprune.embeddings import embed
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.signals import network_fisher
 from clprune.storage import digest_of_file, read_json, write_bytes, write_json
-from clprune.training import FeatureTap, Recipe, TrainingState, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.training import FeatureTap, Recipe, TrainingState, new_state, pick_device, pixel_statistics, seed_everything, to_device, train
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -47,6 +48,9 @@ def record_trajectory(
     whole_network: bool = False,
     batch_size: int = Recipe.batch_size,
     learning_rate: float | None = None,
+    layer: str | None = None,
+    embeddings: Embeddings | None = None,
+    embeddings_file: Path | None = None,
     checkpoint: Path | None = None,
     live_folder: Path | None = None,
     on_progress: Progress | None = None,
@@ -56,7 +60,8 @@ def record_trajectory(
     The run depends on the ids of the samples, not on the order of the rows. With `checkpoint` (a folder) the state is committed after every
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
     batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
-    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. Raises UsageError, DataError or TrainingError.
+    Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. Features
+    are those of `layer` (see `embed`), kept in `embeddings_file`; where the user's own `embeddings` are given, none are taken. Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
@@ -69,8 +74,8 @@ def record_trajectory(
     seed_everything(seed)
     model = build_proxy(proxy, source.n_classes, data.input_shape)
     state = new_state(model, target, recipe)
-    layer = FeatureTap(model)
-    layer.close()
+    tap = FeatureTap(model, layer)  # refuses a layer that is not there before anything is trained
+    tap.close()
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
@@ -107,14 +112,11 @@ def record_trajectory(
     with meter:
         if not recorder.live.fired and state.epochs_done < max_epochs:
             train(state, data, recipe, n_epochs=max_epochs, seed=seed, rows=order, observe=recorder.observe, end_epoch=end_epoch)
-        if on_progress:
-            on_progress({"stage": "embed", "done": 0, "total": 1})
-        _, features = predict(state.model, data, rows=order, exact=exact)
-    embeddings = None
-    if features is not None:
-        vectors = np.empty(features.shape, dtype=np.float16)
-        vectors[order] = features
-        embeddings = Embeddings(vectors, layer.layer or "")
+        if embeddings is None:
+            if on_progress:
+                on_progress({"stage": "embed", "done": 0, "total": 1})
+            taken = embed(state.model, data, order, layer=layer, exact=exact, file=embeddings_file)
+            embeddings = None if taken is None else Embeddings(taken.vectors, tap.layer or "")
     seconds = seconds_before + time.perf_counter() - started
     facts = {
         "proxy": proxy,

@@ -25,6 +25,7 @@ FLOORS = {
     "selection": 4,
     "score_table": 4,
     "neighborhood": 4,
+    "embeddings": 4,
     "run": 4,
     "dynamic": 4,
     "watch": 6,
