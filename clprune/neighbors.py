@@ -10,6 +10,7 @@ Torch is imported before faiss, so that both share one OpenMP runtime; index fil
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ def nearest(vectors: Float[np.ndarray, "N D"], k: int, *, exact_up_to: int = EXA
 
 
 def matches(
-    base: Float[np.ndarray, "N D"], queries: list[Float[np.ndarray, "M D"]], k: int, *, same: bool = True, exact_up_to: int = 20_000
+    base: Float[np.ndarray, "N D"], queries: Iterable[Float[np.ndarray, "M D"]], k: int, *, same: bool = True, exact_up_to: int = 20_000
 ) -> list[Int[np.ndarray, "M k"]]:
     """For every view (M, D), the `k` nearest rows of `base`, -1 where there are fewer; if `same`, views show the rows of `base`, and a row is not matched to itself.
 

@@ -7,7 +7,7 @@ All training images unless `--samples` says fewer (class-balanced). Fashion-MNIS
 follows ("class-dependent"), drawn anew for each seed. CIFAR-10 with the labels that people gave (CIFAR-10N, Wei et al., 2022, arXiv:2110.12088), arrays `y_aggre` and `y_worse` of the file;
 wrong is what differs from `y_train`. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
 probabilities from FOLDS-fold cross-validation of the small CNN with a cosine, which together train on no more samples than scoring did. `--cleanlab` names the Python that has it. With
-`--runs FOLDER` run folders and probabilities stay there, and are used again.
+`--runs FOLDER` run folders and probabilities stay there, and are used again; suspicion is computed anew from what a run recorded.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def found(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
 def measure(data: str, path: str, noise: str, samples: int | None, seed: int, python: str | None, work: Path) -> dict[str, Any]:
     """Score with wrong labels, and let cleanlab judge the same labels."""
     from clprune import pipeline
+    from clprune.neighborhood import find_neighborhood
     from clprune.run import read_run
 
     n = len(np.load(path)["y_train"])
@@ -87,7 +88,9 @@ def measure(data: str, path: str, noise: str, samples: int | None, seed: int, py
         pipeline.score(str(file), run, seed=seed)
         file.unlink()
     scored = read_run(run)
-    document, suspicion = scored.document, scored.neighborhood.suspicion
+    document, epochs = scored.document, slice(scored.document["clp"]["start_epoch"], scored.document["clp"]["end_epoch"])
+    p_label, predicted = (np.load(run / "trajectory" / f"{signal}.npy")[epochs] for signal in ("p_label", "predicted"))
+    suspicion = find_neighborhood(scored.table.sample_ids, labels, p_label, predicted, vectors=scored.vectors, images=None).suspicion
     row: dict[str, Any] = {"data": data, "noise": noise, "samples": len(labels), "seed": seed, "n_wrong": int(wrong.sum())}
     row |= {"epochs": document["epochs_run"], "seconds": document["seconds"], "auc": auc(suspicion, wrong)}
     row |= {"auc_of_mean_loss": auc(scored.table.difficulty("mean_loss"), wrong), **found(suspicion > document["suspects"]["above"], wrong)}
