@@ -101,15 +101,15 @@ class _Cells:
     near: Int[np.ndarray, "L P"]  # the nearest cells of each, itself first
 
 
-def _cells(points: Float[np.ndarray, "N D"], exact_up_to: int, *, n_near: int = N_CELLS) -> _Cells:
-    """One cell of all up to `exact_up_to` vectors."""
+def _cells(points: Float[np.ndarray, "N D"], exact_up_to: int, *, n_near: int | None = None) -> _Cells:
+    """One cell of all up to `exact_up_to` vectors; of each cell the `n_near` (N_CELLS) nearest are searched."""
     n = len(points)
     rows = [np.arange(n)] if n <= exact_up_to else clusters(points, np.arange(n), np.random.default_rng(0))
     of = np.empty(n, dtype=np.int64)
     for number, mine in enumerate(rows):
         of[mine] = number
     centroids = means_of(points, of)
-    near = np.empty((len(rows), min(n_near, len(rows))), dtype=np.int64)
+    near = np.empty((len(rows), min(n_near or N_CELLS, len(rows))), dtype=np.int64)
     for start in range(0, len(rows), 1024):
         part = slice(start, start + 1024)
         squared = ((centroids[part] ** 2).sum(axis=1)[:, None] - 2 * (centroids[part] @ centroids.T)) + (centroids**2).sum(axis=1)

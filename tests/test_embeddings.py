@@ -39,7 +39,7 @@ def test_another_layer_is_averaged_over_its_places_and_one_that_is_not_there_is_
     name = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d))
     width = dict(model.named_modules())[name].out_channels
     assert embed(model, data, np.arange(40), layer=name).vectors.shape == (40, width)
-    with pytest.raises(UsageError, match="no layer 'nowhere'.* It has: "):
+    with pytest.raises(UsageError, match=r"no layer 'nowhere'.* It has: "):
         embed(model, data, np.arange(40), layer="nowhere")
 
 
