@@ -110,6 +110,20 @@ def learn_without_labels(
     return Embeddings(vectors, layer.layer), facts
 
 
+def nothing_learned(seed: int) -> dict[str, Any]:
+    """The facts of a run whose features are the user's own, so that no model was trained."""
+    facts = {
+        "proxy": "none: embeddings given",
+        "seed": seed,
+        "device": "none",
+        "threads": torch.get_num_threads(),
+        "seconds": 0.0,
+        "recipe": {},
+        "n_epochs": 0,
+    }
+    return facts | {"energy_kwh": None, "energy_method": "not measured: nothing was trained"}
+
+
 def contrastive_loss(projected: Float[Tensor, "2B P"], temperature: float = TEMPERATURE) -> Float[Tensor, ""]:
     """NT-Xent: cross-entropy of finding the other view of each image among all other views, by cosine; rows i and i + B belong together."""
     unit = F.normalize(projected, dim=1)

@@ -8,13 +8,17 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Neighborhood
-from clprune.neighbors import matches, nearest
+from clprune.neighbors import matches
 
-N_NEIGHBORS = 10
 SUSPECT_ABOVE = 0.8  # suspicion: support for another class is four times that for the label
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
 POOL = 4  # pixels: candidates are searched on images made so much smaller, where one pixel hardly matters
 N_CANDIDATES = 2  # partners a view that are compared pixel by pixel
+N_FOLDS = 5
+SHRINKAGE = 0.1  # of the covariance towards a round one: between 0.001 and 0.3 it hardly matters
+SURENESS = 0.05 * np.arange(1, 21)  # exponents that are tried
+RANK = 12  # the partner whose distance says how crowded a place is; larger groups of near-duplicates hide each other
+CHANCE = 1000  # samples, of which one may be flagged by chance
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 
 
@@ -27,10 +31,9 @@ def find_neighborhood(
     vectors: Float[np.ndarray, "N D"] | None,
     images: UInt8[np.ndarray, "N H W C"] | None,
 ) -> Neighborhood:
-    """Near-duplicates from the images, suspected labels from early dynamics and the labels of neighbours in `vectors`.
+    """Near-duplicates from the images, suspected labels from the labels of others near by in `vectors`, or from early dynamics.
 
-    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone, without dynamics (a task that
-    logs losses only) on the neighbours, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
+    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
     means. Of samples that repeat each other the least suspect one stays, ties to the smaller id.
     """
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence
@@ -64,25 +67,22 @@ def _suspicion(
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """Support for another class against support for the label, in [0, 1]; above SUSPECT_ABOVE a label counts as suspect.
 
-    Support of a sample for a class is the mean of two opinions: the share of epochs in which the model predicted the class (for the label: its
-    mean probability), and the share of nearest neighbours that carry it. It is divided by the mean support of the samples that carry the class, so
-    that classes which are hard as a whole are not suspect as a whole (the idea of confident learning, Northcutt et al., 2021,
+    Support of a sample for a class is what the labels of the others say where it lies in feature space (`_held_out_posterior`). Without vectors it is the share of
+    epochs in which the model predicted the class (for the label: its mean probability), which a model that begins to memorize makes less sharp. It is divided by the mean
+    support of the samples that carry the class, so that classes which are hard as a whole are not suspect as a whole (the idea of confident learning, Northcutt et al., 2021,
     arXiv:1911.00068). The suggested label is the class with the largest support.
     """
     rows = np.arange(len(labels))
-    if dynamics is None:
-        n_classes = int(labels.max()) + 1
-        support = np.zeros((len(labels), n_classes))
-    else:
+    if unit is not None and len(unit) >= N_FOLDS and len(np.unique(labels)) > 1:
+        support = _held_out_posterior(labels, unit)
+    elif dynamics is not None:
         p_label, predicted = dynamics  # each (E, N)
         n_classes = int(max(labels.max(), np.nanmax(predicted))) + 1
         support = np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
         support[rows, labels] = np.nanmean(p_label, axis=0)
-    if unit is not None and len(unit) > 2:
-        _, at = nearest(unit, N_NEIGHBORS)
-        near = labels[at]
-        support = (support + np.stack([(near == c).mean(axis=1) for c in range(n_classes)], axis=1)) / 2
-    usual = np.array([support[labels == c, c].mean() if (labels == c).any() else 1.0 for c in range(n_classes)])
+    else:
+        return np.zeros(len(labels)), labels
+    usual = np.array([support[labels == c, c].mean() if (labels == c).any() else 1.0 for c in range(support.shape[1])])
     support = support / np.maximum(usual, 1e-3)
     own = support[rows, labels].copy()
     suggested = support.argmax(axis=1)
@@ -91,92 +91,137 @@ def _suspicion(
     return other / np.maximum(other + own, 1e-9), suggested
 
 
+def _held_out_posterior(labels: Int[np.ndarray, "N"], unit: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N C"]:
+    """Probability of each label from a linear discriminant on the vectors that was fitted to the other folds; positions are dealt to N_FOLDS folds in turn.
+
+    One mean a class and one covariance of all, which a share of wrong labels hardly moves, unlike a network's own last layer (Lee et al., 2019, arXiv:1901.11300). How sure it is,
+    one exponent for all, is what makes the held-out labels likeliest: a covariance that does not hold makes it too sure (Guo et al., 2017, arXiv:1706.04599).
+    """
+    n, n_classes, width = len(labels), int(labels.max()) + 1, unit.shape[1]
+    points = unit.astype(np.float64) - unit.mean(axis=0, dtype=np.float64)
+    fold = np.arange(n) % N_FOLDS
+    counts, sums = np.zeros((N_FOLDS, n_classes)), np.zeros((N_FOLDS, n_classes, width))
+    squares = np.zeros((N_FOLDS, width, width))
+    for f in range(N_FOLDS):
+        mine, of = points[fold == f], labels[fold == f]
+        counts[f] = np.bincount(of, minlength=n_classes)
+        np.add.at(sums[f], of, mine)
+        squares[f] = mine.T @ mine
+    told = np.empty((n, n_classes))
+    for f in range(N_FOLDS):
+        others = np.arange(N_FOLDS) != f
+        size, total = counts[others].sum(axis=0), sums[others].sum(axis=0)
+        means = total / np.maximum(size, 1)[:, None]
+        spread = (squares[others].sum(axis=0) - total.T @ means) / size.sum()
+        spread = (1 - SHRINKAGE) * spread + (SHRINKAGE * np.trace(spread) / width + 1e-9) * np.eye(width)
+        ways = np.linalg.solve(spread, means.T)
+        prior = np.log((size + 1) / (size.sum() + n_classes))  # also for a class that only this fold holds
+        told[fold == f] = points[fold == f] @ ways - np.einsum("cd,dc->c", means, ways) / 2 + prior
+    told -= told.max(axis=1, keepdims=True)
+    own = told[np.arange(n), labels]
+    fits = [float((sure * own - np.log(np.exp(sure * told).sum(axis=1))).mean()) for sure in SURENESS]
+    posterior = np.exp(SURENESS[int(np.argmax(fits))] * told)
+    return posterior / posterior.sum(axis=1, keepdims=True)
+
+
 def _near_pairs(
     images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], equal: Int[np.ndarray, "Q 2"]
 ) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"], dict[str, float]]:
     """Pairs of positions (in the order of ids) that show nearly the same, their distances, and the threshold found for each class.
 
     Of images that are `equal` the first stands for the others; its nearest images under shifts of up to SHIFT pixels and mirroring are
-    found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation. A pair is near where its
-    distance lies below the lower fence of the logarithms of the nearest distances of both classes.
+    found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation. A pair is near where, seen from both, its distance is so small a share
+    of that to the RANK-th nearest as chance would bring about in one of CHANCE samples: the threshold of the class. So images in a crowd of similar ones have to be nearer than those that
+    stand alone.
     """
     first = np.ones(len(order), dtype=bool)
     first[equal[:, 1]] = False
     alone = np.flatnonzero(first)
     gray = np.stack([images[row].mean(axis=2) for row in order[alone]]).astype(np.float32)
-    if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) < 3:
+    if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) <= RANK:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
     pairs, distances = _compared(gray)
-    best = np.full(len(alone), np.inf)
-    np.minimum.at(best, pairs[:, 0], distances)
-    np.minimum.at(best, pairs[:, 1], distances)
-    classes = labels[order[alone]]
-    known = np.isfinite(best) & (best > 1e-4)
-    everywhere = _lower_fence(best[known])
-    fences = np.full(int(classes.max()) + 1, everywhere)
-    for c in range(len(fences)):
-        if (mine := known & (classes == c)).sum() >= MIN_PAIRS:
-            fences[c] = _lower_fence(best[mine])
-    near = distances <= np.minimum(fences[classes[pairs[:, 0]]], fences[classes[pairs[:, 1]]])
-    return alone[pairs[near]], distances[near], {str(c): float(fence) for c, fence in enumerate(fences)}
+    nearest, usual = _first_and_ranked(pairs, distances, len(alone))
+    classes, known = labels[order[alone]], np.isfinite(usual)
+    ratio = nearest[known] / np.maximum(usual[known], 1e-9)
+    thresholds = np.full(int(classes.max()) + 1, _threshold(ratio))
+    for c in range(len(thresholds)):
+        if (mine := classes[known] == c).sum() >= MIN_PAIRS:
+            thresholds[c] = _threshold(ratio[mine])
+    limit = np.where(known, thresholds[classes] * usual, 0)
+    near = distances <= np.minimum(limit[pairs[:, 0]], limit[pairs[:, 1]])
+    return alone[pairs[near]], distances[near], {str(c): float(threshold) for c, threshold in enumerate(thresholds)}
 
 
-def _lower_fence(distances: Float[np.ndarray, "M"]) -> float:
-    """Tukey's lower fence of the logarithms, as a distance; 0 where there is too little to tell.
+def _first_and_ranked(
+    pairs: Int[np.ndarray, "P 2"], distances: Float[np.ndarray, "P"], n: int
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """The smallest and the RANK-th smallest distance of each position to its partners, infinite where it has fewer."""
+    owner, both = pairs.T.ravel(), np.concatenate([distances, distances])
+    in_order = np.lexsort((both, owner))
+    start = np.searchsorted(owner[in_order], np.arange(n))
+    count = np.searchsorted(owner[in_order], np.arange(n), "right") - start
+    at = [np.where(count > place, both[in_order[np.minimum(start + place, len(both) - 1)]], np.inf) for place in (0, RANK - 1)]
+    return at[0], at[1]
 
-    The lower half is mirrored from the upper one, so that the fence stands where up to half of the samples are near-duplicates: the
-    median minus four times what lies between it and the third quartile, which is the first quartile minus 1.5 interquartile ranges of a
-    symmetric distribution.
+
+def _threshold(ratio: Float[np.ndarray, "M"]) -> float:
+    """The ratio of the nearest to the RANK-th nearest distance that chance stays below once in CHANCE times; 0 where there is too little to tell.
+
+    Where points lie evenly in m dimensions, ratio^m is the smallest of RANK - 1 uniform numbers (Facco et al., 2017, arXiv:1803.06992, for RANK 2). m is found from the third quartile
+    of the ratios, which near-duplicates hardly move: where many are, it can only come out too low, and the threshold with it.
     """
-    if len(distances) < MIN_PAIRS:
+    if len(ratio) < MIN_PAIRS:
         return 0.0
-    middle, high = np.quantile(np.log(distances), [0.5, 0.75])
-    return float(np.exp(middle - 4 * (high - middle)))
+    high = float(np.clip(np.quantile(ratio, 0.75), 1e-6, 1 - 1e-6))
+    dimension = np.log(1 - 0.25 ** (1 / (RANK - 1))) / np.log(high)
+    return float((1 - (1 - 1 / CHANCE) ** (1 / (RANK - 1))) ** (1 / dimension))
 
 
 def _views() -> list[tuple[bool, int, int]]:
     """Mirroring and shift under which partners are searched: half of all, since the partner's own search covers the others."""
-    moves = [(0, 0), (0, SHIFT), (SHIFT, 0), (SHIFT, SHIFT), (SHIFT, -SHIFT)]
-    return [(False, dy, dx) for dy, dx in moves] + [(True, dy, dx) for dy, dx in [*moves, (0, -SHIFT)]]
+    moves = [(dy, dx) for dy in range(-SHIFT, SHIFT + 1) for dx in range(-SHIFT, SHIFT + 1)]
+    return [(False, dy, dx) for dy, dx in moves if (dy, dx) >= (0, 0)] + [(True, dy, dx) for dy, dx in moves if dy >= 0]
+
+
+def _seen(images: Float[np.ndarray, "N H W"], view: tuple[bool, int, int]) -> Float[np.ndarray, "N h w"]:
+    """The images, mirrored and moved, without the SHIFT pixels at the border that a moved copy need not show."""
+    mirrored, dy, dx = view
+    turned = images[:, :, ::-1] if mirrored else images
+    return turned[:, SHIFT + dy : turned.shape[1] - SHIFT + dy, SHIFT + dx : turned.shape[2] - SHIFT + dx]
 
 
 def _compared(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"]]:
     """Likely partners (smaller position first), and sqrt(1 - r^2) of each pair, in [0, 1].
 
-    Partners are the N_CANDIDATES nearest small images under each view; r is the best correlation of the partner's core with the image moved
-    as in that view, or one pixel more or less.
+    Partners are the N_CANDIDATES nearest small images under each view; r is the largest correlation of an image under the view with its partner, over the views that found the
+    pair. Images are smoothed first: what JPEG and noise change are fine details, what parts two similar things are not.
     """
-    n, height, width = len(gray), gray.shape[1] - 2 * SHIFT, gray.shape[2] - 2 * SHIFT
-    padded = np.pad(gray, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
-    views, queries = _views(), []
-    for mirrored, dy, dx in views:
-        turned = padded[:, :, ::-1] if mirrored else padded
-        queries.append(_small(turned[:, SHIFT + dy : SHIFT + dy + gray.shape[1], SHIFT + dx : SHIFT + dx + gray.shape[2]]))
-    partners = matches(_small(gray), queries, N_CANDIDATES)  # one (N, k) a view, -1 where there is none
-    best = [np.zeros(at.shape, dtype=np.float32) for at in partners]
-    core = _standard(gray[:, SHIFT:-SHIFT, SHIFT:-SHIFT])
-    for mirrored in (False, True):
-        turned = gray[:, :, ::-1] if mirrored else gray
-        for dy in range(-SHIFT, SHIFT + 1):
-            for dx in range(-SHIFT, SHIFT + 1):
-                near = [v for v, view in enumerate(views) if view[0] == mirrored and max(abs(view[1] - dy), abs(view[2] - dx)) <= 1]
-                if not near:
-                    continue
-                moved = _standard(turned[:, SHIFT + dy : SHIFT + dy + height, SHIFT + dx : SHIFT + dx + width])
-                for v in near:
-                    for place in range(partners[v].shape[1]):
-                        for start in range(0, n, 4096):
-                            rows = slice(start, start + 4096)
-                            r = np.einsum("nd,nd->n", moved[rows], core[partners[v][rows, place]])
-                            np.maximum(best[v][rows, place], r, out=best[v][rows, place])
+    n, views, still, smooth = len(gray), _views(), (False, 0, 0), _smooth(gray)
+    partners = matches(_small(_seen(smooth, still)), (_small(_seen(smooth, view)) for view in views), N_CANDIDATES)
+    core, found = _standard(_seen(smooth, still)), []
+    for view, at in zip(views, partners, strict=True):
+        moved, r = _standard(_seen(smooth, view)), np.empty(at.shape, dtype=np.float32)
+        for place in range(at.shape[1]):
+            for start in range(0, n, 4096):
+                rows = slice(start, start + 4096)
+                r[rows, place] = np.einsum("nd,nd->n", moved[rows], core[at[rows, place]])
+        found.append(r)
     owners = np.concatenate([np.repeat(np.arange(n), at.shape[1]) for at in partners])
-    at, r = np.concatenate([p.ravel() for p in partners]), np.concatenate([b.ravel() for b in best])
-    pairs = np.sort(np.stack([owners, at], axis=1), axis=1)[at >= 0]
-    order = np.lexsort((-r[at >= 0], pairs[:, 1], pairs[:, 0]))
-    pairs, r = pairs[order], r[at >= 0][order]
+    other, best = np.concatenate([at.ravel() for at in partners]), np.concatenate([r.ravel() for r in found])
+    pairs, best = np.sort(np.stack([owners, other], axis=1), axis=1)[other >= 0], best[other >= 0]
+    order = np.lexsort((-best, pairs[:, 1], pairs[:, 0]))
+    pairs, best = pairs[order], best[order]
     new = np.ones(len(pairs), dtype=bool)
     new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return pairs[new], np.sqrt(np.clip(1 - r[new].astype(np.float64) ** 2, 0, 1))
+    return pairs[new], np.sqrt(np.clip(1 - best[new].astype(np.float64) ** 2, 0, 1))
+
+
+def _smooth(gray: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N H W"]:
+    """Each pixel with its neighbours, weights 1, 2, 1 along both axes; the border is repeated."""
+    padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    down = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    return (down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]) / 16
 
 
 def _small(gray: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N D"]:

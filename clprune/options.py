@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,13 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples a s
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0.0, help="Of the proxy run; 0.05 per 128 samples of a batch by default.")]
 WholeNetwork = Annotated[bool, typer.Option("--whole-network", help="Also record the Fisher trace of all weights: one backward pass an epoch.")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", min=8, help="Side in pixels that images are brought to.")]
+EmbeddingsFile = Annotated[
+    Path | None, typer.Option("--embeddings", metavar="FILE.npy", help="Features (samples, width) of your own, in the order of the data.")
+]
+Layer = Annotated[
+    str | None,
+    typer.Option("--layer", metavar="NAME", help="The proxy's module whose output are the features; by default what goes into its last layer."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable inputs instead of leaving those out.")]
 Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], a whole number of samples, or auto: the smallest safe share.")]
 Strategy = Annotated[

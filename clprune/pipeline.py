@@ -18,7 +18,7 @@ from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest, verify_manifest
 from clprune.prices import read_prices
-from clprune.run import Run, read_run
+from clprune.run import Run, finished_run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import write_selection
@@ -40,6 +40,8 @@ def score(
     learning_rate: float | None = None,
     whole_network: bool = False,
     image_size: int | None = None,
+    embeddings: np.ndarray | Path | str | None = None,
+    layer: str | None = None,
     strict: bool = False,
     answers: Path | str | None = None,
     force: bool = False,
@@ -49,11 +51,13 @@ def score(
 
     Samples without a label are looked at, not learned from; where none has one, features are learned by contrast. `answers` is a manifest that asked for labels: those that were added to it are added to the data.
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
-    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained. Processes that torchrun started share the training; process 0
-    writes, and all get the document.
+    (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained. `embeddings` are features (N, D) of your own, an array or
+    a .npy file, in the order of the data; by default they are the proxy's, of its module `layer` or of what goes into its last linear layer. Processes that torchrun started
+    share the training; process 0 writes, and all get the document.
     """
     out = Path(out)
-    from clprune.contrast import N_EPOCHS, learn_without_labels
+    from clprune.contrast import N_EPOCHS, learn_without_labels, nothing_learned
+    from clprune.embeddings import given
     from clprune.labels import labels_digest, with_answers
     from clprune.plan import disk_bytes
     from clprune.pool import PoolWatcher
@@ -72,13 +76,18 @@ def score(
     training: dict[str, Any] = {"proxy": proxy, "seed": seed, "max_epochs": max_epochs, "exact": exact, "batch_size": batch_size}
     training |= {"learning_rate": learning_rate, "whole_network": whole_network}
     asked = training | {"image_size": image_size} | ({} if answers is None else {"labels_sha256": labels_digest(source.labels)})
+    asked |= {} if layer is None else {"layer": layer}
+    own = None
+    if embeddings is not None:
+        own, digest = given(embeddings, source.sample_ids)
+        asked |= {"embeddings": digest}
     known = source.labelled
     checkpoint = out / "checkpoint"
 
     def begin() -> dict[str, Any] | None:
         """Make the folder ready; the document of a finished run where there is one."""
         held.enter_context(locked(out))
-        if (finished := _finished(out, source, asked, force)) is not None:
+        if (finished := finished_run(out, source, asked, force)) is not None:
             return finished
         require_space(out, disk_bytes(len(source), max_epochs), "scoring")
         announce(out, goes_on=(checkpoint / "checkpoint.json").exists(), title=source.locator, n_samples=len(source), max_epochs=max_epochs)
@@ -97,18 +106,22 @@ def score(
             images, told["image_rule"] = distributed.first_here(lambda: inputs_of(source, image_size, report))
             told["decode_seconds"] = time.perf_counter() - started
             if len(known) < len(source):
-                pool = PoolWatcher(source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent)
+                pool = PoolWatcher(
+                    source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent, layer=layer, embeddings=own
+                )
         if images is not None and len(known):
             run = record_trajectory(
                 source if pool is None else source.part(known), images if pool is None else images[known], **training,
-                device=device, checkpoint=checkpoint, live_folder=out, watch=pool, on_progress=on_progress,
+                device=device, checkpoint=checkpoint, live_folder=out, watch=pool, on_progress=on_progress, layer=layer,
+                embeddings=own if own is None or pool is None else Embeddings(own.vectors[known], own.layer), embeddings_file=out / "embeddings.npy" if pool is None else None,
             )  # fmt: skip
 
         def finish() -> dict[str, Any]:
             if images is None:
-                written = scored_run(out, source, *replay(source, on_progress=on_progress), None, **told)
+                recorded, period, logged = replay(source, on_progress=on_progress)
+                written = scored_run(out, source, recorded, period, own or logged, None, **told)
             elif pool is not None and not len(known):
-                features, facts = learn_without_labels(
+                features, facts = (own, nothing_learned(seed)) if own is not None else learn_without_labels(
                     source, images, proxy=proxy, seed=seed, device=device, n_epochs=min(N_EPOCHS, max_epochs), checkpoint=checkpoint, on_progress=on_progress
                 )  # fmt: skip
                 written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
@@ -122,22 +135,6 @@ def score(
             return dict(written.document)
 
         return distributed.on_first(finish)
-
-
-def _finished(out: Path, source: Source, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
-    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` removes that."""
-    if (out / "run.json").exists() and not force:
-        finished = read_run(out)
-        same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
-        if same and not verify_inventory(out, finished.document["files"]):
-            shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
-            return dict(finished.document)
-        other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
-        raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
-    if force:
-        for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
-            shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-    return None
 
 
 def save_run(
@@ -156,14 +153,14 @@ def save_run(
     the neighbours of each sample; `near_duplicates` reads the images to compare them. `seconds` is what recording is to be charged for: 0 where the training had to
     be done anyway. Raises DataError where rows or labels do not belong together.
     """
-    from clprune.datatypes import Embeddings
+    from clprune.embeddings import given
     from clprune.replay import notes_on
     from clprune.scored_run import of_own_loop, scored_run
 
     source = data if isinstance(data, Source) else open_data(data, False) if isinstance(data, str) else families.adapted(data)
     trajectory, asked = of_own_loop(recorder, source, seconds)
     images, rule = inputs_of(source, None) if near_duplicates and source.kind == "image" else (None, None)
-    embeddings = None if vectors is None else Embeddings(np.asarray(vectors), "given")
+    embeddings = None if vectors is None else given(np.asarray(vectors), source.sample_ids)[0]
     with locked(out := Path(out)):
         if (out / "run.json").exists() and not force:
             raise DataError(f"{out} holds a run already. Choose another folder, or pass force=True to replace it.")
@@ -462,9 +459,9 @@ def prune(
     **options: Any,
 ) -> dict[str, Any]:
     """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`."""
-    out = Path(out)
     from dataclasses import asdict
 
+    out = Path(out)
     with distributed.joined():
         run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
         manifest = select(

@@ -51,6 +51,8 @@ class PoolWatcher:
         folder: Path | None = None,
         still_open: Bool[np.ndarray, "N"] | None = None,
         parent: Mapping[str, Any] | None = None,
+        layer: str | None = None,
+        embeddings: Embeddings | None = None,
     ) -> None:
         self.rows = np.flatnonzero(source.labels == UNLABELLED)
         self.n_labelled = len(source) - len(self.rows)
@@ -63,6 +65,7 @@ class PoolWatcher:
         self._order = np.argsort(source.sample_ids[self.rows], kind="stable")  # looked at in the order of ids, so that row order has no influence
         self._images, self._labels, self._device, self._folder = images, np.zeros(len(source), dtype=np.int64), pick_device(device), folder
         self._data: Any = None
+        self._layer, self._given = layer, None if embeddings is None else embeddings.vectors[self.rows]
         self.still_open = np.zeros(len(source), dtype=bool) if still_open is None else still_open  # asked for in an earlier round, not answered yet
         self._looks: dict[int, dict[str, np.ndarray]] = {}
         self.vectors: Float[np.ndarray, "U D"] | None = None
@@ -75,11 +78,11 @@ class PoolWatcher:
             return
         if self._data is None:
             self._data = to_device(self._images, self._labels, self._device, statistics=statistics)
-        logits, features = predict(model, self._data, rows=self.rows[self._order])
+        logits, features = predict(model, self._data, rows=self.rows[self._order], layer=self._layer)
         back = np.argsort(self._order)
         self._looks[epochs_done] = _look(logits[back])
         if last:
-            self.vectors = None if features is None else features[back]
+            self.vectors = self._given if self._given is not None else None if features is None else features[back]
         elif self._folder is not None:
             content = save(self._looks[epochs_done])
             write_bytes(self._folder / f"pool-{epochs_done:04d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors", content)
@@ -167,7 +170,7 @@ def with_pool(
     suggested[rows] = guesses(pool.signals, source.n_classes)
     scores = pool_scores(pool.signals)
     if embeddings is not None and pool.vectors is not None:
-        vectors = np.empty((n, pool.vectors.shape[1]), dtype=np.float16)
+        vectors = np.empty((n, pool.vectors.shape[1]), dtype=embeddings.vectors.dtype)
         vectors[rows], vectors[known] = pool.vectors, embeddings.vectors
         scores |= nearness_scores(vectors[rows], vectors[known])
     for name, value in scores.items():

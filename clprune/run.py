@@ -5,13 +5,14 @@ scores.parquet          sample_id, index, label, one column a score
 samples.parquet         sample_id, index, bytes, suspicion, suggested_label, duplicate_of, duplicate_distance; with a pool also still_open
 trajectory/SIGNAL.npy   (E, N) float32 a signal
 trajectory/curves.csv   the indicators, at several moments an epoch
-embeddings.npy          (N, D) float16
+embeddings.npy          (N, D) float16; float32 where the user gave larger numbers
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,10 +29,12 @@ from clprune.errors import DataError
 from clprune.storage import (
     SCHEMA_VERSION,
     inventory,
+    mapped_npy,
     read_json,
     read_npy,
     read_parquet,
     require_intact,
+    verify_inventory,
     write_bytes,
     write_json,
     write_npy,
@@ -133,7 +136,9 @@ def write_run(
         names.append(f"trajectory/{name}.npy")
     write_bytes(folder / "trajectory" / "curves.csv", _curves_as_csv(trajectory).encode())
     if embeddings is not None:
-        write_npy(folder / "embeddings.npy", embeddings.vectors)
+        if not _is_stored(embeddings.vectors, folder / "embeddings.npy"):
+            with mapped_npy(folder / "embeddings.npy", embeddings.vectors.shape, embeddings.vectors.dtype) as stored:
+                stored[:] = embeddings.vectors
         names.append("embeddings.npy")
     full = dict(document) | {
         "schema_version": SCHEMA_VERSION,
@@ -148,6 +153,11 @@ def write_run(
     }
     write_json(folder / "run.json", full)
     return Run(folder, full)
+
+
+def _is_stored(vectors: np.ndarray, path: Path) -> bool:
+    """Whether these are the memory map of that very file."""
+    return isinstance(vectors, np.memmap) and vectors.filename is not None and path.exists() and Path(vectors.filename).samefile(path)
 
 
 def _curves_as_csv(trajectory: Trajectory) -> str:
@@ -171,3 +181,19 @@ def read_run(folder: Path | str) -> Run:
     if document.get("kind") != "run" or missing:
         raise DataError(f"{folder / 'run.json'} is not a run (missing: {', '.join(missing) or 'kind'}).")
     return Run(folder, document)
+
+
+def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` removes that."""
+    if (out / "run.json").exists() and not force:
+        finished = read_run(out)
+        same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
+        if same and not verify_inventory(out, finished.document["files"]):
+            shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
+            return dict(finished.document)
+        other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
+        raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
+    if force:
+        for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
+            shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+    return None

@@ -180,16 +180,28 @@ def prepare_model(model: nn.Module, device: torch.device, recipe: Recipe) -> nn.
 
 
 class FeatureTap:
-    """Catches the input of a model's last linear layer during its forward pass: `features` (B, D), or None without such a layer."""
+    """Catches the input of a model's last linear layer during its forward pass: `features` (B, D), or None without such a layer.
 
-    def __init__(self, model: nn.Module) -> None:
+    With `layer` it is the output of the module of that name instead, averaged over all but samples and channels. Raises UsageError where there is none.
+    """
+
+    def __init__(self, model: nn.Module, layer: str | None = None) -> None:
         self.features: Tensor | None = None
-        linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        self.layer = linear[-1][0] if linear else None
-        self._handle = linear[-1][1].register_forward_pre_hook(self._catch) if linear else None
+        modules = dict(model.named_modules())
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        self.layer, self._handle = layer or (linear[-1] if linear else None), None
+        if layer is not None and (layer not in modules or not layer):
+            raise UsageError(f"the proxy has no layer {layer!r}. It has: {', '.join(name for name in modules if name)}.")
+        if layer is not None:
+            self._handle = modules[layer].register_forward_hook(self._catch_output)
+        elif self.layer is not None:
+            self._handle = modules[self.layer].register_forward_pre_hook(self._catch)
 
     def _catch(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.features = inputs[0] if inputs[0].ndim == 2 else None
+
+    def _catch_output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.features = output.flatten(2).mean(dim=2) if output.ndim > 2 else output
 
     def close(self) -> None:
         if self._handle is not None:
@@ -369,10 +381,11 @@ def predict(
     rows: Int[np.ndarray, "M"] | None = None,
     batch_size: int = PREDICTED_AT_ONCE,
     exact: bool = False,
+    layer: str | None = None,
 ) -> tuple[Float[np.ndarray, "N C"], Float[np.ndarray, "N D"] | None]:
-    """Logits and last-layer features of `rows` (all by default) in that order, in evaluation mode, without augmentation."""
+    """Logits and features (see FeatureTap) of `rows` (all by default) in that order, in evaluation mode, without augmentation."""
     device = data.device
-    tap, was_training = FeatureTap(model), model.training
+    tap, was_training = FeatureTap(model, layer), model.training
     model.eval()
     logits, features = [], []
     try:

@@ -17,6 +17,7 @@ from clprune import distributed
 from clprune.batch_norm import over_all_processes
 from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
+from clprune.embeddings import LARGEST, embed
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
 from clprune.proxies import build_proxy
@@ -63,6 +64,9 @@ def record_trajectory(
     whole_network: bool = False,
     batch_size: int = Recipe.batch_size,
     learning_rate: float | None = None,
+    layer: str | None = None,
+    embeddings: Embeddings | None = None,
+    embeddings_file: Path | None = None,
     checkpoint: Path | None = None,
     live_folder: Path | None = None,
     watch: Callable[..., None] | None = None,
@@ -74,8 +78,8 @@ def record_trajectory(
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
     batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
     Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. `watch(model, statistics, epochs_done)` is called before each
-    epoch is committed, with `last=True` when the run is over. Where processes have `joined` they train together; process 0 records, watches, decides and writes, and the others get None.
-    Raises UsageError, DataError or TrainingError.
+    epoch is committed, with `last=True` when the run is over. Features are those of `layer` (see `embed`), kept in `embeddings_file`; where the user's own `embeddings` are given, none are taken.
+    Where processes have `joined` they train together; process 0 records, watches, decides and writes, and the others get None. Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
@@ -91,8 +95,8 @@ def record_trajectory(
     if n_processes > 1:
         model = over_all_processes(model)
     state = new_state(model, target, recipe)
-    layer = FeatureTap(model)
-    layer.close()
+    tap = FeatureTap(model, layer)  # refuses a layer that is not there before anything is trained
+    tap.close()
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
@@ -140,18 +144,14 @@ def record_trajectory(
         if not distributed.on_first(lambda: recorder.live.fired) and state.epochs_done < max_epochs:
             observe, together = recorder.observe, n_processes > 1
             train(state, data, recipe, n_epochs=max_epochs, seed=seed, rows=order, observe=observe, end_epoch=end_epoch, together=together)
-        if on_progress:
-            on_progress({"stage": "embed", "done": 0, "total": 1})
-        features = _features(state, data, order, exact)
+        if embeddings is None:
+            if on_progress:
+                on_progress({"stage": "embed", "done": 0, "total": 1})
+            embeddings = _features(state, data, order, exact, layer, embeddings_file, tap.layer or "")
         if watch is not None and first:
             watch(state.model, statistics, state.epochs_done, last=True)
     if not first:
         return None
-    embeddings = None
-    if features is not None:
-        vectors = np.empty(features.shape, dtype=np.float16)
-        vectors[order] = features
-        embeddings = Embeddings(vectors, layer.layer or "")
     seconds = seconds_before + time.perf_counter() - started
     facts = {
         "proxy": proxy,
@@ -170,17 +170,25 @@ def record_trajectory(
     return ProxyRun(recorder.trajectory(**facts), recorder.critical_period(), embeddings)
 
 
-def _features(state: TrainingState, data: DeviceData | TokenData, order: Int[np.ndarray, "N"], exact: bool) -> np.ndarray | None:
-    """Features (N, D) of the rows in `order`; with several processes float16 and in process 0 only. Each takes whole blocks of rows, those of one process: the same numbers."""
+def _features(
+    state: TrainingState, data: DeviceData | TokenData, order: Int[np.ndarray, "N"], exact: bool, layer: str | None, file: Path | None, name: str
+) -> Embeddings | None:
+    """Features of all rows, in process 0. Of several processes each takes whole blocks of the rows in `order`, those of one process: the same numbers."""
     n_processes = distributed.world_size()
     if n_processes == 1:
-        return predict(state.model, data, rows=order, exact=exact)[1]
+        taken = embed(state.model, data, order, layer=layer, exact=exact, file=file)
+        return None if taken is None else Embeddings(taken.vectors, name)
     blocks = [order[start : start + PREDICTED_AT_ONCE] for start in range(0, len(order), PREDICTED_AT_ONCE)]
     mine = np.concatenate([order[:0], *blocks[distributed.rank() :: n_processes]])
-    _, features = predict(state.model, data, rows=mine if len(mine) else order[:1], exact=exact)  # the width must be known to all
+    _, features = predict(state.model, data, rows=mine if len(mine) else order[:1], exact=exact, layer=layer)  # the width must be known to all
     if features is None:
         return None
-    return distributed.rows_to_first(features[: len(mine)].astype(np.float16), [len(block) for block in blocks])
+    found = distributed.rows_to_first(np.clip(features[: len(mine)], -LARGEST, LARGEST).astype(np.float16), [len(block) for block in blocks])
+    if found is None:
+        return None
+    vectors = np.empty_like(found)
+    vectors[order] = found
+    return Embeddings(vectors, name)
 
 
 def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder, seconds: float) -> None:

@@ -29,6 +29,7 @@ FLOORS = {
     "score_table": 4,
     "neighborhood": 3,
     "pool": 4,
+    "embeddings": 4,
     "run": 4,
     "dynamic": 4,
     "watch": 6,

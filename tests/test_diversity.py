@@ -14,8 +14,8 @@ from numpy.dtypes import StringDType
 from clprune import families
 from clprune.datatypes import Budget, ScoreTable
 from clprune.errors import DataError, UsageError
+from clprune.neighbors import LARGEST, clusters
 from clprune.selection import select
-from clprune.strategies import _local
 from clprune.strategies.beta_sampling import beta_sampling
 from clprune.strategies.cluster_prototypes import cluster_prototypes
 from clprune.strategies.d2 import d2
@@ -185,8 +185,8 @@ def test_facility_location_by_cluster_is_worth_nearly_as_much_as_the_exact_greed
 def test_clusters_hold_every_row_once_and_no_more_than_they_may() -> None:
     for vectors in (blobs(20_000, 5, 12), np.zeros((5000, 2)), np.repeat(np.eye(3), 2500, axis=0)):
         rows = np.flatnonzero(np.arange(len(vectors)) % 3 != 1)
-        parts = _local.clusters(vectors, rows, np.random.default_rng(0))
-        assert sorted(np.concatenate(parts).tolist()) == rows.tolist() and max(map(len, parts)) <= _local.LARGEST
+        parts = clusters(vectors, rows, np.random.default_rng(0))
+        assert sorted(np.concatenate(parts).tolist()) == rows.tolist() and max(map(len, parts)) <= LARGEST
         assert all((np.diff(part) > 0).all() for part in parts)
 
 

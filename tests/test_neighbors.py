@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from clprune import neighbors
 from clprune.errors import DataError
-from clprune.neighbors import BLOCK, assign, kmeans, means_of, require_finite
+from clprune.neighbors import BLOCK, assign, kmeans, means_of, nearest, require_finite
 
 
 def squares(points: np.ndarray, centroids: np.ndarray) -> float:
@@ -55,3 +56,28 @@ def test_the_first_broken_row_is_named_also_beyond_the_first_block() -> None:
     vectors[BLOCK + 5, 0] = np.nan
     with pytest.raises(DataError, match=rf"2 of {BLOCK + 10} .*first: row {BLOCK + 3}\)"):
         require_finite(vectors)
+
+
+def test_a_search_by_cells_finds_nearly_what_a_search_of_all_finds() -> None:
+    rng = np.random.default_rng(4)
+    of = rng.choice(40, 6000, p=rng.dirichlet(np.full(40, 0.7)))
+    points = (rng.normal(size=(40, 8))[of] + rng.uniform(0.1, 1, 40)[of, None] * rng.normal(size=(6000, 8))).astype(np.float32)
+    (far, all_of_them), (_, by_cells) = nearest(points, 10), nearest(points, 10, exact_up_to=0)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(all_of_them.tolist(), by_cells.tolist(), strict=True)]) > 9.5
+    np.testing.assert_allclose(far[:, 0], np.linalg.norm(points.astype(float) - points[all_of_them[:, 0]], axis=1), rtol=1e-12)
+
+
+def test_equal_vectors_are_neighbours_by_position_however_many_there_are() -> None:
+    points = np.array([[0.0], [1.0], [-0.0], [1.0], [0.0], [5.0], [1.0]])
+    plain = [sorted((j for j in range(7) if j != i), key=lambda j: (abs(points[i, 0] - points[j, 0]), j))[:4] for i in range(7)]
+    assert nearest(points, 4)[1].tolist() == plain
+    many = np.repeat(np.arange(3.0), 2000)[:, None]
+    assert nearest(many, 3, exact_up_to=0)[1][[0, 1, 1999, 2000]].tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 2], [2001, 2002, 2003]]
+
+
+def test_torch_stands_in_for_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(6).normal(size=(500, 7)) + 100
+    distances, at = nearest(points, 5)
+    monkeypatch.setattr(neighbors, "_top", neighbors._top_by_torch)
+    again, there = nearest(points, 5)
+    assert at.tobytes() == there.tobytes() and distances.tobytes() == again.tobytes()

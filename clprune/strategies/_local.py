@@ -1,7 +1,7 @@
 """Work on vectors cut into clusters, so that its cost grows with N and not with the square of N; shared by the strategies.
 
 Up to EXACT_UP_TO vectors the greedy algorithms run on all of them together, as published. Above that, k-means cuts the vectors into clusters
-of at most LARGEST, the greedy algorithm runs inside each, and the budget goes to the steps of all clusters that it values most: a cluster that
+of bounded size, the greedy algorithm runs inside each, and the budget goes to the steps of all clusters that it values most: a cluster that
 is wide gets more of the budget than a tight one of the same size.
 """
 
@@ -10,34 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.neighbors import assign, kmeans
+from clprune.neighbors import clusters
 
 EXACT_UP_TO = 5_000  # vectors: their distances take 100 MB
-LARGEST = 1_000  # vectors a cluster: its distances fit the processor's cache
-BRANCHES = 128  # clusters a cut, so that a cut costs the same for each vector however many there are
 RESOLUTION = 1e-6  # of the largest squared length: smaller differences are float32's rounding, and count as ties
 
 Greedy = Callable[[Float[np.ndarray, "M D"], int], tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]]
-
-
-def clusters(vectors: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "M"], rng: np.random.Generator) -> list[Int[np.ndarray, "m"]]:
-    """Cut `rows` (ascending) into clusters of at most LARGEST, each ascending. Equal vectors, which no k-means can part, are cut by position."""
-    done, waiting = [], [rows]
-    while waiting:
-        mine = waiting.pop()
-        if len(mine) <= LARGEST:
-            done.append(mine)
-            continue
-        points = vectors if len(mine) == len(vectors) else vectors[mine]
-        k = min(BRANCHES, -(-2 * len(mine) // LARGEST))
-        at = assign(points, kmeans(points, k, rng))
-        sizes = np.bincount(at)
-        if sizes.max() > 0.9 * len(mine):
-            waiting += [part for c in np.flatnonzero(sizes) for part in np.array_split(mine[at == c], -(-sizes[c] // LARGEST))]
-        else:
-            parts = np.split(mine[np.argsort(at, kind="stable")], np.cumsum(sizes)[:-1])
-            waiting += [part for part in parts if len(part)]
-    return done
 
 
 def greedy_by_cluster(

@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
-from clprune.strategies._local import EXACT_UP_TO, RESOLUTION, clusters, interleaved
+from clprune.neighbors import clusters
+from clprune.strategies._local import EXACT_UP_TO, RESOLUTION, interleaved
 from clprune.strategies._quota import proportional_quota
 
 

@@ -43,6 +43,13 @@ def with_noise(held: dict[str, np.ndarray], share: float) -> dict[str, np.ndarra
     return held | {"y_train": np.where(wrong, (clean + rng.integers(1, n_classes, len(clean))) % n_classes, clean), "y_clean": clean}
 
 
+def auc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive has the higher score than a negative, ties counted half."""
+    negatives = np.sort(score[~positive])
+    below = np.searchsorted(negatives, score[positive], "left") + np.searchsorted(negatives, score[positive], "right")
+    return float(below.mean() / 2 / len(negatives))
+
+
 def trained_on(rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classes: int, seed: int, n_steps: int) -> dict[str, Any]:
     """Train the small CNN on `rows` for so many steps of 128 with one cosine; accuracy (last epoch), that of the worst class, and seconds."""
     seed_everything(seed)

@@ -87,14 +87,15 @@ def measure(strategy: str, path: Path) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def recall(path: Path, n_queries: int = 1000) -> dict[str, float]:
-    """Recall at ten of inverted lists on these vectors for several settings: what says that the clusters are no easy ones."""
-    points = np.array(np.load(path, mmap_mode="r")[:100_000], dtype=np.float32)
-    _, truth = neighbors._searcher(points, exact_up_to=len(points))(points[:n_queries], 10)
+def recall(path: Path, n: int = 100_000, n_queries: int = 1000) -> dict[str, float]:
+    """Recall at ten of the search by cells on these vectors for several numbers of cells: what says that the clusters are no easy ones."""
+    points = np.array(np.load(path, mmap_mode="r")[:n], dtype=np.float32)
+    some = np.random.default_rng(0).permutation(len(points))[:n_queries]
+    truth = neighbors.matches(points, [points[some]], 11, same=False, exact_up_to=len(points))[0]
     found = {}
-    for neighbors.N_PROBE in (1, 8, 32):
-        _, at = neighbors._searcher(points, exact_up_to=0)(points[:n_queries], 10)
-        found[f"n_probe {neighbors.N_PROBE}"] = float(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(at, truth, strict=True)]))
+    for neighbors.N_CELLS in (4, 8, 16, 32):
+        at = neighbors.nearest(points, 10, exact_up_to=0)[1][some]
+        found[f"{neighbors.N_CELLS} cells"] = float(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(at, truth, strict=True)]))
     return found
 
 
@@ -166,7 +167,7 @@ def main() -> None:
         path = Path(folder) / "vectors.npy"
         if given.part == "compare":
             write_vectors(path, 50_000, "float32")
-            outcome = compare(path) | {"recall_at_10_of_inverted_lists": recall(path)} | machine()
+            outcome = compare(path) | {"recall_at_10_by_cells": recall(path)} | machine()
             keep("compare", outcome)
             print(json.dumps(outcome, indent=1))
             return

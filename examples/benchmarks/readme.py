@@ -43,7 +43,20 @@ def tables() -> dict[str, str]:
     """Every generated table by its marker."""
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))  # for `common`, also where this file is run from elsewhere
-    scripts = ("selection", "detection", "real_periods", "stopping", "deficit", "clp_schedule", "last_layer", "two_stage", "reliability", "label_budget")
+    scripts = (
+        "selection",
+        "detection",
+        "real_periods",
+        "stopping",
+        "deficit",
+        "clp_schedule",
+        "last_layer",
+        "two_stage",
+        "reliability",
+        "label_budget",
+        "suspects",
+        "near_duplicates",
+    )
     made = {name: runpy.run_path(str(HERE / f"{name}.py"))["table"]() for name in scripts if (HERE / f"{name}.json").exists()}
     return {"recording": recording(), "report": report_scale()} | made
 

@@ -1,0 +1,81 @@
+"""Features of the samples: the proxy's at the end of the critical period, or the user's own; in half precision, block by block, on disk where a file is given."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from torch import nn
+
+from clprune.datatypes import Embeddings
+from clprune.errors import DataError
+from clprune.storage import mapped_npy, read_npy
+from clprune.training import DeviceData, TokenData, predict
+
+BLOCK = 16_384  # samples; a multiple of the batch size, so that blocks have no influence on the features
+LARGEST = float(np.finfo(np.float16).max)
+
+
+def embed(
+    model: nn.Module,
+    data: DeviceData | TokenData,
+    rows: Int[np.ndarray, "N"],
+    *,
+    layer: str | None = None,
+    exact: bool = False,
+    file: Path | None = None,
+) -> Embeddings | None:
+    """Features of every sample, seen in the order of `rows`, in evaluation mode: the input of the last linear layer, or the output of the module called `layer`.
+
+    What is beyond float16 is brought to its largest number. With `file` they are written there and come back as a memory map. None where the model has no linear layer.
+    """
+    first = predict(model, data, rows=rows[:BLOCK], exact=exact, layer=layer)[1]
+    if first is None:
+        return None
+    shape = (len(data), first.shape[1])
+    with mapped_npy(file, shape, np.float16) if file is not None else nullcontext(np.empty(shape, dtype=np.float16)) as out:
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            features = first if start == 0 else predict(model, data, rows=part, exact=exact, layer=layer)[1]
+            assert features is not None
+            out[part] = np.clip(features, -LARGEST, LARGEST)
+    return Embeddings(read_npy(file, mapped=True) if file is not None else out, layer or "")
+
+
+def given(vectors: np.ndarray | Path | str, sample_ids: np.ndarray) -> tuple[Embeddings, str]:
+    """The user's own features, an array (N, D) of floats or the .npy file of one, row by row those of the samples, and their digest.
+
+    Raises DataError for another shape or type, and for NaN or infinity, naming the samples.
+    """
+    what = "embeddings" if isinstance(vectors, np.ndarray) else str(vectors)
+    array = vectors if isinstance(vectors, np.ndarray) else read_npy(Path(vectors), mapped=True)
+    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] == 0:
+        raise DataError(f"{what} has shape {array.shape} and type {array.dtype}; floats of shape (samples, width) are needed.")
+    if len(array) != len(sample_ids):
+        raise DataError(
+            f"{what} has {len(array)} rows, but there are {len(sample_ids)} samples. Give one row a sample, in the order in which the data are read."
+        )
+    digest, broken, narrow = hashlib.sha256(f"{array.shape}{array.dtype}".encode()), [], True
+    for start in range(0, len(array), BLOCK):
+        block = np.ascontiguousarray(array[start : start + BLOCK])
+        digest.update(block.data)
+        broken += (start + np.flatnonzero(~np.isfinite(block).all(axis=1))).tolist()
+        narrow = narrow and bool(np.abs(block).max() <= LARGEST)
+    if broken:
+        named = ", ".join(f"row {row} ({sample_ids[row]})" for row in broken[:3])
+        raise DataError(
+            f"{what} holds NaN or infinity in {len(broken)} of {len(array)} rows: {named}{', ...' if len(broken) > 3 else ''}. Mend them."
+        )
+    if array.dtype.itemsize > 2:
+        array = _converted(array, np.float16 if narrow else np.float32)
+    return Embeddings(array, "given"), digest.hexdigest()
+
+
+def _converted(array: np.ndarray, dtype: type) -> np.ndarray:
+    out: np.ndarray = np.empty(array.shape, dtype=dtype)
+    for start in range(0, len(array), BLOCK):
+        out[start : start + BLOCK] = array[start : start + BLOCK]
+    return out
