@@ -38,13 +38,13 @@ def run(name: str, vectors: np.ndarray, n_keep: int, order: np.ndarray | None = 
     """Kept positions; difficulty, labels and so on belong to the rows, also where these are in another `order`."""
     n, rng = len(vectors), np.random.default_rng(77)
     inputs = {"difficulty": rng.random(n), "labels": rng.integers(0, 3, n) if labels is None else labels, "suspicion": rng.random(n)}
-    inputs |= {"duplicate_of": np.full(n, -1), "value:confidence": rng.random(n), "vectors": vectors}
+    inputs |= {"duplicate_of": np.full(n, -1), "value:confidence": rng.random(n), "value:typicality": rng.random(n), "vectors": vectors}
     member = families.find("strategies", name)
     given = [inputs[need] if order is None else inputs[need][order] for need in families.facts(member)["needs"]]
     return member(*given, n_keep, np.random.default_rng(0), **options)
 
 
-@pytest.mark.parametrize("name", sorted(set(ON_VECTORS) - {"cluster_prototypes"}))
+@pytest.mark.parametrize("name", sorted(set(ON_VECTORS) - {"cluster_prototypes", "typical_clusters", "uncertain_clusters"}))
 def test_row_order_has_no_influence_where_nothing_ties(name: str) -> None:
     vectors, order = blobs(200, 6, 1), np.random.default_rng(2).permutation(200)
     assert set(order[run(name, vectors, 70, order)].tolist()) == set(run(name, vectors, 70).tolist())
@@ -94,7 +94,7 @@ def test_a_broken_vector_is_refused_and_its_row_named(name: str) -> None:
     vectors = blobs(30, 3, 0)
     vectors[17, 1] = np.nan
     ids = np.array([f"{(i * 7) % 30:02d}" for i in range(30)], dtype=StringDType())  # rows are not in the order of the ids
-    scores = {score: np.linspace(0, 1, 30) for score in families.names("scores")}
+    scores = {score: np.linspace(0, 1, 30) for score in (*families.names("scores"), "uncertainty", "typicality")}
     table = ScoreTable(ids, np.arange(30) % 3, scores, {score: "hard" for score in scores})
     with pytest.raises(DataError, match="first: row 17"):
         select(table, Budget(0.5, 15, "given"), strategy=name, vectors=vectors)
