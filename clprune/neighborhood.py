@@ -8,15 +8,13 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Neighborhood
-from clprune.neighbors import matches
+from clprune.neighbors import matches, nearest
 
 SUSPECT_ABOVE = 0.8  # suspicion: support for another class is four times that for the label
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
 POOL = 4  # pixels: candidates are searched on images made so much smaller, where one pixel hardly matters
 N_CANDIDATES = 2  # partners a view that are compared pixel by pixel
-N_FOLDS = 5
-SHRINKAGE = 0.1  # of the covariance towards a round one: between 0.001 and 0.3 it hardly matters
-SURENESS = 0.05 * np.arange(1, 21)  # exponents that are tried
+N_NEIGHBORS = 10
 RANK = 12  # the partner whose distance says how crowded a place is; larger groups of near-duplicates hide each other
 CHANCE = 1000  # samples, of which one may be flagged by chance
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
@@ -31,9 +29,10 @@ def find_neighborhood(
     vectors: Float[np.ndarray, "N D"] | None,
     images: UInt8[np.ndarray, "N H W C"] | None,
 ) -> Neighborhood:
-    """Near-duplicates from the images, suspected labels from the labels of others near by in `vectors`, or from early dynamics.
+    """Near-duplicates from the images, suspected labels from early dynamics and the labels of neighbours in `vectors`.
 
-    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
+    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone, without dynamics (a task that
+    logs losses only) on the neighbours, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
     means. Of samples that repeat each other the least suspect one stays, ties to the smaller id.
     """
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence
@@ -67,61 +66,31 @@ def _suspicion(
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """Support for another class against support for the label, in [0, 1]; above SUSPECT_ABOVE a label counts as suspect.
 
-    Support of a sample for a class is what the labels of the others say where it lies in feature space (`_held_out_posterior`). Without vectors it is the share of
-    epochs in which the model predicted the class (for the label: its mean probability), which a model that begins to memorize makes less sharp. It is divided by the mean
-    support of the samples that carry the class, so that classes which are hard as a whole are not suspect as a whole (the idea of confident learning, Northcutt et al., 2021,
+    Support of a sample for a class is the mean of two opinions: the share of epochs in which the model predicted the class (for the label: its
+    mean probability), and the share of nearest neighbours that carry it. It is divided by the mean support of the samples that carry the class, so
+    that classes which are hard as a whole are not suspect as a whole (the idea of confident learning, Northcutt et al., 2021,
     arXiv:1911.00068). The suggested label is the class with the largest support.
     """
     rows = np.arange(len(labels))
-    if unit is not None and len(unit) >= N_FOLDS and len(np.unique(labels)) > 1:
-        support = _held_out_posterior(labels, unit)
-    elif dynamics is not None:
+    if dynamics is None:
+        n_classes = int(labels.max()) + 1
+        support = np.zeros((len(labels), n_classes))
+    else:
         p_label, predicted = dynamics  # each (E, N)
         n_classes = int(max(labels.max(), np.nanmax(predicted))) + 1
         support = np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
         support[rows, labels] = np.nanmean(p_label, axis=0)
-    else:
-        return np.zeros(len(labels)), labels
-    usual = np.array([support[labels == c, c].mean() if (labels == c).any() else 1.0 for c in range(support.shape[1])])
+    if unit is not None and len(unit) > 2:
+        _, at = nearest(unit, N_NEIGHBORS)
+        near = labels[at]
+        support = (support + np.stack([(near == c).mean(axis=1) for c in range(n_classes)], axis=1)) / 2
+    usual = np.array([support[labels == c, c].mean() if (labels == c).any() else 1.0 for c in range(n_classes)])
     support = support / np.maximum(usual, 1e-3)
     own = support[rows, labels].copy()
     suggested = support.argmax(axis=1)
     support[rows, labels] = 0
     other = support.max(axis=1)
     return other / np.maximum(other + own, 1e-9), suggested
-
-
-def _held_out_posterior(labels: Int[np.ndarray, "N"], unit: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N C"]:
-    """Probability of each label from a linear discriminant on the vectors that was fitted to the other folds; positions are dealt to N_FOLDS folds in turn.
-
-    One mean a class and one covariance of all, which a share of wrong labels hardly moves, unlike a network's own last layer (Lee et al., 2019, arXiv:1901.11300). How sure it is,
-    one exponent for all, is what makes the held-out labels likeliest: a covariance that does not hold makes it too sure (Guo et al., 2017, arXiv:1706.04599).
-    """
-    n, n_classes, width = len(labels), int(labels.max()) + 1, unit.shape[1]
-    points = unit.astype(np.float64) - unit.mean(axis=0, dtype=np.float64)
-    fold = np.arange(n) % N_FOLDS
-    counts, sums = np.zeros((N_FOLDS, n_classes)), np.zeros((N_FOLDS, n_classes, width))
-    squares = np.zeros((N_FOLDS, width, width))
-    for f in range(N_FOLDS):
-        mine, of = points[fold == f], labels[fold == f]
-        counts[f] = np.bincount(of, minlength=n_classes)
-        np.add.at(sums[f], of, mine)
-        squares[f] = mine.T @ mine
-    told = np.empty((n, n_classes))
-    for f in range(N_FOLDS):
-        others = np.arange(N_FOLDS) != f
-        size, total = counts[others].sum(axis=0), sums[others].sum(axis=0)
-        means = total / np.maximum(size, 1)[:, None]
-        spread = (squares[others].sum(axis=0) - total.T @ means) / size.sum()
-        spread = (1 - SHRINKAGE) * spread + (SHRINKAGE * np.trace(spread) / width + 1e-9) * np.eye(width)
-        ways = np.linalg.solve(spread, means.T)
-        prior = np.log((size + 1) / (size.sum() + n_classes))  # also for a class that only this fold holds
-        told[fold == f] = points[fold == f] @ ways - np.einsum("cd,dc->c", means, ways) / 2 + prior
-    told -= told.max(axis=1, keepdims=True)
-    own = told[np.arange(n), labels]
-    fits = [float((sure * own - np.log(np.exp(sure * told).sum(axis=1))).mean()) for sure in SURENESS]
-    posterior = np.exp(SURENESS[int(np.argmax(fits))] * told)
-    return posterior / posterior.sum(axis=1, keepdims=True)
 
 
 def _near_pairs(
@@ -148,7 +117,7 @@ def _near_pairs(
     for c in range(len(thresholds)):
         if (mine := classes[known] == c).sum() >= MIN_PAIRS:
             thresholds[c] = _threshold(ratio[mine])
-    limit = np.where(known, thresholds[classes] * usual, 0)
+    limit = thresholds[classes] * np.where(known, usual, 0)
     near = distances <= np.minimum(limit[pairs[:, 0]], limit[pairs[:, 1]])
     return alone[pairs[near]], distances[near], {str(c): float(threshold) for c, threshold in enumerate(thresholds)}
 
