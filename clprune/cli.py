@@ -190,7 +190,9 @@ def select(
     """Spend a budget on a run's scores and write what to keep, or what to label next. Takes seconds; nothing is scored again."""
     from clprune import pipeline
 
-    if keep or label_budget is None:
+    if not keep and label_budget is None:
+        raise UsageError("Missing option '--keep' (what to train on), or '--label-budget' (what to label next).")
+    if keep:
         _checked_keep(keep)
     if dry_run:
         from clprune.run import read_run

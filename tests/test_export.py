@@ -113,7 +113,7 @@ def test_a_destination_inside_the_data_is_refused(pruned: tuple[Source, list[int
 
 
 def test_an_unknown_form_names_those_that_exist(pruned: tuple[Source, list[int], Manifest], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="imagefolder, indices, label_studio, parquet"):
+    with pytest.raises(UsageError, match="imagefolder, indices, label_studio, labels_csv, parquet"):
         export(pruned[2], pruned[0], "floppy", tmp_path / "out")
 
 

@@ -290,8 +290,8 @@ def full_disk(count: int, rng: np.random.Generator, folder: Path) -> list[str]:
     return failures
 
 
-def _contender(folder: str, start: Any, won: Any) -> None:
-    start.wait()
+def _contender(folder: str, ready: Any, won: Any) -> None:
+    ready.wait()  # all have started: on a busy machine that takes longer than one of them holds the folder
     try:
         with locked(Path(folder)):
             won.value += 1
@@ -305,15 +305,15 @@ def races(count: int, rng: np.random.Generator, folder: Path) -> list[str]:
     """Two to four processes reach for one folder: one holds it, the others are told who; a killed holder holds nothing."""
     failures = []
     for number in range(count):
-        place, start, won = folder / f"lock-{number}", CONTEXT.Event(), CONTEXT.Value("i", 0)
-        processes = [CONTEXT.Process(target=_contender, args=(str(place), start, won)) for _ in range(int(rng.integers(2, 5)))]
+        place, n_processes = folder / f"lock-{number}", int(rng.integers(2, 5))
+        ready, won = CONTEXT.Barrier(n_processes + 1), CONTEXT.Value("i", 0)
+        processes = [CONTEXT.Process(target=_contender, args=(str(place), ready, won)) for _ in range(n_processes)]
         for process in processes:
             process.start()
-        time.sleep(0.15)
-        start.set()
+        ready.wait()
         if number % 3 == 0:
             time.sleep(0.05)
-            os.kill(processes[0].pid, signal.SIGKILL)  # type: ignore[arg-type]
+            processes[0].kill()  # also where it has ended
         for process in processes:
             process.join()
         if number % 3 and won.value != 1:
