@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from clprune.datatypes import Embeddings, Source
+from clprune.embeddings import embed
 from clprune.energy import EnergyMeter
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy
@@ -28,7 +29,6 @@ from clprune.training import (
     new_state,
     pick_device,
     pixel_statistics,
-    predict,
     rate_at,
     seed_everything,
     to_device,
@@ -94,10 +94,8 @@ def learn_without_labels(
                 _commit(checkpoint, key, state, before + time.perf_counter() - started)
             if on_progress:
                 on_progress({"stage": "contrast", "done": state.epochs_done, "total": n_epochs, "message": f"loss {float(loss.detach()):.3f}"})
-        _, features = predict(state.model, data, rows=order)
-    assert features is not None
-    vectors = np.empty(features.shape, dtype=np.float16)
-    vectors[order] = features
+        features = embed(state.model, data, order)
+    assert features is not None  # there is a linear layer
     facts = {
         "proxy": proxy,
         "seed": seed,
@@ -107,7 +105,7 @@ def learn_without_labels(
     }
     facts |= {"recipe": {"contrastive": True, "batch_size": BATCH, "epochs": n_epochs, "temperature": TEMPERATURE}, "n_epochs": n_epochs}
     facts |= {"energy_kwh": None if before else meter.kwh, "energy_method": "not measured: the run was interrupted" if before else meter.method}
-    return Embeddings(vectors, layer.layer), facts
+    return Embeddings(features.vectors, layer.layer), facts
 
 
 def nothing_learned(seed: int) -> dict[str, Any]:

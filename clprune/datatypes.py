@@ -12,6 +12,8 @@ Glossary
     selection           which samples are kept; `keep_fraction` in (0, 1]
     fingerprint         identity of a data set; digest: hash of a file
     suspicion           in [0, 1]: how likely the given label is wrong
+    pool                the samples without a label; a look: one forward pass over them while the proxy learns from the others
+    round               of labelling: scored, asked for (`label_budget`), answered; a guess is the class that a sample without a label seems to be of
 """
 
 from __future__ import annotations

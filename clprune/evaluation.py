@@ -180,14 +180,13 @@ def evaluate_pool(
                 done = {"done": seed * (1 + len(counts)) + number + 1, "total": seeds * (1 + len(counts))}
                 on_progress({"stage": "evaluate"} | done | {"message": f"{what}, seed {seed}: {run['accuracy']:.4f}"})
     gain = asked_accuracy - random_accuracy[:, counts.index(len(asked))]
-    half = float(t_975(seeds - 1) * gain.std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None
+    interval = interval_of(gain)
     saved, beyond = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
-    better = float(gain.mean()) - (half or 0.0) > 0
-    spread = "" if half is None else f" (95 % interval {100 * (gain.mean() - half):+.2f} to {100 * (gain.mean() + half):+.2f})"
+    better = (interval[0] if interval else float(gain[0])) > 0
     money = "" if label_price is None else f", {saved * label_price:,.2f} USD"
     sentence = (
-        f"{len(asked):,} labels asked for {'beat' if better else 'are not better than'} as many random ones: {100 * gain.mean():+.2f} points{spread}, {seeds} seeds. "
+        f"{len(asked):,} labels asked for {'beat' if better else 'are not better than'} as many random ones: {100 * gain.mean():+.2f} points{_points(interval)}, {seeds} seeds. "
         f"Random labelling needs {'more than ' if beyond else ''}{len(asked) + saved:,} for the same accuracy: {'at least ' if beyond else ''}{saved:,} labels saved{money}. "
         f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
     )
@@ -198,7 +197,7 @@ def evaluate_pool(
         "random_counts": counts,
         "random_accuracy": random_accuracy.tolist(),
         "gain": float(gain.mean()),
-        "gain_interval": None if half is None else [float(gain.mean()) - half, float(gain.mean()) + half],
+        "gain_interval": interval,
         "labels_saved": saved,
         "labels_saved_at_least": beyond,
         "labels_saved_by_seed": by_seed,
@@ -359,6 +358,19 @@ def t_975(degrees: int) -> float:
     return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
 
 
+def interval_of(differences: Float[np.ndarray, "S"]) -> list[float] | None:
+    """The 95 % interval of the mean of paired differences, by Student's t; None of a single one."""
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return None
+    half = float(t_975(n - 1) * differences.std(ddof=1) / math.sqrt(n))
+    return [mean - half, mean + half]
+
+
+def _points(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" (95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+
+
 def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Paired differences of the pruned arm to the others, with a 95 % interval, and the verdict against random."""
     result: dict[str, Any] = {}
@@ -367,15 +379,11 @@ def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if arm == "pruned":
             continue
         difference = mine - np.array([run["accuracy"] for run in summary[arm]["runs"]])
-        n, mean = len(difference), float(difference.mean())
-        half = float(t_975(n - 1) * difference.std(ddof=1) / math.sqrt(n)) if n > 1 else None
-        result[f"to_{arm}"] = {"difference": mean, "interval": None if half is None else [mean - half, mean + half], "n": n}
+        result[f"to_{arm}"] = {"difference": float(difference.mean()), "interval": interval_of(difference), "n": len(difference)}
     if "to_random" in result:
         low = (result["to_random"]["interval"] or [result["to_random"]["difference"]])[0]
         result["not_better_than_random"] = bool(low <= 0)
-        spread = (
-            "" if result["to_random"]["interval"] is None else f" (95 % interval {100 * low:+.2f} to {100 * result['to_random']['interval'][1]:+.2f})"
-        )
+        spread = _points(result["to_random"]["interval"])
         verb = "is not better than" if low <= 0 else "beats"
         result["sentence"] = (
             f"The selection {verb} a random one of the same class sizes: {100 * result['to_random']['difference']:+.2f} points{spread}, {len(mine)} seeds."

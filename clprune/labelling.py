@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clprune import distributed
 from clprune.datatypes import rows_of
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
@@ -30,8 +31,15 @@ def evaluate_pool(
 ) -> dict[str, Any]:
     """What the labels that a manifest asks for are worth, where `data` are the same samples with all labels: write pool.json beside the manifest.
 
-    Raises GuardError where training on what was asked for is not better than on random samples.
+    Raises GuardError where training on what was asked for is not better than on random samples. Of several processes the first one does it, and the others wait.
     """
+    with distributed.joined():
+        return distributed.on_first(lambda: _measured(Path(manifest), data, seeds, proxy, epochs, device, label_price, on_progress))
+
+
+def _measured(
+    manifest: Path, data: str, seeds: int, proxy: str | None, epochs: int | None, device: str, label_price: float | None, on_progress: Progress | None
+) -> dict[str, Any]:
     from clprune.evaluation import evaluate_pool as compare_counts
 
     record, source = read_manifest(manifest), open_data(data, False)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Neighborhood
-from clprune.neighbors import matches, nearest
+from clprune.neighbors import matches, nearest, unit_rows
 
 SUSPECT_ABOVE = 0.8  # suspicion: support for another class is four times that for the label
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
@@ -37,7 +37,7 @@ def find_neighborhood(
     """
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence
     n = len(order)
-    unit = _unit_rows(np.asarray(vectors, dtype=np.float32)[order]) if vectors is not None else None
+    unit = unit_rows(np.asarray(vectors)[order]) if vectors is not None else None
     known = p_label is not None or (unit is not None and len(np.unique(labels)) > 1)
     dynamics = (p_label[:, order], predicted[:, order]) if p_label is not None and predicted is not None else None
     suspicion, suggested = _suspicion(labels[order], dynamics, unit) if known else (np.zeros(n), labels[order])
@@ -198,16 +198,12 @@ def _small(gray: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N D"]:
     n, height, width = gray.shape
     cut = gray[:, : height // POOL * POOL, : width // POOL * POOL]
     small = cut.reshape(n, height // POOL, POOL, width // POOL, POOL).mean(axis=(2, 4)).reshape(n, -1)
-    return _unit_rows(small - small.mean(axis=1, keepdims=True))
+    return unit_rows(small - small.mean(axis=1, keepdims=True))
 
 
 def _standard(images: Float[np.ndarray, "N h w"]) -> Float[np.ndarray, "N D"]:
     flat = images.reshape(len(images), -1)
-    return _unit_rows(flat - flat.mean(axis=1, keepdims=True))
-
-
-def _unit_rows(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return unit_rows(flat - flat.mean(axis=1, keepdims=True))
 
 
 def _equal_rows_of_images(images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "P 2"]:

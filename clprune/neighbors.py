@@ -252,6 +252,12 @@ def means_of(vectors: Float[np.ndarray, "N D"], group: Int[np.ndarray, "N"]) -> 
     return (sums[sizes > 0] / sizes[sizes > 0, None]).astype(np.float32)
 
 
+def unit_rows(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """The vectors in float32, each of length 1; zeros stay."""
+    wide = np.asarray(vectors, dtype=np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-6)
+
+
 def nearest_of(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "Q D"]) -> tuple[Float[np.ndarray, "Q"], Int[np.ndarray, "Q"]]:
     """The nearest of `base` (one or more vectors) to each query: Euclidean distances and positions, ties to the smaller one. Exact, block by block."""
     at = assign(queries, np.asarray(base, dtype=np.float32))

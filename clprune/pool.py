@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from clprune.datatypes import UNLABELLED, Embeddings, HighMeans, Neighborhood, ScoreTable, Source
 from clprune.errors import IntegrityError
 from clprune.neighborhood import find_neighborhood
-from clprune.neighbors import nearest, nearest_of
+from clprune.neighbors import nearest, nearest_of, unit_rows
 from clprune.storage import write_bytes
 from clprune.training import pick_device, predict, to_device
 
@@ -143,12 +143,6 @@ def guesses(signals: Mapping[str, Float[np.ndarray, "E U"]], n_classes: int) -> 
     return votes.argmax(axis=0)
 
 
-def unit_rows(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    """float32 vectors of length 1, zeros as they are."""
-    wide = np.asarray(vectors, dtype=np.float32)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-
-
 def with_pool(
     source: Source,
     pool: PoolWatcher,
@@ -171,7 +165,8 @@ def with_pool(
     scores = pool_scores(pool.signals)
     if embeddings is not None and pool.vectors is not None:
         vectors = np.empty((n, pool.vectors.shape[1]), dtype=embeddings.vectors.dtype)
-        vectors[rows], vectors[known] = pool.vectors, embeddings.vectors
+        largest = np.finfo(vectors.dtype).max
+        vectors[rows], vectors[known] = np.clip(pool.vectors, -largest, largest), embeddings.vectors
         scores |= nearness_scores(vectors[rows], vectors[known])
     for name, value in scores.items():
         values[name], high_means[name] = _spread(value, rows, n), HIGH_MEANS[name]

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 
 from clprune.families import strategy
 from clprune.neighbors import assign, kmeans
+from clprune.strategies._quota import place_in_group
 
 MOST_CLUSTERS = 500  # more hardly change what is picked, and k-means costs by them
 
@@ -39,7 +40,4 @@ def _in_turn(group: Int[np.ndarray, "M"]) -> Int[np.ndarray, "M"]:
     array([5, 3, 0, 4, 1, 2])
     """
     sizes = np.bincount(group)
-    rank = np.empty(len(group), dtype=np.int64)
-    for c in np.flatnonzero(sizes):
-        rank[group == c] = np.arange(sizes[c])
-    return np.lexsort((group, sizes[group], rank))
+    return np.lexsort((group, sizes[group], place_in_group(group)))
