@@ -16,6 +16,7 @@ lint: env
 
 bench: env
 	$(BIN)/python examples/benchmarks/recording_overhead.py --short
+	$(BIN)/python examples/benchmarks/selection.py --short
 
 torture: env
 	$(BIN)/python tests/torture.py

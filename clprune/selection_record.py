@@ -76,6 +76,7 @@ def write_selection(
         "reasons": summary,
         "unique_samples_kept": len(selection.kept_ids),
         "samples_seen_per_epoch": len(selection.kept_ids),
+        "samples_seen_by_scoring": document["epochs_run"] * int(labelled.sum()),
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
         "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
         "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},

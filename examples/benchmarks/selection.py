@@ -2,7 +2,8 @@
 
     python examples/benchmarks/selection.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 0/2 &
     python examples/benchmarks/selection.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 1/2
-    python examples/benchmarks/selection.py --table
+    python examples/benchmarks/selection.py --table                                # every cell
+    python examples/benchmarks/selection.py --figure examples/benchmarks/selection.svg
 
 15,000 class-balanced training images of each file, the full test set, small CNN, batch 128, SGD 0.05 with one cosine. Equal steps: every arm has as many steps as 20 epochs
 of all 15,000. Equal epochs: 20 epochs of what is kept, and the arms that see all data (a shortened schedule = RS2, InfoBatch) get the same number of steps. Score seed s,
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Results, bench_scale, on_cpu, with_noise
+from common import N_TRAIN, Results, bench_scale, on_cpu, with_noise
 
 from clprune.evaluation import t_975
 
@@ -74,15 +75,15 @@ def out_of_reach(job: dict[str, Any]) -> bool:
     return job["strategy"] in first and DEFAULT in first and first[job["strategy"]] < first[DEFAULT] - BEHIND
 
 
-def labelled(path: str, noise: float | str) -> dict[str, Any]:
+def labelled(path: str, noise: float | str, n_train: int) -> dict[str, Any]:
     """The bench-scale data with the labels of this kind of noise; `y_clean` are the right ones."""
-    held = bench_scale(path, with_ids=True)
+    held = bench_scale(path, n_train, with_ids=True)
     if isinstance(noise, str):
         return held | {"y_clean": held["y_train"], "y_train": np.load(path)[noise][held["ids"].astype(int)].astype(np.int64)}
     return with_noise(held, noise)
 
 
-def measure(job: dict[str, Any], path: str, work: Path) -> dict[str, Any]:
+def measure(job: dict[str, Any], path: str, work: Path, *, n_train: int = N_TRAIN, epochs: int = EPOCHS) -> dict[str, Any]:
     """Score (once a seed and noise), select, train, test."""
     from clprune import pipeline
     from clprune.dynamic import dynamic_arm
@@ -92,7 +93,7 @@ def measure(job: dict[str, Any], path: str, work: Path) -> dict[str, Any]:
     from clprune.sources import open_source
     from clprune.training import Recipe, TrainingState, new_state, predict, seed_everything, train
 
-    held = labelled(path, job["noise"])
+    held = labelled(path, job["noise"], n_train)
     wrong = held["y_train"] != held["y_clean"]
     train_data, test_data = on_cpu(held)
     n, seed, observe, facts = len(wrong), 100 + job["seed"], None, {}
@@ -113,7 +114,7 @@ def measure(job: dict[str, Any], path: str, work: Path) -> dict[str, Any]:
             "settled": scored["clp"]["settled"],
             "wrong_kept": float(wrong[rows].mean()),
         }
-    n_steps = EPOCHS * -(-n // BATCH) if job["budget"] == "steps" else EPOCHS * -(-n_keep // BATCH)
+    n_steps = epochs * -(-(n if job["budget"] == "steps" else n_keep) // BATCH)
     labels, looks = test_data.labels.numpy(), []
     right = np.zeros(len(labels), dtype=bool)
 
@@ -135,36 +136,115 @@ def measure(job: dict[str, Any], path: str, work: Path) -> dict[str, Any]:
     return job | facts | {"steps": run_of.steps, "train_seconds": run_of.seconds}
 
 
+def cells(every: list[dict[str, Any]]) -> dict[tuple[str, str, bool, str], dict[float, list[dict[str, Any]]]]:
+    """Rows by data, noise, whether epochs are equal, and strategy; then by share, largest first."""
+    order = {strategy: at for at, strategy in enumerate(("full", RANDOM, DEFAULT, *ALWAYS, *OTHERS, *DYNAMIC))}
+    grouped: dict[Any, dict[float, list[dict[str, Any]]]] = {}
+    for row in sorted(every, key=lambda r: (r["data"], str(r["noise"]), r["budget"] != "steps", order[r["strategy"]], -r["keep"], r["seed"])):
+        grouped.setdefault((row["data"], str(row["noise"]), row["budget"] != "steps", row["strategy"]), {}).setdefault(row["keep"], []).append(row)
+    return grouped
+
+
+def to_random(rows: list[dict[str, Any]], base: list[dict[str, Any]]) -> tuple[np.ndarray, float]:
+    """Differences to random of the same seeds, in points, and half the width of their 95 % interval (nan for a single one)."""
+    of = {row["seed"]: row["accuracy"] for row in base}
+    gain = np.array([100 * (row["accuracy"] - of[row["seed"]]) for row in rows if row["seed"] in of])
+    return gain, t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+
+
 def table() -> str:
-    """Mean and standard deviation over seeds, the paired difference to random with its 95 % interval, and the cost after one, three and ten trainings."""
-    rows = RESULTS.rows()
+    """A row a strategy, a column a share: random's accuracy, the others' paired difference to it with the half width of its 95 % interval; the best of a column in bold."""
+    grouped = cells(RESULTS.rows())
+    lines = ["| data | wrong labels | strategy | " + " | ".join(f"{keep:g}" for keep in KEEPS) + " |", "|---|---|---|" + "---|" * len(KEEPS)]
+    for (data, noise, by_epochs, strategy), by_keep in grouped.items():
+        if strategy == "full":
+            continue
+        family = {s: rows for (d, w, e, s), rows in grouped.items() if (d, w, e) == (data, noise, by_epochs)}
+        texts = []
+        for keep in KEEPS:
+            rows, text = by_keep.get(keep, []), ""
+            if rows and strategy == RANDOM:
+                accuracy = 100 * np.array([row["accuracy"] for row in rows])
+                text = f"{accuracy.mean():.2f}" + (f" ± {accuracy.std(ddof=1):.2f}" if len(rows) > 1 else "")
+            elif rows:
+                means = {s: to_random(held[keep], family[RANDOM][keep])[0].mean() for s, held in family.items() if keep in held and s != RANDOM}
+                gain, half = to_random(rows, family[RANDOM][keep])
+                text = f"{gain.mean():+.2f}" + ("" if np.isnan(half) else f" ± {half:.2f}")
+                text = f"**{text}**" if gain.mean() == max(means.values()) and gain.mean() > 0 else text
+            texts.append(text)
+        lines.append(f"| {data}{', equal epochs' if by_epochs else ''} | {NOISES.get(noise, noise)} | `{strategy}` | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def details(every: list[dict[str, Any]]) -> str:
+    """Every cell: mean and standard deviation over seeds, the best look, the worst class, wrong labels kept, and the cost after one, three and ten trainings."""
     lines = [
-        "| data | wrong labels | keep | strategy | accuracy, % | to random, points (95 %) | best look, % | worst class, % | wrong labels kept | cost after 1 / 3 / 10 | seeds |"
+        "| data | wrong labels | strategy | keep | accuracy, % | to random, points (95 %) | best look, % | worst class, % | wrong labels kept | cost after 1 / 3 / 10 | seeds |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|---|---|")
-    order = {strategy: at for at, strategy in enumerate(("full", RANDOM, DEFAULT, *ALWAYS, *OTHERS, *DYNAMIC))}
-    cells = sorted({(r["data"], str(r["noise"]), r["budget"] != "steps", -r["keep"], order[r["strategy"]], r["strategy"]) for r in rows})
-    for data, noise, by_epochs, keep, _, strategy in cells:
-        mine = [r for r in rows if (r["data"], str(r["noise"]), r["budget"] != "steps", -r["keep"]) == (data, noise, by_epochs, keep)]
-        base = {r["seed"]: r["accuracy"] for r in mine if r["strategy"] == RANDOM}
-        cell = [r for r in mine if r["strategy"] == strategy]
-        accuracy = 100 * np.array([r["accuracy"] for r in cell])
-        gain = 100 * np.array([r["accuracy"] - base[r["seed"]] for r in cell if r["seed"] in base])
-        shown = ""
-        if strategy != RANDOM and len(gain):
-            half = t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0
-            shown = f"{gain.mean():+.2f}" + (f" ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})" if len(gain) > 1 else "")
-        spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
-        kept = "" if "wrong_kept" not in cell[0] or noise == "0.0" else f"{np.mean([r['wrong_kept'] for r in cell]):.1%}"
-        full = -(-15_000 // BATCH) * EPOCHS
-        scoring = np.mean([r["score_epochs"] for r in cell]) / EPOCHS if strategy not in ("full", *DYNAMIC, RANDOM) else 0.0
-        cost = " / ".join(f"{(scoring + times * cell[0]['steps'] / full) / times:.2f}" for times in (1, 3, 10))
-        best, worst = 100 * np.mean([r["best"] for r in cell]), 100 * np.mean([r["worst_class"] for r in cell])
-        where = f"{-keep:g}{', equal epochs' if by_epochs else ''}"
-        lines.append(
-            f"| {data} | {NOISES.get(noise, noise)} | {where} | `{strategy}` | {accuracy.mean():.2f}{spread} | {shown} | {best:.2f} | {worst:.1f} | {kept} | {cost} | {len(cell)} |"
-        )
+    grouped = cells(every)
+    for (data, noise, by_epochs, strategy), by_keep in grouped.items():
+        for keep, cell in by_keep.items():
+            accuracy = 100 * np.array([r["accuracy"] for r in cell])
+            gain, half = to_random(cell, grouped.get((data, noise, by_epochs, RANDOM), {}).get(keep, []))
+            shown = "" if strategy == RANDOM or not len(gain) else f"{gain.mean():+.2f}" + ("" if np.isnan(half) else f" ± {half:.2f}")
+            spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
+            kept = "" if "wrong_kept" not in cell[0] or noise == "0.0" else f"{np.mean([r['wrong_kept'] for r in cell]):.1%}"
+            full = -(-N_TRAIN // BATCH) * EPOCHS
+            scoring = np.mean([r["score_epochs"] for r in cell]) / EPOCHS if strategy not in ("full", *DYNAMIC, RANDOM) else 0.0
+            cost = " / ".join(f"{(scoring + times * cell[0]['steps'] / full) / times:.2f}" for times in (1, 3, 10))
+            best, worst = 100 * np.mean([r["best"] for r in cell]), 100 * np.mean([r["worst_class"] for r in cell])
+            lines.append(
+                f"| {data}{', equal epochs' if by_epochs else ''} | {NOISES.get(noise, noise)} | `{strategy}` | {keep:g} | {accuracy.mean():.2f}{spread} | {shown} | {best:.2f} | {worst:.1f} | {kept} "
+                f"| {cost} | {len(cell)} |"
+            )
     return "\n".join(lines)
+
+
+def figure(path: Path) -> None:
+    """Accuracy over the kept share for random, the default and the best baselines, bands of one standard deviation; SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "clprune"
+    import matplotlib.pyplot as plt
+
+    grouped = cells(RESULTS.rows())
+    panels = [key for key in dict.fromkeys((d, w, e) for d, w, e, _ in grouped) if not key[2]]
+    drawing, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for (d, w, e, strategy), by_keep in grouped.items():
+            seen = {keep: 100 * np.array([r["accuracy"] for r in rows]) for keep, rows in by_keep.items() if len(rows) > 1}
+            if (d, w, e) != panel or not seen:
+                continue
+            shares = sorted(seen)
+            mean, spread = (np.array([getattr(seen[keep], what)() for keep in shares]) for what in ("mean", "std"))
+            if strategy == "full":
+                axis.axhline(mean[0], color="grey", linestyle=":", label="everything")
+                continue
+            (line,) = axis.plot(shares, mean, marker="o", markersize=3, linewidth=2 if strategy == DEFAULT else 1, label=strategy.split("(class")[0])
+            axis.fill_between(shares, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
+        axis.set(title=f"{panel[0]}, {NOISES.get(panel[1], panel[1])} wrong labels", xlabel="kept share", ylabel="test accuracy, %")
+        axis.legend(fontsize=7)
+    drawing.tight_layout()
+    drawing.savefig(path, metadata={"Date": None})
+
+
+def short() -> None:
+    """Three strategies on 2,000 of the embedded images, two seeds, 4 epochs' worth of steps: a minute, nothing kept; shows that the machinery runs, decides nothing."""
+    from clprune.inputs import held_out_inputs, inputs_of
+    from clprune.sources import open_source
+
+    train = open_source("fashion-mnist-sample")
+    test, (images, rule), rows = train.load_test(), inputs_of(train, None), []
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/sample.npz"
+        np.savez(file, x_train=images, y_train=train.labels, x_test=held_out_inputs(test, rule), y_test=test.labels)
+        for seed in range(2):
+            for strategy in (RANDOM, DEFAULT, "hardest(score='el2n')"):
+                job = {"data": "sample", "noise": 0.0, "keep": 0.3, "strategy": strategy, "budget": "steps", "seed": seed}
+                rows.append(measure(job, file, Path(folder), n_train=2_000, epochs=4))
+    print(details(rows))
 
 
 if __name__ == "__main__":
@@ -175,11 +255,16 @@ if __name__ == "__main__":
         "--tiers", default="1,2,3,4,5", help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines"
     )
     parser.add_argument("--part", default="0/1")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print every cell")
+    parser.add_argument("--figure", type=Path, help="draw accuracy over the kept share to this SVG file")
+    parser.add_argument("--short", action="store_true", help="a minute on the embedded sample; nothing is kept")
     given = parser.parse_args()
     if given.table:
-        print(table())
-        raise SystemExit
+        print(details(RESULTS.rows()))
+    if given.figure:
+        figure(given.figure)
+    if given.short:
+        short()
     this, of = map(int, given.part.split("/"))
     files = dict(item.partition("=")[::2] for item in given.data)
     with tempfile.TemporaryDirectory() as folder:
