@@ -7,6 +7,7 @@ in so many epochs (equal steps). A finished training is kept beside the run and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -23,17 +24,31 @@ from clprune import families
 from clprune.budget import USUAL_NOISE, Trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.energy import EnergyMeter
-from clprune.errors import FingerprintError, GuardError, UsageError
+from clprune.errors import DataError, FingerprintError, GuardError, MissingSignalError, UsageError
 from clprune.inputs import inputs_of, open_data, trainable
+from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy
 from clprune.run import Run
-from clprune.selection import budget_for, select
+from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 EPOCHS = 10
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
-CANDIDATES = ("blend", "random(class_balanced=True)", "blend(scored_share=0.0)", "hardest(score='dual')", "beta_sampling", "stratified")
+CANDIDATES = (
+    "blend",
+    "random(class_balanced=True)",
+    "blend(scored_share=0.0)",
+    "blend(suspect_above=1.0)",
+    "hardest(score='dual')",
+    "hardest(score='el2n')",
+    "beta_sampling",
+    "stratified",
+    "moderate",
+    "easiest",
+)
+FINALISTS = 3  # besides the default and random
+PROBED, SPLITS = 20_000, 3  # samples that the probe looks at, and how often it divides them
 
 
 @dataclass
@@ -141,6 +156,25 @@ class Trials:
             "energy_method": meter.method,
         }
 
+    def probe(self, strategy: str, keep_fraction: float) -> Float[np.ndarray, "2 S"]:
+        """Accuracy of the linear and the kernel probe (rows) on what `strategy` keeps of the pool, over SPLITS divisions of it (columns). Raises what the strategy raises."""
+        table, hood, vectors = self._part
+        assert vectors is not None
+        rows = np.sort(np.random.default_rng((self.seed, 12)).permutation(len(table.sample_ids))[:PROBED])
+        (table, hood), features = part_of(table, hood, rows), lifted(vectors[rows])
+        accuracy = np.empty((len(features), SPLITS))
+        for split in range(SPLITS):
+            learning, judging = held_out(table, hood.duplicate_of, self.seed + split)
+            inner, near, of = _part_of(table, hood, vectors[rows], learning)
+            budget = Budget(keep_fraction, max(1, round(keep_fraction * len(learning))), "probe")
+            chosen = select(
+                inner, budget, strategy=strategy, seed=self.seed + split, neighborhood=near, vectors=of, n_classes=self.n_classes, min_per_class=0
+            )
+            kept = learning[chosen.kept_indices]
+            for row, (name, values) in enumerate(features.items()):
+                accuracy[row, split] = ridge_accuracy(values, table.labels, kept, judging, n_classes=self.n_classes, ridge=RIDGE[name])
+        return accuracy
+
     def cost(self) -> dict[str, Any]:
         """How much was trained; `epochs` are epochs of all samples."""
         return {"trainings": self.done, "epochs": self.done * self.epochs * len(self.pool) / len(self.table.sample_ids)}
@@ -149,35 +183,55 @@ class Trials:
 def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, n_trials: int) -> tuple[str, dict[str, Any]]:
     """The strategy that keeps best at this share, and the evidence. The first candidate is the default, which stands where none is better; random ones are recognised by name.
 
-    Successive halving (Jamieson & Talwalkar, 2016, arXiv:1502.07943): all candidates are trained once, the better half again, and so on, as long as `n_trials` lasts. Means are
-    shrunk towards each other by empirical Bayes, as far as the noise of a training explains their spread, so that the luckiest of many equals does not win. Raises UsageError for fewer trials than candidates.
+    Successive halving (Jamieson & Talwalkar, 2016, arXiv:1502.07943). Where the run holds features the first round is a probe on them, which costs seconds: the default, random and the best FINALISTS
+    of the others go on. These are trained once, the better half again, and so on, as long as `n_trials` lasts. Means are shrunk towards each other by empirical Bayes, as far as the noise of a training
+    explains their spread, so that the luckiest of many equals does not win. Raises UsageError for fewer trials than strategies that are trained.
     """
-    if n_trials < len(candidates):
-        raise UsageError(f"--trials is {n_trials}, fewer than the {len(candidates)} strategies that --strategy auto compares; give at least as many.")
-    results: dict[str, list[float]] = {candidate: [] for candidate in candidates}
-    alive, number = list(candidates), 0
+    probed = probe_of(trials, candidates, keep_fraction)
+    safe = [candidate for at, candidate in enumerate(candidates) if at == 0 or candidate.startswith("random")]
+    others = sorted((c for c in probed or candidates if c not in safe), key=lambda c: (-probed[c] if probed else 0.0, candidates.index(c)))
+    finalists = [c for c in candidates if c in safe or c in others[:FINALISTS]]
+    if n_trials < len(finalists):
+        raise UsageError(
+            f"--trials is {n_trials}, fewer than the {len(finalists)} strategies that --strategy auto trains with; give at least as many."
+        )
+    results: dict[str, list[float]] = {candidate: [] for candidate in finalists}
+    alive, number = list(finalists), 0
     while alive and sum(map(len, results.values())) + len(alive) <= n_trials:
         for candidate in alive:
             results[candidate].append(trials.train(candidate, keep_fraction, number).accuracy)
-        ranked = sorted(alive, key=lambda candidate: (-float(np.mean(results[candidate])), candidates.index(candidate)))
+        ranked = sorted(alive, key=lambda candidate: (-float(np.mean(results[candidate])), finalists.index(candidate)))
         alive, number = ranked[: max(2, len(ranked) // 2)], number + 1
     means, sds = shrunk([np.array(values) for values in results.values()])
     winner = int(means.argmax())  # of equals the first
+    best = finalists[winner]
     evidence: dict[str, Any] = {
         "keep_fraction": keep_fraction,
+        "probed": probed,
         "accuracies": results,
-        "posterior": {candidate: [float(m), float(s)] for candidate, m, s in zip(candidates, means, sds, strict=True)},
-        "winner": candidates[winner],
+        "posterior": {candidate: [float(m), float(s)] for candidate, m, s in zip(finalists, means, sds, strict=True)},
+        "winner": best,
     }
-    others = [at for at, candidate in enumerate(candidates) if candidate.startswith("random") and at != winner]
-    if others:
-        by, spread = means[winner] - means[others[0]], math.hypot(sds[winner], sds[others[0]])
+    said = f"{best} keeps best at {keep_fraction:.0%}"
+    if rivals := [at for at, candidate in enumerate(finalists) if candidate.startswith("random") and at != winner]:
+        by, spread = means[winner] - means[rivals[0]], math.hypot(sds[winner], sds[rivals[0]])
         surely = 0.5 * (1 + math.erf(by / (spread * math.sqrt(2)))) if spread > 0 else 0.5
         evidence |= {"better_than_random_by": float(by), "probability": surely}
-        said = f"{candidates[winner]} keeps best at {keep_fraction:.0%}, by {100 * by:+.2f} points over random with a probability of {surely:.0%}"
-    else:
-        said = f"{candidates[winner]} keeps best at {keep_fraction:.0%}"
-    return candidates[winner], evidence | {"sentence": f"{said} ({sum(map(len, results.values()))} short trainings)"}
+        said = f"{said}, by {100 * by:+.2f} points over random with a probability of {surely:.0%}"
+    looked = f"{len(candidates)} strategies probed, " if probed else ""
+    return best, evidence | {"sentence": f"{said} ({looked}{sum(map(len, results.values()))} short trainings)"}
+
+
+def probe_of(trials: Trials, candidates: Sequence[str], keep_fraction: float) -> dict[str, float]:
+    """Mean accuracy of both probes for each candidate that this run can be asked for; empty without features, and where too few samples are left to judge on."""
+    found: dict[str, float] = {}
+    with contextlib.suppress(GuardError):
+        for candidate in candidates if trials.vectors is not None else ():
+            with contextlib.suppress(
+                MissingSignalError, DataError
+            ):  # a score or a property that this run does not hold: then it cannot be chosen either
+                found[candidate] = float(trials.probe(candidate, keep_fraction).mean())
+    return found
 
 
 def shrunk(results: Sequence[Float[np.ndarray, "R"]]) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K"]]:

@@ -51,6 +51,7 @@ FLOORS |= {
         "budget",
         "distributed",
         "batch_norm",
+        "probe",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
@@ -90,6 +91,7 @@ FLOOR_ONE = (
     "live",
     "distributed",
     "batch_norm",
+    "probe",
 )
 
 

@@ -15,6 +15,7 @@ from clprune import pipeline
 from clprune.datatypes import Neighborhood, ScoreTable
 from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.manifest import read_manifest
+from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.trials import CANDIDATES, held_out, shrunk
 
 
@@ -115,15 +116,47 @@ def test_finished_trials_are_not_done_again_and_give_the_same_manifest(copies_ru
 
 
 def test_the_best_strategy_is_found_and_named(copies_run: Path, tmp_path: Path) -> None:
-    document = read_manifest(
-        pipeline.select(copies_run, tmp_path / "m", keep="0.2", strategy="auto", trials=len(CANDIDATES), trial_epochs=1).folder
-    ).document
+    document = read_manifest(pipeline.select(copies_run, tmp_path / "m", keep="0.2", strategy="auto", trials=5, trial_epochs=1).folder).document
     found = document["trials"]["strategy"]
-    assert set(found["accuracies"]) == set(CANDIDATES) and found["winner"] in CANDIDATES
+    assert set(found["probed"]) == set(CANDIDATES) and found["winner"] in found["accuracies"]
+    trained = set(found["accuracies"]) - {"blend", "random(class_balanced=True)"}
+    assert len(trained) == 3 and min(found["probed"][name] for name in trained) >= max(
+        value for name, value in found["probed"].items() if name not in found["accuracies"]
+    )
     assert document["strategy"].startswith(found["winner"].split("(")[0])
     assert 0 <= found.get("probability", 0.5) <= 1 and "short trainings" in found["sentence"]
     with pytest.raises(UsageError, match="trials"):
         pipeline.select(copies_run, tmp_path / "n", keep="0.2", strategy="auto", trials=3)
+
+
+def test_a_probe_sees_what_a_choice_leaves_out_and_a_run_without_features_is_trained_with_unprobed(copies_run: Path) -> None:
+    from clprune.run import read_run
+    from clprune.trials import Trials, contest
+
+    scored = read_run(copies_run)
+    images = np.load(copies_run.parent / "copies.npz")["x_train"]
+    given: dict[str, Any] = {"n_classes": scored.document["n_classes"], "proxy": "small_cnn", "epochs": 1}
+    lab = Trials(images, scored.table, scored.neighborhood, scored.vectors, **given)
+    fair, easy = (lab.probe(strategy, 0.05).mean(axis=1) for strategy in ("random(class_balanced=True)", "easiest"))
+    assert (fair > easy).all()  # the easiest twentieth is not even of all classes
+    assert np.array_equal(lab.probe("easiest", 0.05), lab.probe("easiest", 0.05))
+    blind = Trials(images, scored.table, scored.neighborhood, None, **given)
+    _, evidence = contest(blind, ("random", "easiest"), 0.2, n_trials=2)
+    assert evidence["probed"] == {} and set(evidence["accuracies"]) == {"random", "easiest"}
+
+
+def test_ridge_regression_is_that_of_plain_least_squares_with_the_penalty_as_rows() -> None:
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(200, 6)).astype(np.float32), rng.integers(0, 3, 200)
+    vectors[:, 2], kept, judges = 5.0, np.arange(0, 120), np.arange(120, 200)  # one feature does not vary
+    for name, features in lifted(vectors).items():
+        assert np.isfinite(features).all() and len(features) == 200
+        width = features.shape[1]
+        rows = np.concatenate([features[kept], np.sqrt(RIDGE[name]) * np.eye(width)])
+        targets = np.concatenate([np.eye(3)[labels[kept]], np.zeros((width, 3))])
+        weights = np.linalg.lstsq(rows, targets, rcond=None)[0]
+        slow = float(((features[judges] @ weights).argmax(axis=1) == labels[judges]).mean())
+        assert ridge_accuracy(features, labels, kept, judges, n_classes=3, ridge=RIDGE[name]) == slow
 
 
 def test_other_data_are_refused(copies_run: Path, shapes_npz: Path, tmp_path: Path) -> None:
