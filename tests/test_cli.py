@@ -36,9 +36,13 @@ def test_help_is_quick_and_does_not_load_torch() -> None:
 
 
 def test_the_path_by_commands(shapes_npz: Path, tmp_path: Path) -> None:
+    began = time.perf_counter()
     done = clprune("score", shapes_npz, "--out", tmp_path / "run", "--max-epochs", 2, "--json")
+    wall_seconds = time.perf_counter() - began
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
+    assert 0.6 * wall_seconds < run["seconds"] < wall_seconds  # all of the process is charged; training alone is a fifth of it
+    assert run["seconds"] == pytest.approx(sum(value for name, value in run["timings"].items() if name.endswith("seconds")))
     expected = {
         "schema_version",
         "fingerprint",
