@@ -240,6 +240,7 @@ def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path, tmp_path: 
     assert half["net_money"] == pytest.approx([seconds / 1000 for seconds in half["net_seconds"]])
     assert half["label_money"] == 150 and half["pays_after_trainings"] == [1, 1]
     assert [stage["stage"] for stage in told["stages"]] == ["prototype", "pilot", "production"]
+    assert told["stages"][0]["seconds"] == pytest.approx([0.1 * (4 + 270) * each, 0.25 * (30 + 270) * each])  # score and evaluate of a part
     shown = clprune("plan", shapes_npz, "--training-seconds", 7200, cwd=tmp_path)
     assert "pays after" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
     refused(2, "gpu_price", "plan", shapes_npz, "--gpu-price=-1")
