@@ -102,6 +102,7 @@ def _bytes(manifest: Manifest, storage_price: float, assumed: dict[str, Any]) ->
     for export in read_exports(manifest.folder):
         way = f", {export['link']}" if export.get("link") else ""
         note = f"{export['files']:,} files{way}: {export['destination']}"
+        lines.append(SavingsLine(f"files written by export {export['form']}", int(export["files"]), "files", "measured", export["destination"]))
         lines.append(SavingsLine(f"bytes written by export {export['form']}", int(export["bytes_written"]), "bytes", "measured", note))
     money = dropped_bytes / 1e9 * storage_price
     return [*lines, SavingsLine("storage money a month", money, "USD", "assumed", "if the dropped samples are archived", **assumed)]

@@ -177,6 +177,11 @@ def test_bytes_agree_with_du_on_exported_folders(image_folder: Path, tmp_path: P
     assert written == {
         str(tmp_path / name): float(one["bytes_written"]) for name, one in zip(("linked", "copied", "table", "rows"), told.values(), strict=True)
     }
+    counted = {line.note: line.value for line in found if line.name.startswith("files written")}
+    assert counted == {
+        str(tmp_path / name): sum(path.is_file() for path in (tmp_path / name).rglob("*")) for name in ("linked", "copied", "table", "rows")
+    }
+    assert counted[str(tmp_path / "linked")] == record.n_kept + 1  # and the class map
     assert next(line.value for line in found if line.name == "bytes freed so far") == 0
     assert {path: path.stat().st_size for path in image_folder.rglob("*.png")} == before  # an export frees nothing
 

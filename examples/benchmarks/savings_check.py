@@ -1,6 +1,6 @@
 """Are the seconds and the kWh of the savings table those that went by? The real commands, watched from outside by another process with a tracker of its own.
 
-    python examples/benchmarks/savings_check.py FASHION.npz      # about 5 minutes on one thread; the machine must do nothing else
+    python examples/benchmarks/savings_check.py FASHION.npz      # about 5 minutes on one thread; other work on the machine is in both
 
 15,000 images, half kept: `clprune score`, `select`, `evaluate --seeds 3 --epochs 3` and `savings`, each a process of its own. The table's costs of pruning and of evaluating are compared with the wall
 clock of those commands, and with codecarbon's offline tracker in the parent, which does nothing but wait. The parent's tracker is started before the first command, so that none of its start is in.
@@ -69,6 +69,18 @@ def measured(path: str) -> dict[str, object]:
         "load_average": round(os.getloadavg()[0], 1),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}",
     }
+
+
+def table() -> str:
+    """The rows of savings_check.json, for the README."""
+    told = json.loads(RESULTS.read_text())
+    lines = ["| | seconds, wall clock | seconds, table | kWh, tracker outside | kWh, table |", "|---|---|---|---|---|"]
+    for name in WATCHED:
+        lines.append(f"| `{name}` | {told['wall_seconds'][name]:.1f} | {told['table_seconds'][name]:.1f} | | |")
+    wall, seconds = sum(told["wall_seconds"].values()), sum(told["table_seconds"].values())
+    lines.append(f"| all | {wall:.1f} | {seconds:.1f} | {told['outside_kwh']:.5f} | {sum(told['table_kwh'].values()):.5f} |")
+    lines.append(f"| table over outside | | {told['table_over_wall']:.3f} | | {told['table_over_outside']:.3f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
