@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clprune import distributed, terminal
+from clprune import distributed, energy, terminal
 from clprune import options as option
 from clprune.commands_for_labels import labels
 from clprune.commands_for_reading import reading
@@ -389,6 +389,7 @@ def demo(
 def main() -> None:
     """Run a command and leave with the exit code of what happened."""
     as_json = "--json" in sys.argv
+    energy.command_started()
     distributed.enable()
     try:
         if distributed.rank():  # process 0 speaks

@@ -102,6 +102,7 @@ def learn_without_labels(
         "device": str(target),
         "threads": torch.get_num_threads(),
         "seconds": before + time.perf_counter() - started,
+        "seconds_before": before,
     }
     facts |= {"recipe": {"contrastive": True, "batch_size": BATCH, "epochs": n_epochs, "temperature": TEMPERATURE}, "n_epochs": n_epochs}
     facts |= {"energy_kwh": None if before else meter.kwh, "energy_method": "not measured: the run was interrupted" if before else meter.method}

@@ -12,6 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import Evaluation, Source
 from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
-from clprune.energy import EnergyMeter
+from clprune.energy import EnergyMeter, step_so_far
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
@@ -131,9 +132,10 @@ def evaluate(
     results = {arm: [finished[seed, arm] for seed in range(first_seed, first_seed + seeds)] for arm in arms}
     summary = {arm: _summary(values) for arm, values in results.items()}
     facts |= {"seeds": seeds, "test_per_class": np.bincount(test_labels, minlength=n_classes).tolist()}
-    every = [run for values in results.values() for run in values]
-    kwh = [run[name] for run in every for name in ("energy_kwh", "test_energy_kwh")]
-    facts |= {"seconds": sum(run["total_seconds"] for run in every), "energy_kwh": None if None in kwh else sum(kwh)}
+    for name, some in (("trainings", jobs), ("trainings_before", there_already)):
+        kwh = [finished[job][part] for job in some for part in ("energy_kwh", "test_energy_kwh")]
+        facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
+    facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": n_processes}
     return Evaluation(summary, _comparison(summary), facts)
 
 
@@ -389,6 +391,20 @@ def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
             f"The selection {verb} a random one of the same class sizes: {100 * result['to_random']['difference']:+.2f} points{spread}, {len(mine)} seeds."
         )
     return result
+
+
+def with_all_costs(evaluation: Evaluation) -> Evaluation:
+    """With the seconds and kWh of the whole step that is going on, the start of its process and the reading of the data included, and those of trainings that an interrupted one had finished.
+
+    They are elapsed seconds, also where several processes shared the trainings out; then energy stays unmeasured.
+    """
+    facts, step = dict(evaluation.facts), step_so_far()
+    if step is None:
+        return evaluation
+    kwh = None if facts["processes"] > 1 or None in (step.kwh, facts["trainings_before_kwh"]) else step.kwh + facts["trainings_before_kwh"]
+    method = step.method if kwh is not None else "not measured"
+    facts |= {"seconds": step.seconds + facts["trainings_before_seconds"], "energy_kwh": kwh, "energy_method": method}
+    return replace(evaluation, facts=facts)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> dict[str, Any]:

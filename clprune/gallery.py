@@ -11,7 +11,6 @@ from jaxtyping import Int
 from markupsafe import Markup
 
 from clprune import figures
-from clprune.cells import readable
 from clprune.subject import Subject
 
 MOST_LISTED = 4_000  # samples that the search box knows
@@ -100,7 +99,7 @@ def _describe(subject: Subject, rows: Int[np.ndarray, "M"]) -> dict[int, dict[st
             "suggested": names[suggested] if 0 <= suggested < len(names) else "none",
             "suspicion": line["suspicion"],
             "fate": "" if subject.kept is None else "kept" if line["kept"] else line["reason"],
-            "score": "" if score is None else f"{score} {readable(line[score])}",
+            "score": "" if score is None else f"{score} {line[score]:.3g}",
             **{"image": None, "text": None, "missing": None, "width": 0, "height": 0},
             **shown,
         }

@@ -13,6 +13,7 @@ import numpy as np
 
 from clprune import distributed, families
 from clprune.datatypes import Savings, Source
+from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
@@ -27,6 +28,7 @@ from clprune.storage import locked, require_space, verify_inventory
 Progress = Callable[[dict[str, Any]], None]
 
 
+@metered
 def score(
     data: str | Source,
     out: Path | str,
@@ -209,14 +211,15 @@ def select(
     `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
     (how many, how long), `device` and `data` (where the data are now) in `automatic`. Of several processes the first one does it, and the others wait.
     """
-    run, out = Path(run), Path(out)
+    run, out, began = Path(run), Path(out), step_began()
     with distributed.joined():
         return distributed.on_first(
-            lambda: _selected(run, out, keep, label_budget, strategy, seed, min_per_class, force, on_progress, **automatic),
+            lambda: _selected(began, run, out, keep, label_budget, strategy, seed, min_per_class, force, on_progress, **automatic),
         )
 
 
 def _selected(
+    began: float,
     run: Path,
     out: Path,
     keep: str,
@@ -233,7 +236,6 @@ def _selected(
     from clprune.selection import select as choose
     from clprune.trials import decided_for
 
-    started = time.perf_counter()
     scored = read_run(run)
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
     rows, others, ask = None, list[str](), label_budget is not None
@@ -280,7 +282,7 @@ def _selected(
     )
     if rows is not None:
         selection = among_all(selection, rows, others, taken="to be labelled" if ask else "kept")
-    took = {"seconds": time.perf_counter() - started + (trials_took["seconds_before"] or 0.0), "trial_seconds": trials_took["seconds"]}
+    took = {"seconds": time.perf_counter() - began + (trials_took["seconds_before"] or 0.0), "trial_seconds": trials_took["seconds"]}
     took |= {"trial_kwh": trials_took["energy_kwh"]}
     return write_selection(
         out,
@@ -306,6 +308,7 @@ def export(manifest: Path | str, form: str, destination: Path | str, *, data: st
     return told
 
 
+@metered
 def evaluate(
     manifest: Path | str,
     *,
@@ -322,7 +325,7 @@ def evaluate(
     """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest. Several processes share the trainings out."""
     manifest = Path(manifest)
     from clprune.evaluation import evaluate as compare_arms
-    from clprune.evaluation import groups_of, write_evaluation
+    from clprune.evaluation import groups_of, with_all_costs, write_evaluation
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
@@ -359,7 +362,7 @@ def evaluate(
             order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
             on_progress=on_progress if distributed.is_first() else None,
         )  # fmt: skip
-        document = distributed.on_first(lambda: write_evaluation(record.folder, evaluation))
+        document = distributed.on_first(lambda: write_evaluation(record.folder, with_all_costs(evaluation)))
         if evaluation.comparison.get("not_better_than_random"):
             raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
         return document

@@ -16,6 +16,7 @@ from clprune.texts import N_BUCKETS, load_texts
 from clprune.training import Recipe, new_state, pick_device, to_device, train
 
 TRIAL_EPOCHS = 108  # of --keep auto: twelve trainings of ten epochs on nine tenths of the data
+JUDGING_EPOCHS = 270  # of `evaluate` as it comes: three seeds, three arms, 30 epochs of all samples each
 LEAST_EPOCHS = 4  # no run ended earlier so far; the live rule looks from the third epoch on
 
 
@@ -65,6 +66,7 @@ def plan(
         "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
         "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
         "device": str(target),
+        "export_form": "hf" if source.locator.startswith("hf:") else "parquet" if source.kind == "text" else "imagefolder",
     }
 
 
@@ -101,8 +103,8 @@ def search_plan(
     stages = [
         {
             "stage": "prototype",
-            "what": "a class-balanced tenth to quarter of the data",
-            "seconds": [0.1 * cost[0] + 0.2 * one, 0.25 * cost[1] + 1.5 * one],
+            "what": "PART: a tenth to a quarter of the data with every class, and a test split; you put it together",
+            "seconds": [part * (seconds + JUDGING_EPOCHS * each) for part, seconds in zip((0.1, 0.25), cost, strict=True)],
             "commands": [
                 "clprune score PART --out part",
                 "clprune select part --keep 0.5 --out part-half",
@@ -112,7 +114,7 @@ def search_plan(
         },
         {
             "stage": "pilot",
-            "what": "all data, one share",
+            "what": "all data; the share is found by a dozen short trainings",
             "seconds": [seconds + TRIAL_EPOCHS * each for seconds in cost],
             "commands": [
                 f"clprune score {data} --out run",
@@ -126,7 +128,7 @@ def search_plan(
             "stage": "production",
             "what": "your own training on the subset",
             "seconds": [0.3 * one, one],
-            "commands": ["clprune export subset --to imagefolder pruned", "clprune savings subset --training-seconds MEASURED"],
+            "commands": [f"clprune export subset --to {told['export_form']} pruned", "clprune savings subset --training-seconds MEASURED"],
             "go_on_if": "your own accuracy, worst class and worst group hold; score again when a tenth of the data is new",
         },
     ]
@@ -134,7 +136,9 @@ def search_plan(
         "trainings": trainings,
         "scoring_seconds": cost,
         "training_seconds": one,
-        "training_seconds_how": "given" if training_seconds is not None else f"{FULL_TRAINING_EPOCHS} epochs of the proxy",
+        "training_seconds_how": "given"
+        if training_seconds is not None
+        else f"taken as {FULL_TRAINING_EPOCHS} epochs of the proxy; give --training-seconds of your own",
         "by_keep": shares,
         "stages": stages,
         "share_is_of_epochs": FULL_TRAINING_EPOCHS,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -113,7 +114,8 @@ def write_run(
     *,
     still_open: Bool[np.ndarray, "N"] | None = None,
 ) -> Run:
-    """Write a run's files, and last its run.json, which makes it a run."""
+    """Write a run's files, and last its run.json, which makes it a run; the seconds of that are added to those of `document`."""
+    began = time.perf_counter()
     ids, rows = source.sample_ids.tolist(), np.arange(len(source))
     scores = {"sample_id": ids, "index": rows, "label": table.labels} | {name: table.values[name] for name in sorted(table.values)}
     write_parquet(folder / "scores.parquet", pa.table(scores))
@@ -151,6 +153,8 @@ def write_run(
         "high_means": dict(table.high_means),
         "files": inventory(folder, names),
     }
+    seconds = time.perf_counter() - began
+    full |= {"seconds": full["seconds"] + seconds, "timings": dict(full["timings"]) | {"writing_seconds": seconds}}
     write_json(folder / "run.json", full)
     return Run(folder, full)
 

@@ -102,6 +102,7 @@ def _bytes(manifest: Manifest, storage_price: float, assumed: dict[str, Any]) ->
     for export in read_exports(manifest.folder):
         way = f", {export['link']}" if export.get("link") else ""
         note = f"{export['files']:,} files{way}: {export['destination']}"
+        lines.append(SavingsLine(f"files written by export {export['form']}", int(export["files"]), "files", "measured", export["destination"]))
         lines.append(SavingsLine(f"bytes written by export {export['form']}", int(export["bytes_written"]), "bytes", "measured", note))
     money = dropped_bytes / 1e9 * storage_price
     return [*lines, SavingsLine("storage money a month", money, "USD", "assumed", "if the dropped samples are archived", **assumed)]
@@ -120,14 +121,19 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     yardstick = (
         f"{_n_trainings(trainings)}, less {spent}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
     )
+    parts = f"scoring {timings['score_seconds']:,.1f} s ({spent} on {run['device']}), selecting {timings['select_seconds']:,.1f} s"
     lines = [
-        SavingsLine("cost of pruning: time", cost, "seconds", "measured", f"{spent} on {run['device']}"),
+        SavingsLine("cost of pruning: time", cost, "seconds", "measured", parts),
         SavingsLine("training time saved, equal epochs", dropped_share, "share of a training", "computed", "each epoch has fewer samples"),
         SavingsLine(
             "training time saved, equal steps", 0.0, "share of a training", "computed", "the subset is trained for as many steps as the full set"
         ),
         SavingsLine("net time saved, equal epochs", trainings * dropped_share - share, "full trainings", "computed", yardstick),
     ]
+    evaluated = _evaluation_of(manifest)
+    if evaluated is not None:
+        note = f"{_n_trainings(evaluated['n_trainings'])} and their tests; a check, not counted in the net"
+        lines.append(_measured("cost of evaluating: time", evaluated["seconds"], "seconds", note))
     measured = _measured_training(manifest.folder)
     each, how = None, ""
     if training_seconds is not None:
@@ -158,7 +164,10 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
 def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, price: Mapping[str, float], assumed: Any) -> list[SavingsLine]:
     timings = manifest.document["timings"]
     kwh, dropped_share = timings.get("energy_kwh"), 1 - manifest.n_kept / int(manifest.document["n_samples"])
-    lines = [_measured("cost of pruning: energy", kwh, "kWh", str(timings.get("energy_method")))]
+    how = str(timings.get("energy_method")) + ("" if kwh is None else "; selecting itself is not metered")
+    lines = [_measured("cost of pruning: energy", kwh, "kWh", how)]
+    if (evaluated := _evaluation_of(manifest)) is not None:
+        lines.append(_measured("cost of evaluating: energy", evaluated["kwh"], "kWh", evaluated["method"]))
     measured = _measured_training(manifest.folder)
     each = None
     if training_kwh is not None:
@@ -176,6 +185,16 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
         SavingsLine("net energy saved", net, "kWh", "computed", f"{_n_trainings(trainings)} at equal epochs, less the pruning", **assumed("pue")),
         SavingsLine("net CO2e saved", net * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon")),
     ]
+
+
+def _evaluation_of(manifest: Manifest) -> dict[str, Any] | None:
+    """What `evaluate` took for this manifest, all of it; None where it was not run."""
+    if not (manifest.folder / "evaluation.json").exists():
+        return None
+    document = read_json(manifest.folder / "evaluation.json", what="evaluation")
+    facts, runs = document["facts"], [run for arm in document["arms"].values() for run in arm["runs"]]
+    method = facts.get("energy_method") or "not every training was measured"
+    return {"seconds": facts.get("seconds"), "kwh": facts.get("energy_kwh"), "method": method, "n_trainings": len(runs)}
 
 
 def _measured_training(folder: Path) -> dict[str, Any] | None:
@@ -196,7 +215,7 @@ def _measured_training(folder: Path) -> dict[str, Any] | None:
     if facts["budget"] == "equal-epochs" and "pruned" in arms:
         saved, pruned_kwh = full - float(arms["pruned"]["seconds_mean"]), mean_kwh("pruned")
         saved_kwh = None if full_kwh is None or pruned_kwh is None else full_kwh - pruned_kwh
-    what = f"{facts['epochs']} epochs of {facts['proxy']} on {facts['device']}"
+    what = f"{facts['epochs']} epoch{'' if facts['epochs'] == 1 else 's'} of {facts['proxy']} on {facts['device']}"
     method = arms["full"]["runs"][0]["energy_method"]
     return {"seconds": full, "kwh": full_kwh, "saved_seconds": saved, "saved_kwh": saved_kwh, "what": what, "energy_method": method}
 

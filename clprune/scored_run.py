@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
+from clprune.energy import step_so_far
 from clprune.errors import DataError
 from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
 from clprune.pool import HIGH_MEANS, PoolWatcher, nearness_scores, with_pool
@@ -103,7 +104,10 @@ def _document(
     pool: PoolWatcher | None,
 ) -> dict[str, Any]:
     """What run.json says of how the run came about."""
-    facts = trajectory.facts
+    facts, step = trajectory.facts, step_so_far()
+    known_seconds = decode_seconds + facts["seconds"] + neighbor_seconds
+    all_seconds = known_seconds if step is None else max(known_seconds, step.seconds + facts.get("seconds_before", 0.0))
+    measured = step is not None and facts["energy_kwh"] is not None
     document = {
         "source": source.locator,
         "asked": asked,
@@ -112,15 +116,16 @@ def _document(
         "epochs_run": trajectory.n_epochs,
         "share_of_full_training": 0.0 if facts.get("already_paid") else trajectory.n_epochs / FULL_TRAINING_EPOCHS,
         "share_is_of_epochs": FULL_TRAINING_EPOCHS,
-        "seconds": decode_seconds + facts["seconds"] + neighbor_seconds,
+        "seconds": all_seconds,
         "timings": {
             "scored_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "decode_seconds": decode_seconds,
             "proxy_seconds": facts["seconds"],
             "neighbor_seconds": neighbor_seconds,
+            "other_seconds": all_seconds - known_seconds,  # the start of the process, the import of torch, the opening of the data
         },
-        "energy_kwh": facts["energy_kwh"],
-        "energy_method": facts["energy_method"],
+        "energy_kwh": step.kwh if measured and step is not None else facts["energy_kwh"],  # of the whole step, where the training was measured
+        "energy_method": step.method if measured and step is not None else facts["energy_method"],
         "device": facts["device"],
         "threads": facts["threads"],
         "recipe": facts["recipe"],

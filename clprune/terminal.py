@@ -130,10 +130,11 @@ def energy(run: Mapping[str, Any]) -> str:
     return "" if run["energy_kwh"] is None else f", {run['energy_kwh'] * 1000:.2f} Wh ({run['energy_method']})"
 
 
-def plain_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def plain_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (1,)) -> Table:
+    """Columns without rules; those at the places `right` end at the right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(header):
-        table.add_column(name, justify="right" if place == 1 else "left", overflow="fold")
+        table.add_column(name, justify="right" if place in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as text: brackets in it are not markup
     return table
@@ -190,7 +191,7 @@ def found_lines(found: Mapping[str, Any]) -> list[str]:
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [
         f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
-        f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch); it stops by itself earlier",
+        f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch, timed on random inputs); it stops by itself when the critical period has ended",
         f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
     ]
 
@@ -198,25 +199,33 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
 def search_lines(plan: Mapping[str, Any]) -> list[Any]:
     """What the search costs and could save, and its stages."""
 
-    def span(seconds: Sequence[float]) -> str:
+    def span(*seconds: float) -> str:
         unit, size = ("h", 3600) if max(map(abs, seconds)) >= 7200 else ("min", 60)
-        return f"{seconds[0] / size:,.1f} to {seconds[1] / size:,.1f} {unit}"
+        return " to ".join(f"{second / size:,.1f}" for second in seconds) + f" {unit}"
 
+    cost, one, n = plan["scoring_seconds"], plan["training_seconds"], plan["trainings"]
     rows = []
     for keep, row in plan["by_keep"].items():
-        pays = " to ".join(dict.fromkeys(str(n) for n in row["pays_after_trainings"]))
-        money = "" if row["net_money"] is None else f"{row['net_money'][0]:,.2f} to {row['net_money'][1]:,.2f} USD"
-        labels = "" if row["label_money"] is None else f"{row['label_money']:,.0f} USD"
-        rows.append((f"{float(keep):.0%}", span(row["net_seconds"]), pays, money, labels))
-    share, n = plan["most_cost_in_full_trainings"], plan["trainings"]
-    title = (
-        f"a search: scoring takes {span(plan['scoring_seconds'])}, at most {share:.0%} of a full training of {plan['share_is_of_epochs']} epochs; "
-        f"one training on all data {plan['training_seconds'] / 3600:,.2f} h ({plan['training_seconds_how']}). Net saving of {n} training{'s' if n > 1 else ''}, from equal steps to equal epochs:"
-    )
-    stages = [(s["stage"], span(s["seconds"]), " · ".join(s["commands"]), s["go_on_if"]) for s in plan["stages"]]
+        pays = " to ".join(dict.fromkeys("never" if n is None else str(n) for n in row["pays_after_trainings"]))
+        cells = [f"{float(keep):.0%}", *(span(seconds) for seconds in row["net_seconds"]), pays]
+        cells += [] if row["net_money"] is None else [f"{money:,.2f} USD" for money in row["net_money"]]
+        rows.append(cells + ([] if row["label_money"] is None else [f"{row['label_money']:,.0f} USD"]))
+    some = next(iter(plan["by_keep"].values()))
+    headers = ["kept", "time, equal steps", "time, equal epochs", "pays after trainings (equal epochs)"]
+    headers += [] if some["net_money"] is None else ["money, equal steps", "money, equal epochs"]
+    headers += [] if some["label_money"] is None else ["labels avoidable"]
+    share = f", so scoring is at most {100 * cost[1] / one:.2g} % of one" if one else ""
+    stages = [(s["stage"], s["what"], span(*s["seconds"]), "\n".join(s["commands"]), s["go_on_if"]) for s in plan["stages"]]
     return [
-        plain_table(title, ("kept", "net time", "pays after trainings", "net money", "labels avoidable"), rows),
-        plain_table("stages", ("stage", "time", "commands", "go on if"), stages),
+        f"scoring takes {span(*cost)}; one training on all data {one / 3600:,.2f} h ({plan['training_seconds_how']}){share}",
+        plain_table(
+            f"saved by {n} training{'s' if n > 1 else ''} on the kept samples, less the scoring (negative: lost). Equal steps: a training is as long as before, and the scoring is lost. Equal epochs: it is shorter",
+            headers,
+            rows,
+            right=(1, 2),
+        ),
+        plain_table("three stages", ("stage", "on", "time", "commands", "go on if"), stages, right=()),
+        "What a choice does to accuracy is not known before `clprune evaluate`. examples/adopting.md says when not to prune at all.",
     ]
 
 

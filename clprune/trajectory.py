@@ -160,6 +160,7 @@ def record_trajectory(
         "recipe": asdict(recipe),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
+        "seconds_before": seconds_before,
         "energy_kwh": None if meter.kwh is None or seconds_before else meter.kwh + kwh_before,
         "energy_method": "not measured: the run was interrupted" if seconds_before else meter.method,
         "max_epochs": max_epochs,

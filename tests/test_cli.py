@@ -36,9 +36,13 @@ def test_help_is_quick_and_does_not_load_torch() -> None:
 
 
 def test_the_path_by_commands(shapes_npz: Path, tmp_path: Path) -> None:
+    began = time.perf_counter()
     done = clprune("score", shapes_npz, "--out", tmp_path / "run", "--max-epochs", 2, "--json")
+    wall_seconds = time.perf_counter() - began
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
+    assert 0.6 * wall_seconds < run["seconds"] < wall_seconds  # all of the process is charged; training alone is a fifth of it
+    assert run["seconds"] == pytest.approx(sum(value for name, value in run["timings"].items() if name.endswith("seconds")))
     expected = {
         "schema_version",
         "fingerprint",
@@ -236,6 +240,7 @@ def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path, tmp_path: 
     assert half["net_money"] == pytest.approx([seconds / 1000 for seconds in half["net_seconds"]])
     assert half["label_money"] == 150 and half["pays_after_trainings"] == [1, 1]
     assert [stage["stage"] for stage in told["stages"]] == ["prototype", "pilot", "production"]
+    assert told["stages"][0]["seconds"] == pytest.approx([0.1 * (4 + 270) * each, 0.25 * (30 + 270) * each])  # score and evaluate of a part
     shown = clprune("plan", shapes_npz, "--training-seconds", 7200, cwd=tmp_path)
     assert "pays after" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
     refused(2, "gpu_price", "plan", shapes_npz, "--gpu-price=-1")

@@ -21,6 +21,7 @@ from clprune.evaluation import calibration_error, t_975
 from clprune.sources import open_source
 
 TIMES = {"seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
+TIMES |= {f"{what}_{unit}" for what in ("trainings", "trainings_before") for unit in ("seconds", "kwh")}
 
 
 def without_times(value: Any) -> Any:
@@ -78,7 +79,10 @@ def test_equal_epochs_give_fewer_steps_to_fewer_samples(manifest: Path) -> None:
     document = evaluated(manifest, seeds=1, epochs=2, budget="equal-epochs", against="full")
     assert {arm: one["runs"][0]["steps"] for arm, one in document["arms"].items()} == {"pruned": 2 * 3, "full": 2 * 5}
     runs = [run for arm in document["arms"].values() for run in arm["runs"]]
-    assert document["facts"]["seconds"] == pytest.approx(sum(run["total_seconds"] for run in runs))
+    facts = document["facts"]
+    assert facts["seconds"] > facts["trainings_seconds"] == pytest.approx(sum(run["total_seconds"] for run in runs))
+    parts = [run[part] for run in runs for part in ("energy_kwh", "test_energy_kwh")]
+    assert min(parts) > 0 and facts["energy_kwh"] > facts["trainings_kwh"] == pytest.approx(sum(parts))
     assert all(run["seconds"] + run["test_seconds"] <= run["total_seconds"] for run in runs)
 
 

@@ -105,12 +105,12 @@ def test_broken_tiers_are_refused(text: str) -> None:
         savings(manifest(100, 50), label_fee=text)
 
 
-def evaluation(folder: Path, budget: str, kwh: float | None = 0.4) -> None:
+def evaluation(folder: Path, budget: str, kwh: float | None = 0.4, **took: Any) -> None:
     arms = {
         name: {"seconds_mean": seconds, "runs": [{"energy_kwh": kwh and kwh * seconds / 200, "energy_method": "meter"}] * 2}
         for name, seconds in (("full", 200.0), ("pruned", 120.0))
     }
-    facts = {"budget": budget, "epochs": 3, "proxy": "small_cnn", "device": "cpu"}
+    facts = {"budget": budget, "epochs": 3, "proxy": "small_cnn", "device": "cpu"} | took
     (folder / "evaluation.json").write_text(json.dumps({"schema_version": 1, "kind": "evaluation", "arms": arms, "facts": facts, "comparison": {}}))
 
 
@@ -129,6 +129,18 @@ def test_seconds_and_energy_of_a_training_come_from_the_evaluation(tmp_path: Pat
     assert value(found, "net energy saved") == pytest.approx(0.4 - 0.24 - 0.5)
     evaluation(tmp_path, "equal-steps", kwh=None)
     assert lines(record)["net energy saved"].value is None
+
+
+def test_the_evaluation_is_a_cost_of_its_own_that_the_net_leaves_out(tmp_path: Path) -> None:
+    record = Manifest(tmp_path, manifest(100, 50).document)
+    assert "cost of evaluating: time" not in lines(record)
+    evaluation(tmp_path, "equal-epochs", seconds=700.0, energy_kwh=3.0, energy_method="meter of the whole")
+    found = lines(record)
+    assert (value(found, "cost of evaluating: time"), value(found, "cost of evaluating: energy")) == (700, 3)
+    assert found["cost of evaluating: energy"].note == "meter of the whole" and "4 trainings" in found["cost of evaluating: time"].note
+    assert value(found, "net time saved") == pytest.approx(200 - 120 - 101)
+    evaluation(tmp_path, "equal-epochs")  # of an earlier version, without the whole
+    assert lines(record)["cost of evaluating: time"].value is None
 
 
 def du(*folders: Path) -> int:
@@ -165,6 +177,11 @@ def test_bytes_agree_with_du_on_exported_folders(image_folder: Path, tmp_path: P
     assert written == {
         str(tmp_path / name): float(one["bytes_written"]) for name, one in zip(("linked", "copied", "table", "rows"), told.values(), strict=True)
     }
+    counted = {line.note: line.value for line in found if line.name.startswith("files written")}
+    assert counted == {
+        str(tmp_path / name): sum(path.is_file() for path in (tmp_path / name).rglob("*")) for name in ("linked", "copied", "table", "rows")
+    }
+    assert counted[str(tmp_path / "linked")] == record.n_kept + 1  # and the class map
     assert next(line.value for line in found if line.name == "bytes freed so far") == 0
     assert {path: path.stat().st_size for path in image_folder.rglob("*.png")} == before  # an export frees nothing
 

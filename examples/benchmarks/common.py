@@ -58,8 +58,8 @@ def trained_on(rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classe
     run = train(state, data, recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=np.sort(rows))
     labels = test.labels.numpy()
     right = predict(state.model, test)[0].argmax(axis=1) == labels
-    by_class = [float(right[labels == c].mean()) for c in np.unique(labels)]
-    return {"accuracy": float(right.mean()), "worst_class": min(by_class), "by_class": by_class, "steps": run.steps, "train_seconds": run.seconds}
+    per_class = [float(right[labels == c].mean()) for c in np.unique(labels)]
+    return {"accuracy": float(right.mean()), "worst_class": min(per_class), "per_class": per_class, "steps": run.steps, "train_seconds": run.seconds}
 
 
 def on_cpu(held: dict[str, np.ndarray]) -> tuple[DeviceData, DeviceData]:

@@ -69,7 +69,7 @@ def measure(path: str, kind: str, seed: int) -> list[dict[str, Any]]:
                 pipeline.select(Path(folder) / "run", Path(folder) / "m", keep=str(keep), strategy=strategy, seed=seed, force=True)
                 kept = np.sort(read_manifest(Path(folder) / "m").indices(open_source(f"{folder}/data.npz")))
                 result = trained_on(kept, train_data, test_data, n_classes=len(sizes), seed=100 + seed, n_steps=EPOCHS * -(-sizes.sum() // 128))
-                by_class = np.sort(result.pop("by_class"))
+                by_class = np.sort(result.pop("per_class"))
                 facts = {
                     "least_kept": int(np.bincount(held["y_train"][kept], minlength=len(sizes)).min()),
                     "worst_tenth": float(by_class[: len(sizes) // 10].mean()),
