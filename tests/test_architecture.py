@@ -51,6 +51,7 @@ FLOORS |= {
         "budget",
         "distributed",
         "batch_norm",
+        "discriminant",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
