@@ -94,6 +94,16 @@ def _suspicion(
     return other / np.maximum(other + own, 1e-9), suggested
 
 
+def images_nearly_equal(
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"], labels: Int[np.ndarray, "N"]
+) -> tuple[Int[np.ndarray, "Q 2"], Int[np.ndarray, "P 2"], Float[np.ndarray, "P"]]:
+    """(first, later) row of equal inputs; pairs of rows that show nearly the same, of equal ones only the first, and their distances. Texts are only compared for equality."""
+    order = np.arange(len(images))
+    equal = _equal_rows_of_images(images, order)
+    pairs, distances, _ = _near_pairs(images, labels, order, equal) if images.ndim == 4 else (equal[:0], np.zeros(0), {})
+    return equal, pairs, distances
+
+
 def _near_pairs(
     images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], equal: Int[np.ndarray, "Q 2"]
 ) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"], dict[str, float]]:
@@ -207,7 +217,7 @@ def _standard(images: Float[np.ndarray, "N h w"]) -> Float[np.ndarray, "N D"]:
     return unit_rows(flat - flat.mean(axis=1, keepdims=True))
 
 
-def _equal_rows_of_images(images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "P 2"]:
+def _equal_rows_of_images(images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "P 2"]:
     return _equal([hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest() for row in order])
 
 

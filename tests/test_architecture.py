@@ -28,6 +28,7 @@ FLOORS = {
     "selection": 4,
     "score_table": 4,
     "neighborhood": 3,
+    "leakage": 4,
     "pool": 4,
     "embeddings": 4,
     "run": 4,
