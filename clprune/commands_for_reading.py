@@ -1,4 +1,4 @@
-"""The commands that read what is there: report, verify, detect, compare, watch."""
+"""The commands that read what is there: report, verify, leakage, detect, compare, watch."""
 
 from __future__ import annotations
 
@@ -48,6 +48,23 @@ def verify(
     if problems:
         raise IntegrityError(" ".join(problems))
     show({"ok": True, "problems": []}, as_json, f"{folder}: verified" + (" against the data" if data else ""))
+
+
+@reading.command()
+def leakage(
+    data: option.Data,
+    test: Annotated[str | None, typer.Option("--test", metavar="DATA", help="Other test data than the test part of DATA.")] = None,
+    image_size: option.ImageSize = None,
+    strict: option.Strict = False,
+    as_json: option.Json = False,
+    quiet: option.Quiet = False,
+) -> None:
+    """Test samples that the training data hold too, equal or nearly. Trains nothing, writes nothing."""
+    from clprune.inputs import open_data
+    from clprune.leakage import leakage as find
+
+    told = find(open_data(data, strict), None if test is None else open_data(test, strict), image_size=image_size)
+    show(told, as_json, *terminal.leakage_lines(told))
 
 
 @reading.command()

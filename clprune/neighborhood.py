@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Neighborhood
+from clprune.discriminant import held_out_posterior
 from clprune.neighbors import matches, nearest, unit_rows
 
 SUSPECT_ABOVE = 0.8  # suspicion: support for another class is four times that for the label
@@ -37,10 +38,9 @@ def find_neighborhood(
     """
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence
     n = len(order)
-    unit = unit_rows(np.asarray(vectors)[order]) if vectors is not None else None
-    known = p_label is not None or (unit is not None and len(np.unique(labels)) > 1)
+    known = p_label is not None or (vectors is not None and len(np.unique(labels)) > 1)
     dynamics = (p_label[:, order], predicted[:, order]) if p_label is not None and predicted is not None else None
-    suspicion, suggested = _suspicion(labels[order], dynamics, unit) if known else (np.zeros(n), labels[order])
+    suspicion, suggested = _suspicion(labels[order], dynamics, vectors, order) if known else (np.zeros(n), labels[order])
     if images is not None:
         equal = _equal_rows_of_images(images, order)
         pairs, distances, threshold = _near_pairs(images, labels, order, equal)
@@ -62,35 +62,46 @@ def find_neighborhood(
 
 
 def _suspicion(
-    labels: Int[np.ndarray, "N"], dynamics: tuple[np.ndarray, np.ndarray] | None, unit: Float[np.ndarray, "N D"] | None
+    labels: Int[np.ndarray, "N"],
+    dynamics: tuple[np.ndarray, np.ndarray] | None,
+    vectors: Float[np.ndarray, "N D"] | None,
+    order: Int[np.ndarray, "N"],
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
-    """Support for another class against support for the label, in [0, 1]; above SUSPECT_ABOVE a label counts as suspect.
+    """Support for another class against support for the label, in [0, 1]; above SUSPECT_ABOVE a label counts as suspect. `vectors` are read in `order`.
 
-    Support of a sample for a class is the mean of two opinions: the share of epochs in which the model predicted the class (for the label: its
-    mean probability), and the share of nearest neighbours that carry it. It is divided by the mean support of the samples that carry the class, so
-    that classes which are hard as a whole are not suspect as a whole (the idea of confident learning, Northcutt et al., 2021,
-    arXiv:1911.00068). The suggested label is the class with the largest support.
+    Support of a sample for a class is the mean of up to three opinions: the share of epochs in which the model predicted the class (for the label: its
+    mean probability), the share of nearest neighbours that carry it, and its probability under a linear discriminant on the vectors that was fitted without the
+    sample. The suggested label is the class with the largest support.
     """
     rows = np.arange(len(labels))
-    if dynamics is None:
-        n_classes = int(labels.max()) + 1
-        support = np.zeros((len(labels), n_classes))
-    else:
+    n_classes = int(max(labels.max(), np.nanmax(dynamics[1]) if dynamics is not None else 0)) + 1
+    support = np.zeros((len(labels), n_classes))
+    if dynamics is not None:
         p_label, predicted = dynamics  # each (E, N)
-        n_classes = int(max(labels.max(), np.nanmax(predicted))) + 1
-        support = np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
+        support += np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
         support[rows, labels] = np.nanmean(p_label, axis=0)
-    if unit is not None and len(unit) > 2:
+    if vectors is not None and len(labels) > 2:
+        unit = unit_rows(vectors[order])
         _, at = nearest(unit, N_NEIGHBORS)
         near = labels[at]
-        support = (support + np.stack([(near == c).mean(axis=1) for c in range(n_classes)], axis=1)) / 2
-    usual = np.array([support[labels == c, c].mean() if (labels == c).any() else 1.0 for c in range(n_classes)])
-    support = support / np.maximum(usual, 1e-3)
+        support += np.stack([(near == c).mean(axis=1) for c in range(n_classes)], axis=1)
+        if len(np.unique(labels)) > 1:
+            support += held_out_posterior(labels, vectors, order, n_classes)
     own = support[rows, labels].copy()
     suggested = support.argmax(axis=1)
     support[rows, labels] = 0
     other = support.max(axis=1)
     return other / np.maximum(other + own, 1e-9), suggested
+
+
+def images_nearly_equal(
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"], labels: Int[np.ndarray, "N"]
+) -> tuple[Int[np.ndarray, "Q 2"], Int[np.ndarray, "P 2"], Float[np.ndarray, "P"]]:
+    """(first, later) row of equal inputs; pairs of rows that show nearly the same, of equal ones only the first, and their distances. Texts are only compared for equality."""
+    order = np.arange(len(images))
+    equal = _equal_rows_of_images(images, order)
+    pairs, distances, _ = _near_pairs(images, labels, order, equal) if images.ndim == 4 else (equal[:0], np.zeros(0), {})
+    return equal, pairs, distances
 
 
 def _near_pairs(
@@ -206,7 +217,7 @@ def _standard(images: Float[np.ndarray, "N h w"]) -> Float[np.ndarray, "N D"]:
     return unit_rows(flat - flat.mean(axis=1, keepdims=True))
 
 
-def _equal_rows_of_images(images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "P 2"]:
+def _equal_rows_of_images(images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "P 2"]:
     return _equal([hashlib.blake2b(np.ascontiguousarray(images[row]).data, digest_size=16).digest() for row in order])
 
 

@@ -103,6 +103,20 @@ def show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
         console.print(line, markup=False) if isinstance(line, str) else console.print(line)
 
 
+def leakage_lines(told: Mapping[str, Any]) -> list[str]:
+    """The nearest pairs, then how many there are."""
+    pairs = sorted(told["pairs"], key=lambda pair: pair["distance"])
+    lines = [
+        f"test {p['test_id']} repeats {p['train_id']}, "
+        + (f"distance {p['distance']:.3f}" if p["distance"] else "equal")
+        + ("" if p["same_label"] else ", another label")
+        for p in pairs[:10]
+    ] + ([f"... and {len(pairs) - 10:,} more; --json names all"] if len(pairs) > 10 else [])
+    share = len(pairs) / max(1, told["n_test"])
+    counts = f"{told['n_exact']:,} equal and {told['n_near']:,} nearly equal, {told['n_with_another_label']:,} with another label"
+    return [*lines, f"{len(pairs):,} of {told['n_test']:,} test samples ({share:.2%}) repeat one of {told['n_train']:,} training samples: {counts}"]
+
+
 def score_lines(run: Mapping[str, Any]) -> list[str]:
     """What `score` says when it is done; the last line says where the critical period ended, why, and what it cost."""
     clp = run["clp"]

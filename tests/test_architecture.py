@@ -28,6 +28,7 @@ FLOORS = {
     "selection": 4,
     "score_table": 4,
     "neighborhood": 3,
+    "leakage": 4,
     "pool": 4,
     "embeddings": 4,
     "run": 4,
@@ -52,6 +53,7 @@ FLOORS |= {
         "distributed",
         "batch_norm",
         "probe",
+        "discriminant",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}

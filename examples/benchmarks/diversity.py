@@ -2,10 +2,12 @@
 
     python examples/benchmarks/diversity.py scale --sizes 100000,1000000      # `diverse`, half kept; 10000000 is a float16 memory map
     python examples/benchmarks/diversity.py compare                           # `k_center` beside the exact greedy, 50,000 x 128, half kept
+    python examples/benchmarks/diversity.py recall                            # of the search by cells at each number of cells, 100,000 vectors
+    python examples/benchmarks/diversity.py facility --sizes 4000,8000 --apricot PYTHON  # `facility_location` beside apricot's, half kept
     python examples/benchmarks/diversity.py others --sizes 25000,100000       # the other strategies on vectors
 
 # scale and others: seconds to minutes on two cores; compare: about a minute, nearly all of it the exact greedy.
-Every row is measured in a process of its own, which loads the vectors from a file and is timed from the call to its return; peak memory is the whole
+apricot holds the whole matrix of similarities in float64 (several times over), which is what bounds its size; `--apricot` names the Python that has it. Every row is measured in a process of its own, which loads the vectors from a file and is timed from the call to its return; peak memory is the whole
 process's, vectors and interpreter included. Results are kept in diversity.json.
 """
 
@@ -33,6 +35,17 @@ from clprune import families, neighbors
 
 RESULTS = Path(__file__).with_suffix(".json")
 WIDTH, N_CLASSES, N_CLUSTERS = 128, 10, 300
+APRICOT = """
+import json, resource, sys, time, numpy as np
+from apricot import FacilityLocationSelection
+vectors = np.load(sys.argv[1]).astype(np.float64)
+wall, cpu = time.perf_counter(), time.process_time()
+unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+chosen = FacilityLocationSelection(len(unit) // 2, metric="precomputed", optimizer="lazy").fit((1 + unit @ unit.T) / 2).ranking
+told = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+np.save(sys.argv[2], chosen)
+print(json.dumps(told | {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
 OTHERS = ("k_center", "facility_location", "herding", "moderate", "cluster_prototypes", "d2")
 
 
@@ -99,6 +112,26 @@ def recall(path: Path, n: int = 100_000, n_queries: int = 1000) -> dict[str, flo
     return found
 
 
+def facility(path: Path, python: str) -> dict[str, object]:
+    """Seconds and value of both, and that of a random choice: the sum over all samples of the similarity to the nearest kept one."""
+    vectors = np.array(np.load(path))
+    n_keep, member, chosen = len(vectors) // 2, families.find("strategies", "facility_location"), path.with_suffix(".chosen.npy")
+    told = subprocess.run([python, "-c", APRICOT, str(path), str(chosen)], capture_output=True, text=True, check=True)
+    theirs = json.loads(told.stdout.splitlines()[-1])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def value(kept: np.ndarray) -> float:
+        return float(sum(((1 + block @ unit[kept].T) / 2).max(axis=1).sum(dtype=np.float64) for block in np.array_split(unit, 50)))
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    picked = member(vectors, n_keep, np.random.default_rng(0))
+    ours = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    rows = {"facility_location": ours | {"value": value(picked)}, "apricot": theirs | {"value": value(np.load(chosen))}}
+    rows["random"] = {"value": value(np.random.default_rng(0).permutation(len(vectors))[:n_keep])}
+    ratios = {"value": rows["facility_location"]["value"] / rows["apricot"]["value"], "times_faster": theirs["cpu_seconds"] / ours["cpu_seconds"]}
+    return {"n": len(vectors), "rows": rows, "ours_over_apricot": ratios}
+
+
 def exact_k_center(vectors: np.ndarray, n_keep: int) -> np.ndarray:
     """Plain greedy: one matrix-vector product a step."""
     length = np.einsum("nd,nd->n", vectors, vectors)
@@ -151,11 +184,34 @@ def keep(part: str, value: object) -> None:
     RESULTS.write_text(json.dumps(results | {part: value}, indent=1) + "\n")
 
 
+def table() -> str:
+    """What was measured, a line each; seconds are the processor's."""
+    held = json.loads(RESULTS.read_text())
+    lines = ["| what | vectors | processor s | peak memory | quality |", "|---|---|---|---|---|"]
+    for row in sorted(held["scale"].values(), key=lambda row: row["n"]):
+        told = row["diverse"]
+        grows = f"time grows with N^{told['exponent_from_smaller']:.2f} from the size before" if "exponent_from_smaller" in told else ""
+        memory = f"{told['peak_bytes'] / 1e9:.2f} GB, {told['peak_bytes'] / told['vector_bytes']:.1f} x the vectors"
+        lines.append(f"| `diverse`, half kept | {row['n']:,} x {WIDTH}, {row['dtype']} | {told['cpu_seconds']:.1f} | {memory} | {grows} |")
+    near, exact = held["compare"]["k_center_over_exact"], held["compare"]["rows"]
+    quality = f"radius {near['radius']:.3f} x, mean distance {near['mean_distance']:.3f} x that of the exact greedy ({exact['exact greedy']['cpu_seconds']:.1f} s)"
+    lines.append(f"| `k_center`, half kept | {held['compare']['n']:,} x {WIDTH} | {exact['k_center']['cpu_seconds']:.2f} | | {quality} |")
+    for row in held.get("facility", {}).values():
+        ours, theirs = row["rows"]["facility_location"], row["rows"]["apricot"]
+        quality = f"value {row['ours_over_apricot']['value']:.4f} x apricot's ({theirs['cpu_seconds']:.1f} s, {theirs['peak_bytes'] / 1e9:.1f} GB)"
+        lines.append(f"| `facility_location`, half kept | {row['n']:,} x {WIDTH} | {ours['cpu_seconds']:.2f} | | {quality} |")
+    if "recall" in held:
+        found = ", ".join(f"{value:.3f} ({cells})" for cells, value in held["recall"]["at_10"].items())
+        lines.append(f"| search by cells | {held['recall']['n']:,} x {WIDTH} | | | recall of the ten nearest {found} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["scale", "compare", "others", "measure", "write"])
+    parser.add_argument("part", choices=["scale", "compare", "recall", "facility", "others", "measure", "write"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", default="100000")
+    parser.add_argument("--apricot", metavar="PYTHON", help="an interpreter that has apricot-select")
     given = parser.parse_args()
     if given.part == "measure":
         print(json.dumps(measure_here(given.rest[0], Path(given.rest[1]))))
@@ -167,12 +223,22 @@ def main() -> None:
         path = Path(folder) / "vectors.npy"
         if given.part == "compare":
             write_vectors(path, 50_000, "float32")
-            outcome = compare(path) | {"recall_at_10_by_cells": recall(path)} | machine()
+            outcome = compare(path) | machine()
             keep("compare", outcome)
             print(json.dumps(outcome, indent=1))
             return
+        if given.part == "recall":
+            write_vectors(path, 100_000, "float32")
+            keep("recall", {"n": 100_000, "at_10": recall(path)} | machine())
+            print(table())
+            return
         known = json.loads(RESULTS.read_text()).get(given.part, {}) if RESULTS.exists() else {}
         for n in (int(size) for size in given.sizes.split(",")):
+            if given.part == "facility":
+                write_vectors(path, n, "float32")
+                known[str(n)] = facility(path, given.apricot) | machine()
+                keep(given.part, known)
+                continue
             dtype = "float16" if n > 5_000_000 else "float32"
             subprocess.run([sys.executable, __file__, "write", str(path), str(n), dtype], check=True)
             row: dict[str, object] = {"n": n, "dtype": dtype} | machine()
@@ -180,6 +246,10 @@ def main() -> None:
                 row[strategy] = measure(strategy, path)
                 print(f"{strategy} {n:,} x {WIDTH} {dtype}: {row[strategy]}", flush=True)
             known[str(n)] = row
+            keep(given.part, known)
+        if given.part == "facility":
+            print(table())
+            return
         sizes = sorted(int(size) for size in known)
         for a, b in itertools.pairwise(sizes):
             for name in ("diverse",) if given.part == "scale" else OTHERS:

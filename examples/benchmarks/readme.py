@@ -58,6 +58,7 @@ def tables() -> dict[str, str]:
         "near_duplicates",
         "harm",
         "savings_check",
+        "diversity",
     )
     made = {name: runpy.run_path(str(HERE / f"{name}.py"))["table"]() for name in scripts if (HERE / f"{name}.json").exists()}
     return {"recording": recording(), "report": report_scale()} | made

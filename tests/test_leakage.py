@@ -1,0 +1,50 @@
+"""Copies of training samples that were put into a test set, and little else, are named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from clprune.cli import app
+from clprune.errors import DataError
+from clprune.leakage import leakage, leaked
+from clprune.sources import open_source
+
+
+def images(n: int, seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).random((n, 7, 7, 3))
+    return (np.kron(coarse, np.ones((1, 4, 4, 1)))[:, :24, :24] * 255).astype(np.uint8)
+
+
+def test_planted_copies_are_named_with_their_originals_and_repeats_inside_a_part_are_not(tmp_path: Path) -> None:
+    train, test = images(300, 0), images(80, 1)
+    train[41] = train[40]  # the test image that equals both is said to repeat the first
+    test[5], test[6] = train[40], train[7]
+    test[7] = test[6]  # two test images of one training image
+    test[9] = test[8]  # a repeat inside the test part alone
+    test[10:20] = np.roll(train[100:110].astype(int)[:, :, ::-1] * 0.95 + 4, (1, -1), (1, 2)).astype(np.uint8)
+    test[20] = (test[10] * 0.97 + 2).astype(np.uint8)  # nearer to another test image than to the training image that both show
+    np.savez(tmp_path / "d.npz", x_train=train, y_train=np.arange(300) % 3, x_test=test, y_test=np.arange(80) % 3)
+    told = json.loads(CliRunner().invoke(app, ["leakage", str(tmp_path / "d.npz"), "--json"]).stdout)
+    source = open_source(str(tmp_path / "d.npz"))
+    assert source.load_test is not None
+    ids, test_ids = source.sample_ids.tolist(), source.load_test().sample_ids.tolist()
+    found = {(pair["test_id"], pair["train_id"]): pair for pair in told["pairs"]}
+    exact = {(test_ids[5], ids[40]), (test_ids[6], ids[7]), (test_ids[7], ids[7])}
+    near = {(test_ids[10 + k], ids[100 + k]) for k in range(10)} | {(test_ids[20], ids[100])}
+    assert {pair for pair, line in found.items() if line["distance"] == 0} == exact and told["n_exact"] == 3
+    assert (test_ids[20], ids[100]) in found and len(near & set(found)) >= 10 and len(found) <= 15 and told["n_near"] == len(found) - 3
+    assert found[test_ids[6], ids[7]]["same_label"] == (6 % 3 == 7 % 3) and told["n_test"] == 80
+
+
+def test_texts_are_compared_for_equality_and_data_without_a_test_part_are_refused(tmp_path: Path) -> None:
+    train, distance = leaked(np.array([[1, 2], [3, 4], [3, 5], [3, 4], [1, 2], [9, 9]]), np.array([0, 1, -1, 0, 1, 0]), 3)
+    assert train.tolist() == [1, 0, -1] and distance[:2].tolist() == [0, 0] and np.isnan(distance[2])
+    np.savez(tmp_path / "d.npz", x_train=images(4, 0), y_train=np.arange(4))
+    with pytest.raises(DataError, match="no test part"):
+        leakage(open_source(str(tmp_path / "d.npz")))
+    with pytest.raises(DataError, match="--image-size"):
+        np.savez(tmp_path / "e.npz", x_train=images(4, 0)[:, :20], y_train=np.arange(4))
+        leakage(open_source(str(tmp_path / "d.npz")), open_source(str(tmp_path / "e.npz")))
