@@ -98,6 +98,8 @@ class Run:
 
     @property
     def curves_file(self) -> Path:
+        """The indicators as CSV, checked against its digest."""
+        require_intact(self.folder, {"trajectory/curves.csv": self.document["files"]["trajectory/curves.csv"]})
         return self.folder / "trajectory" / "curves.csv"
 
 

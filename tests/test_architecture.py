@@ -69,6 +69,7 @@ FLOORS |= {
         "savings",
         "report",
         "clp_end",
+        "verification",
         "replay",
         "comparison",
     )

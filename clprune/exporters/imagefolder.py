@@ -17,7 +17,7 @@ from clprune.errors import StorageError
 from clprune.exporters._content import encoded
 from clprune.families import exporter
 from clprune.manifest import Manifest
-from clprune.storage import write_json
+from clprune.storage import SCHEMA_VERSION, write_json
 
 
 def _hard_link(source: Path, target: Path) -> None:
@@ -75,7 +75,7 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     classes = [
         {"folder": folder, "class_id": c, "class_name": name} for c, (folder, name) in enumerate(zip(folders, source.class_names, strict=True))
     ]
-    write_json(destination / "class_map.json", {"schema_version": 1, "classes": classes})
+    write_json(destination / "class_map.json", {"schema_version": SCHEMA_VERSION, "classes": classes})
     written += (destination / "class_map.json").stat().st_size
     empty = [folder for folder in folders if not any((destination / folder).iterdir())]
     links = ", ".join(ways) if len(ways) < 2 else ", ".join(f"{count:,} by {name}" for name, count in ways.items())
