@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from torture_crashes import crash_points, kills_of_export, kills_of_score, kills_of_select, power_loss, resumes
-from torture_inputs import corrupted, exactly_once, full_disk, hostile_images, hostile_names, labels_and_numbers, old_data, races
+from torture_inputs import corrupted, full_disk, hostile_images, hostile_names, races
 from torture_machine import steps_at_random
+from torture_outcomes import exactly_once, labels_and_numbers, old_data
 
 Row = Callable[[int, np.random.Generator, Path], tuple[int, list[str]]]
 RESULTS = Path(__file__).with_suffix(".json")
