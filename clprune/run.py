@@ -33,6 +33,7 @@ from clprune.storage import (
     read_json,
     read_npy,
     read_parquet,
+    remove,
     require_intact,
     verify_inventory,
     write_bytes,
@@ -196,6 +197,7 @@ def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) 
         other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
         raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
     if force:
-        for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
+        remove(out / "run.json")
+        for name in ("checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
             shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
     return None

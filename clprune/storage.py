@@ -146,6 +146,13 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file for good before anything else happens: after a power cut it must not be there again when what it names is gone."""
+    if path.exists():
+        path.unlink()
+        _sync_folder(path.parent)
+
+
 def _plain(value: Any) -> Any:
     """numpy numbers and arrays as what JSON knows."""
     if isinstance(value, np.generic):

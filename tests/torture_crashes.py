@@ -67,7 +67,7 @@ def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, without what a clock or a meter wrote."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in (".lock", ".owner", "live.json"):
+        if path.is_file() and path.name not in (".lock", ".owner", "live.json") and not unfinished(path):
             data = path.read_bytes()
             if path.name in ("manifest.json", "run.json"):
                 document = json.loads(data)
@@ -76,6 +76,11 @@ def content(folder: Path) -> dict[str, bytes]:
                 data = json.dumps(document, sort_keys=True).encode()
             found[path.relative_to(folder).as_posix()] = data
     return found
+
+
+def unfinished(path: Path) -> bool:
+    """Whether a name says that a process had not finished with it: the next command sweeps it away."""
+    return storage._UNFINISHED.fullmatch(path.name) is not None
 
 
 def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
@@ -106,7 +111,7 @@ def repeated(work: str, folder: Path, out: Path, expected: dict[str, bytes], var
     except ClpruneError as error:
         return [f"the repeat was refused: {error}"]
     problems = [] if (now := content(out)) == expected else [f"the repeat differs in {differences(now, expected)}"]
-    left = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
+    left = [path.name for path in (*out.parent.iterdir(), *out.rglob("*")) if unfinished(path)]
     return problems + ([f"left behind {left}"] if left else [])
 
 
