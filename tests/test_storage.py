@@ -164,8 +164,8 @@ def test_names_as_long_as_a_file_system_allows_are_written(tmp_path: Path) -> No
 
 def test_a_document_that_was_changed_is_refused_and_one_of_the_version_before_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    write_json(path, {"schema_version": storage.SCHEMA_VERSION, "kind": "x", "n": {3: 0.1, "a": [1, None]}, "of": "this"})
-    assert read_json(path, what="x", of="this")["n"] == {"3": 0.1, "a": [1, None]}
+    write_json(path, {"schema_version": storage.SCHEMA_VERSION, "kind": "x", "n": {3: 0.1, 12: [1, None]}, "of": "this"})
+    assert read_json(path, what="x", of="this")["n"] == {"3": 0.1, "12": [1, None]}
     with pytest.raises(IntegrityError, match="two files were swapped"):
         read_json(path, what="x", of="that")
     text = path.read_text()

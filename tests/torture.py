@@ -3,8 +3,8 @@
     python tests/torture.py            # the full counts; prints one line a row and writes them to tests/torture.json
     python tests/torture.py --share 0.02 --only kills_of_select
 
-A row is a function (count, rng, folder) -> how many were tried, and a list of failures; `make test` runs each with a small count (tests/test_torture.py). Rows that were run alone at their full
-count replace their line in the JSON; `--note` says there under what load.
+A row is a function (count, rng, folder) -> how many were tried, and a list of failures; `make test` runs each with a small count (tests/test_torture.py). A row that was run at its full
+count, or with a `--note` on the load and the share, replaces its line in the JSON.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> int:
         }
         print(f"{name:20} tried {tried:5}  failed {len(failures):3}  {took:7.1f} s  (CPU {cpu:.1f} s)", *failures[:5], sep="\n    ", flush=True)
         failed += len(failures)
-        if given.share == 1:
+        if given.share == 1 or given.note:
             _keep(result | ({"note": given.note} if given.note else {}))
     return int(failed > 0)
 

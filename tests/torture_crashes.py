@@ -70,10 +70,13 @@ def content(folder: Path) -> dict[str, bytes]:
         if path.is_file() and path.name not in (".lock", ".owner", "live.json") and not unfinished(path):
             data = path.read_bytes()
             if path.name in ("manifest.json", "run.json"):
-                document = json.loads(data)
-                for name in ("timings", "seconds", "energy_kwh", "energy_method", "parent", storage.SEAL):
-                    document.pop(name, None)
-                data = json.dumps(document, sort_keys=True).encode()
+                try:
+                    document = json.loads(data)
+                    for name in ("timings", "seconds", "energy_kwh", "energy_method", "parent", storage.SEAL):
+                        document.pop(name, None)
+                    data = json.dumps(document, sort_keys=True).encode()
+                except (ValueError, AttributeError):
+                    pass  # what was spoiled is compared as it is
             found[path.relative_to(folder).as_posix()] = data
     return found
 

@@ -106,7 +106,7 @@ def corrupted(count: int, rng: np.random.Generator, folder: Path) -> tuple[int, 
         copy = folder / "copies" / kind.name
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(kind, copy)
-        ignored = (".lock", "live.json")  # they hold nothing that is built on
+        ignored = (".lock", ".owner", "live.json")  # they hold nothing that is built on
         files = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.name not in ignored]
         path = files[int(rng.integers(len(files)))]
         data = path.read_bytes()

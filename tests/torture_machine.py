@@ -89,7 +89,7 @@ def machine_over(folder: Path, told: dict[str, int]) -> type[RuleBasedStateMachi
                 return
             self.count()
             out = self.out(work)
-            files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in (".lock", "live.json")]
+            files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in (".lock", ".owner", "live.json")]
             path = files[which % len(files)]
             data = bytearray(path.read_bytes())
             if way == "delete":
