@@ -42,10 +42,10 @@ ROWS: dict[str, tuple[Row, int, int]] = {  # the row, its full count, and the co
     "full_disk": (full_disk, 100, 4),
     "races": (races, 300, 4),
     "resumes": (resumes, 100, 2),
-    "exactly_once": (exactly_once, 5_000, 100),
+    "exactly_once": (exactly_once, 5_000, 500),
     "hostile_images": (hostile_images, 500, 60),
     "hostile_names": (hostile_names, 2_000, 120),
-    "labels_and_numbers": (labels_and_numbers, ALL, 8),
+    "labels_and_numbers": (labels_and_numbers, ALL, ALL),
     "steps_at_random": (steps_at_random, 10_000, 40),
     "old_data": (old_data, ALL, ALL),
 }
