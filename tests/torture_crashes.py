@@ -22,6 +22,8 @@ from conftest import draw_shapes
 from clprune import pipeline, storage
 from clprune.errors import ClpruneError
 
+# the server's own path: what it cannot import beforehand (it does not say so), every process it forks would import anew, for seconds
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["torture", "torch", "clprune.pipeline", "clprune.trajectory", "clprune.neighborhood", "clprune.selection", "clprune.export"]
