@@ -182,7 +182,7 @@ def read_run(folder: Path | str) -> Run:
     document = read_json(folder / "run.json", what="run")
     missing = [key for key in ("fingerprint", "files", "clp", "high_means", "class_names") if key not in document]
     if document.get("kind") != "run" or missing:
-        raise DataError(f"{folder / 'run.json'} is not a run (missing: {', '.join(missing) or 'kind'}).")
+        raise DataError(f"{folder / 'run.json'} is not a run (missing: {', '.join(missing) or 'kind'}). Restore it, or score again.")
     return Run(folder, document)
 
 

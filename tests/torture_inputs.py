@@ -382,7 +382,9 @@ def hostile_names(count: int, rng: np.random.Generator, folder: Path) -> tuple[i
         outside = [path for path in root.rglob("*") if path not in before and not path.is_relative_to(fence / "in")]
         if outside or Path("/tmp/clprune-escaped0").exists() or any((folder / name).exists() for name in ("out0", "b0")):
             failures.append(f"batch {batch}: written outside: {outside[:3]}")
-        written = [path for path in (fence / "in" / "imagefolder").rglob("*") if path.is_file() and path.name not in ("class_map.json", ".clprune.json")]
+        written = [
+            path for path in (fence / "in" / "imagefolder").rglob("*") if path.is_file() and path.name not in ("class_map.json", ".clprune.json")
+        ]
         if len(written) != len(kept) or {path.read_bytes() for path in written} != {buffer.getvalue()}:
             failures.append(f"batch {batch}: {len(written)} of {len(kept)} images exported")
     return count, failures
