@@ -36,12 +36,12 @@ def report(
 
 @reading.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="RUN|M", help="A run or manifest folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN|M|DEST", help="A run, manifest or exported folder.")],
     data: Annotated[str | None, typer.Option("--data", help="Also check that these are the data that were scored.")] = None,
     as_json: option.Json = False,
     quiet: option.Quiet = False,
 ) -> None:
-    """Check every digest, and with --data that the data are still the same."""
+    """Check the digest of every file in a run, a manifest or an export, and with --data that the data are still the same."""
     from clprune import pipeline
 
     problems = pipeline.verify(folder, data=data)

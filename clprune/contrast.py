@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from clprune.datatypes import Embeddings, Source
 from clprune.embeddings import embed
 from clprune.energy import EnergyMeter
-from clprune.errors import UsageError
+from clprune.errors import IntegrityError, UsageError
 from clprune.proxies import build_proxy
 from clprune.storage import write_bytes
 from clprune.training import (
@@ -154,14 +155,24 @@ def _commit(folder: Path, key: str, state: TrainingState, seconds: float) -> Non
         tensors[f"momentum.{number}"] = slot["momentum_buffer"].detach().cpu().contiguous().numpy()
     tensors["done"] = np.array([state.epochs_done, state.steps_done, seconds])
     tensors["key"] = np.frombuffer(key.encode(), dtype=np.uint8)
-    write_bytes(folder / "contrast.safetensors", save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+    content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    path = folder / f"contrast-{state.epochs_done:04d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    write_bytes(path, content)
+    for old in folder.glob("contrast-*.safetensors"):
+        if old != path:
+            old.unlink()
 
 
 def _resumed(folder: Path, key: str, state: TrainingState) -> float:
     """Load what an interrupted run of the same arguments had committed; returns the seconds it had taken."""
-    path = folder / "contrast.safetensors"
-    arrays: Mapping[str, np.ndarray] = load_file(path) if path.exists() else {}
-    if not arrays or arrays["key"].tobytes().decode() != key:
+    path = max(folder.glob("contrast-*.safetensors"), default=None)  # the last one, where an interruption came before the one before it was removed
+    if path is None:
+        return 0.0
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest()[:16] != path.stem.split("-")[2]:
+        raise IntegrityError(f"{path} of the interrupted run was changed. Pass --force to start anew.")
+    arrays: Mapping[str, np.ndarray] = load(content)
+    if arrays["key"].tobytes().decode() != key:
         return 0.0
     device = next(state.model.parameters()).device
     state.model.load_state_dict({name[6:]: torch.from_numpy(value.copy()) for name, value in arrays.items() if name.startswith("model.")})

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from clprune.datatypes import Source, digest_of_ids
 from clprune.errors import DataError
-from clprune.storage import digest_of_file, mapped_npy, read_json, read_npy, write_json
+from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_json, read_npy, write_json
 
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
 
@@ -47,7 +47,7 @@ def load_images(
     }
     name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{height}x{width}x{channels}"
     path, note = cache / f"{name}.npy", cache / f"{name}.json"
-    if path.exists() and note.exists() and read_json(note, what="cache")["sha256"] == digest_of_file(path):
+    if path.exists() and _digest_noted(note) == digest_of_file(path):
         return read_npy(path, mapped=True), rule
     with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
         with ThreadPoolExecutor(2) as pool:
@@ -56,8 +56,16 @@ def load_images(
                 array[index] = pixels
                 if on_progress and index % 512 == 0:
                     on_progress(index, len(source))
-    write_json(note, {"schema_version": 1, "sha256": digest_of_file(path), "rule": rule})
+    write_json(note, {"schema_version": SCHEMA_VERSION, "sha256": digest_of_file(path), "rule": rule})
     return read_npy(path, mapped=True), rule
+
+
+def _digest_noted(note: Path) -> str | None:
+    """The digest of decoded images that were kept; None where there is none, or none that can be read: then they are decoded again."""
+    try:
+        return str(read_json(note, what="cache")["sha256"])
+    except DataError:
+        return None
 
 
 def _looked_at(source: Source) -> tuple[list[tuple[int, int]], bool]:

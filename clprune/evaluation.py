@@ -98,6 +98,10 @@ def evaluate(
     def place_of(seed: int, arm: str) -> Path | None:
         return None if place is None else place / f"{arm}-{seed}.json"
 
+    def name_of(seed: int, arm: str) -> str:
+        assert place is not None
+        return f"{place.name}/{arm}-{seed}"
+
     def run_of(seed: int, arm: str) -> dict[str, Any]:
         rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
         n_steps, observe = full_steps if budget == "equal-steps" else None, None
@@ -115,7 +119,7 @@ def evaluate(
     to_do = distributed.on_first(lambda: [job for job in jobs if (path := place_of(*job)) is None or not path.exists()])
     n_processes = distributed.world_size()
     there_already = [job for job in jobs if job not in to_do]
-    read = distributed.on_first(lambda: [read_json(place_of(*job), what="finished training")["run"] for job in there_already])  # type: ignore[arg-type]
+    read = distributed.on_first(lambda: [read_json(place_of(*job), what="finished training", of=name_of(*job))["run"] for job in there_already])  # type: ignore[arg-type]
     for job, run in zip(there_already, read, strict=True):
         note(*job, run, "taken from the interrupted evaluation")
     for start in range(0, len(to_do), n_processes):  # a round: one training in each process
@@ -127,7 +131,7 @@ def evaluate(
             if n_processes > 1:  # each meter sees the machine with all that runs on it
                 run |= {"energy_kwh": None, "test_energy_kwh": None, "energy_method": f"not measured: {n_processes} trainings ran side by side"}
             if (path := place_of(*job)) is not None and distributed.is_first():
-                write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "run": run})
+                write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "of": name_of(*job), "run": run})
             note(*job, run, f"{run['accuracy']:.4f}")
     results = {arm: [finished[seed, arm] for seed in range(first_seed, first_seed + seeds)] for arm in arms}
     summary = {arm: _summary(values) for arm, values in results.items()}

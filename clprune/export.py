@@ -1,4 +1,4 @@
-"""Hand the kept samples over, in the form that the user's training already reads; complete or absent."""
+"""Hand the kept samples over, in the form that the user's training already reads; complete or absent, with a hidden record of every file's digest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from clprune import families
 from clprune.datatypes import Source, digest_of_ids
 from clprune.errors import UsageError
 from clprune.manifest import Manifest
-from clprune.storage import new_folder
+from clprune.storage import SCHEMA_VERSION, inventory, new_folder, write_json
+
+RECORD = ".clprune.json"  # in an exported folder: the digest of every file, for `clprune verify`
 
 
 def export(manifest: Manifest, source: Source, form: str, destination: Path, *, force: bool = False) -> dict[str, Any]:
@@ -34,4 +36,13 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
     resume_key = digest_of_ids(np.array([spelled, *manifest.kept_ids.tolist()]))[:12] if families.facts(member)["resumes"] else None
     with new_folder(destination, force=force, resume_key=resume_key) as side:
         told = member(manifest, source, side, **options)
+        files = sorted(path.relative_to(side).as_posix() for path in side.rglob("*") if path.is_file() and path.name != RECORD)
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "export",
+            "form": spelled,
+            "fingerprint": manifest.fingerprint,
+            "n_samples": manifest.n_kept,
+        }
+        write_json(side / RECORD, record | {"order_digest": digest_of_ids(source.sample_ids), "files": inventory(side, files)})
     return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told

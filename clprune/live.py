@@ -34,7 +34,7 @@ def write_live(folder: Path, facts: Mapping[str, Any]) -> None:
     """Replace `folder/live.json`: `facts` and whose they are (process, host, time). NaN in curves becomes null. Raises StorageError."""
     curves = {name: [value if value is not None and math.isfinite(value) else None for value in values] for name, values in facts["curves"].items()}
     who = {"pid": os.getpid(), "process_started": _process(os.getpid())[1], "host": socket.gethostname(), "updated": time.time()}
-    write_json(folder / FILE, {**NOTHING_YET, **facts, "curves": curves, "schema_version": SCHEMA_VERSION, "kind": "live", **who})
+    write_json(folder / FILE, {**NOTHING_YET, **facts, "curves": curves, "schema_version": SCHEMA_VERSION, "kind": "live", **who}, sealed=False)
 
 
 def announce(folder: Path, *, goes_on: bool, **facts: Any) -> None:
@@ -58,7 +58,7 @@ def conclude(folder: Path) -> None:
 
 def read_live(folder: Path) -> dict[str, Any]:
     """The live file, checked so far that every curve can be drawn. Raises DataError where it is missing, broken or newer than this clprune."""
-    document = {**NOTHING_YET, "max_epochs": None, "title": folder.name, **read_json(folder / FILE, what="live file")}
+    document = {**NOTHING_YET, "max_epochs": None, "title": folder.name, **read_json(folder / FILE, what="live file", sealed=False)}
     times, curves = document["curve_epochs"], document["curves"]
     good = (
         document.get("kind") == "live" and document["state"] in STATES and isinstance(document["title"], str) and _is_number(document["epochs_done"])

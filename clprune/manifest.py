@@ -155,7 +155,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     document = read_json(folder / "manifest.json", what="manifest")
     missing = [key for key in ("fingerprint", "files", "n_samples", "n_kept", "source") if key not in document]
     if document.get("kind") != "manifest" or missing:
-        raise DataError(f"{folder / 'manifest.json'} is not a manifest (missing: {', '.join(missing) or 'kind'}).")
+        raise DataError(f"{folder / 'manifest.json'} is not a manifest (missing: {', '.join(missing) or 'kind'}). Restore it, or select again.")
     return Manifest(folder, document)
 
 

@@ -17,13 +17,13 @@ from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
-from clprune.manifest import Manifest, read_manifest, verify_manifest
+from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
 from clprune.run import Run, finished_run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import write_selection
-from clprune.storage import locked, require_space, verify_inventory
+from clprune.storage import locked, require_space
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -381,18 +381,10 @@ def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: 
 
 
 def verify(folder: Path | str, *, data: str | None = None) -> list[str]:
-    """What is wrong with a run or a manifest, one sentence each; with `data` also whether the data are still those."""
-    folder = Path(folder)
-    source = open_data(data, False) if data else None
-    if (folder / "manifest.json").exists() or folder.name == "manifest.json":
-        return verify_manifest(read_manifest(folder), source)
-    run = read_run(folder)
-    problems = verify_inventory(folder, run.document["files"])
-    if source is not None and source.fingerprint != run.document["fingerprint"]:
-        problems.append(
-            f"{source.locator} is not the data set that was scored: its fingerprint is {source.fingerprint[:12]}, the run's {run.document['fingerprint'][:12]}."
-        )
-    return problems
+    """What is wrong with a run (also an unfinished one), a manifest or an export, and with all that lies in it, one sentence each; with `data` also whether the data are still those."""
+    from clprune.verification import verify as verified
+
+    return verified(Path(folder), open_data(data, False) if data else None)
 
 
 def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[float, ...] = ()) -> dict[str, Any]:

@@ -137,6 +137,12 @@ class Recorder:
         the batch nor divided for gradient accumulation. Raises UsageError for shapes that do not fit.
         """
         values = _checked(index, logits, labels, losses)
+        if (
+            index.device.type == "cpu" and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < self.n_samples
+        ):  # on a GPU to look would be to wait
+            raise UsageError(
+                f"observe() was told rows from {int(index.min())} to {int(index.max())}, but there are {self.n_samples} samples. Pass the row of each sample in the data set."
+            )
         if self._losses_only is None:
             self._losses_only = losses is not None
         elif self._losses_only != (losses is not None):
@@ -324,7 +330,7 @@ class Recorder:
     def _require_finite_losses(self, now: dict[str, np.ndarray]) -> None:
         """Raise DataError that names samples whose loss is NaN or infinite: they would pass for not seen."""
         seen = self._window_of[: self.n_samples].cpu().numpy() >= 0
-        if self._losses_only and len(wrong := np.flatnonzero(seen & ~np.isfinite(now["loss"]))):
+        if len(wrong := np.flatnonzero(seen & ~np.isfinite(now["loss"]))):
             raise DataError(
                 f"{len(wrong)} losses of epoch {len(self.epochs)} are not finite ({', '.join(self.sample_ids[wrong[:5]].tolist())} ...). "
                 "Lower the learning rate, or look for broken inputs."
@@ -447,6 +453,10 @@ def _checked(index: Tensor, logits: Tensor | None, labels: Tensor | None, losses
         )
     if labels.is_floating_point():
         raise UsageError("observe() takes class numbers; soft or mixed labels have no single class. Pass each sample's own label.")
+    if labels.device.type == "cpu" and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise UsageError(
+            f"observe() was given labels from {int(labels.min())} to {int(labels.max())}, but logits of {logits.shape[1]} classes. Number classes from 0."
+        )
     return logits
 
 

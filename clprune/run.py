@@ -34,6 +34,7 @@ from clprune.storage import (
     read_json,
     read_npy,
     read_parquet,
+    remove,
     require_intact,
     verify_inventory,
     write_bytes,
@@ -99,6 +100,8 @@ class Run:
 
     @property
     def curves_file(self) -> Path:
+        """The indicators as CSV, checked against its digest."""
+        require_intact(self.folder, {"trajectory/curves.csv": self.document["files"]["trajectory/curves.csv"]})
         return self.folder / "trajectory" / "curves.csv"
 
 
@@ -183,7 +186,7 @@ def read_run(folder: Path | str) -> Run:
     document = read_json(folder / "run.json", what="run")
     missing = [key for key in ("fingerprint", "files", "clp", "high_means", "class_names") if key not in document]
     if document.get("kind") != "run" or missing:
-        raise DataError(f"{folder / 'run.json'} is not a run (missing: {', '.join(missing) or 'kind'}).")
+        raise DataError(f"{folder / 'run.json'} is not a run (missing: {', '.join(missing) or 'kind'}). Restore it, or score again.")
     return Run(folder, document)
 
 
@@ -198,6 +201,7 @@ def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) 
         other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
         raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
     if force:
-        for name in ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
+        remove(out / "run.json")
+        for name in ("checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
             shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
     return None

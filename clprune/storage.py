@@ -30,7 +30,9 @@ from filelock import FileLock, Timeout
 
 from clprune.errors import ClpruneError, DataError, IntegrityError, SchemaError, StorageError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_SCHEMA_VERSION = 1  # whose documents have no seal
+SEAL = "document_sha256"
 _CHUNK_BYTES = 1 << 22
 
 
@@ -117,11 +119,22 @@ def _exchange(side: Path, destination: Path) -> bool:
         return False
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, each synced into the one above: else a power cut could take a new folder with all that was synced in it."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync_folder(new.parent)
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Replace the file at `path` in one step. Raises StorageError; then what was there before is still there."""
     temporary = _beside(path, "tmp")
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             with open(temporary, "xb") as file:
                 file.write(content)
@@ -131,6 +144,13 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file for good before anything else happens: after a power cut it must not be there again when what it names is gone."""
+    if path.exists():
+        path.unlink()
+        _sync_folder(path.parent)
 
 
 def _plain(value: Any) -> Any:
@@ -151,12 +171,20 @@ def to_json(document: Any, *, indent: int | None = 2) -> str:
     return json.dumps(document, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_plain)
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any], *, sealed: bool = True) -> None:
+    """Write a document. One of clprune's own (with a schema_version) is sealed: it holds the sha256 of all else that is in it, so that `read_json` notices a change."""
+    if sealed and "schema_version" in document:
+        document = {name: value for name, value in document.items() if name != SEAL}
+        document = {**document, SEAL: _seal_of(json.loads(to_json(document)))}  # of what a reader will see
     write_bytes(path, (to_json(document) + "\n").encode())
 
 
-def read_json(path: Path, *, what: str) -> dict[str, Any]:
-    """Read a JSON document that clprune wrote. Raises DataError where it is missing or broken, SchemaError where it is newer."""
+def _seal_of(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json({name: value for name, value in document.items() if name != SEAL}, indent=None).encode()).hexdigest()
+
+
+def read_json(path: Path, *, what: str, sealed: bool = True, of: str | None = None) -> dict[str, Any]:
+    """Read a JSON document that clprune wrote. Raises DataError where it is missing, IntegrityError where it is broken, not as it was written or `of` something else, SchemaError where it is newer."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -164,11 +192,21 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise IntegrityError(f"{path} is not readable JSON ({error}). Restore it, or make the {what} again.") from error
-    if not isinstance(document, dict) or not isinstance(document.get("schema_version"), int):
-        raise IntegrityError(f"{path} is not a {what} of clprune: it has no schema_version.")
-    if document["schema_version"] > SCHEMA_VERSION:
-        raise SchemaError(f"{path} has schema version {document['schema_version']}, this clprune reads up to {SCHEMA_VERSION}. Upgrade clprune.")
+        raise IntegrityError(f"{path} is not readable JSON ({error}). Restore it, or remove it and make the {what} again.") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise IntegrityError(f"{path} is not a {what} of clprune: it has no schema_version. Restore it, or make the {what} again.")
+    if not OLDEST_SCHEMA_VERSION <= version <= SCHEMA_VERSION:
+        versions = document.get("versions")
+        writer = versions.get("clprune") if isinstance(versions, dict) else None
+        raise SchemaError(
+            f"{path} has schema version {version}{f' (written by clprune {writer})' if writer else ''}, this clprune reads {OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION}. "
+            + ("Upgrade clprune." if version > SCHEMA_VERSION else f"Make the {what} again.")
+        )
+    if sealed and version > 1 and document.get(SEAL) != _seal_of(document):
+        raise IntegrityError(f"{path} is not as it was written ({SEAL} differs). Restore it, or remove it and make the {what} again.")
+    if of is not None and document.get("of", of) != of:
+        raise IntegrityError(f"{path} holds that of {document['of']}: two files were swapped. Restore it, or remove it and make the {what} again.")
     return document
 
 
@@ -215,7 +253,7 @@ def mapped_npy(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.me
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     require_space(path.parent, n_bytes, f"{path.name}")
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
             with open(temporary, "r+b") as file:
@@ -242,12 +280,12 @@ def inventory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest_of_file(folder / name)} for name in sorted(names)}
 
 
-def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the files of an inventory, one sentence each; empty if all is well."""
+def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]], *, links: bool = False) -> list[str]:
+    """What is wrong with the files of an inventory, one sentence each; empty if all is well. With `links` a file may be a link to one elsewhere."""
     problems = []
     for name, expected in sorted(files.items()):
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not (path.parent if links else path).resolve().is_relative_to(folder.resolve()) or ".." in path.parts[len(folder.parts) :]:
             problems.append(f"{name}: lies outside {folder}; this inventory was not written by clprune.")
         elif not path.is_file():
             problems.append(f"{name}: missing. Restore it, or make it again.")
@@ -278,7 +316,8 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
     side = destination.with_name(f".{destination.name}.{resume_key}.partial") if resume_key else _beside(destination, "partial")
     old = _beside(destination, "old")
     with _explained(destination):
-        side.mkdir(parents=True, exist_ok=resume_key is not None)
+        _make_folder(destination.parent)
+        side.mkdir(exist_ok=resume_key is not None)
         done = False
         try:
             yield side
@@ -318,7 +357,7 @@ def _sync_file(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process. Raises StorageError that names the owner if another process holds it."""
     with _explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         lock, owner = FileLock(folder / ".lock"), folder / ".owner"
         try:
             lock.acquire(timeout=0)

@@ -23,7 +23,7 @@ from clprune.errors import DataError, IntegrityError, UsageError
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.signals import network_fisher
-from clprune.storage import digest_of_file, read_json, write_bytes, write_json
+from clprune.storage import SCHEMA_VERSION, digest_of_file, read_json, write_bytes, write_json
 from clprune.training import (
     PREDICTED_AT_ONCE,
     DeviceData,
@@ -86,6 +86,8 @@ def record_trajectory(
     target, order = pick_device(device), source.canonical_order
     n_processes, first = distributed.world_size(), distributed.is_first()
     rate = Recipe.learning_rate * batch_size / Recipe.batch_size if learning_rate is None else learning_rate
+    if batch_size < 1 or not 0 <= rate < float("inf"):
+        raise UsageError(f"batch_size is {batch_size} and learning_rate {rate}; a whole number from 1 on and a number from 0 on are needed.")
     recipe = Recipe(exact=exact, batch_size=batch_size, learning_rate=rate)
     started = time.perf_counter()
     statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])]) if images.ndim == 4 else None
@@ -207,7 +209,7 @@ def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     files = {k: v for k, v in previous.items() if k.startswith("epoch-")}
     files |= {path: digest_of_file(folder / path) for path in (name, f"epoch-{last:04d}.safetensors")}
     document = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "key": key,
         "epochs_done": state.epochs_done,
         "steps_done": state.steps_done,

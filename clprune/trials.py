@@ -125,12 +125,12 @@ class Trials:
         key = self._key | {"rows": _digest(rows), "number": number}
         path = None if self.folder is None else self.folder / f"{hashlib.sha256(to_json(key).encode()).hexdigest()[:20]}.json"
         if path is not None and path.exists():
-            kept = read_json(path, what="finished trial")
+            kept = read_json(path, what="finished trial", of=path.stem)
             self.seconds_before += kept["seconds"]
         else:
             kept = self._trained(rows, number) | {"schema_version": SCHEMA_VERSION, "kind": "finished trial"}
             if path is not None:
-                write_json(path, kept)
+                write_json(path, kept | {"of": path.stem})
         self.done += 1
         self.seconds += kept["seconds"]
         self.energy_kwh = None if self.energy_kwh is None or kept["energy_kwh"] is None else self.energy_kwh + kept["energy_kwh"]

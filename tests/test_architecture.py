@@ -72,6 +72,7 @@ FLOORS |= {
         "savings",
         "report",
         "clp_end",
+        "verification",
         "replay",
         "comparison",
     )
@@ -172,6 +173,18 @@ def test_nothing_inside_imports_public_names_from_the_package() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "clprune":
                 assert not {alias.name for alias in node.names} & public, path
+
+
+def test_nothing_is_pickled_and_every_parquet_file_has_page_checksums() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert not {"pickle", "dill", "joblib", "shelve", "marshal"} & imports_of(path), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert called not in ("torch.load", "torch.save"), path  # safetensors instead
+                assert called not in ("np.load", "np.save", "np.lib.format.read_array") or given.get("allow_pickle") == "False", (path, called)
+                assert called not in ("pq.write_table", "pq.ParquetWriter") or given.get("write_page_checksum") == "True", (path, called)
+                assert called != "pq.read_table" or given.get("page_checksum_verification") == "True" or "sources" in path.parts, (path, called)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,8 +13,9 @@ import torchvision
 from conftest import manifest_of
 from numpy.dtypes import StringDType
 
+from clprune import pipeline
 from clprune.datatypes import Source, digest_of_ids, rows_of
-from clprune.errors import UsageError
+from clprune.errors import DataError, StorageError, UsageError
 from clprune.export import export
 from clprune.manifest import Manifest
 from clprune.sources import open_source
@@ -126,3 +129,39 @@ def test_on_another_file_system_the_next_way_that_works_is_used(pruned: tuple[So
         assert report["link"] == ("hardlink" if same else "symlink")  # a memory file system has no reflinks
         for row in kept:
             assert (Path(folder) / "out" / str(source.sample_ids[row])).samefile((source.paths or [])[row])
+
+
+def test_a_link_that_is_put_in_the_place_of_a_folder_while_it_is_filled_is_not_followed(shapes_npz: Path, tmp_path: Path) -> None:
+    plain = open_source(str(shapes_npz))
+    manifest = manifest_of(plain, list(range(40)), tmp_path / "m")
+    (tmp_path / "outside").mkdir()
+    read = 0
+
+    def swapping(index: int) -> Any:
+        nonlocal read
+        read += 1
+        if read == 10:
+            (side,) = tmp_path.glob(".out.*.partial")
+            for folder in [path for path in side.iterdir() if path.is_dir()]:
+                folder.rename(folder.with_name(f"was-{folder.name}"))
+                folder.symlink_to(tmp_path / "outside")
+        return plain.read_input(index)
+
+    with pytest.raises(StorageError, match="out"):
+        export(manifest, replace(plain, read_input=swapping), "imagefolder", tmp_path / "out")
+    assert read == 10 and list((tmp_path / "outside").iterdir()) == [] and not (tmp_path / "out").exists()
+
+
+def test_an_export_is_verified_by_the_record_in_it(image_folder: Path, tmp_path: Path) -> None:
+    source = open_source(str(image_folder))
+    manifest = manifest_of(source, list(range(12)), tmp_path / "m")
+    for way in ("hardlink", "symlink", "copy"):
+        export(manifest, source, f"imagefolder(link='{way}')", tmp_path / way)
+        assert pipeline.verify(tmp_path / way, data=str(image_folder)) == []
+    one = next((tmp_path / "copy").rglob("*.png"))
+    one.write_bytes(one.read_bytes()[:-1])
+    (problem,) = pipeline.verify(tmp_path / "copy")
+    assert one.name in problem and "make it again" in problem
+    (tmp_path / "copy" / ".clprune.json").unlink()
+    with pytest.raises(DataError, match="nor an export"):
+        pipeline.verify(tmp_path / "copy")

@@ -53,7 +53,7 @@ def test_shards_are_the_same_bytes_each_time_and_count_through(shapes: Any, tmp_
     for name in ("a", "b"):
         export(manifest, source, "webdataset(samples_per_shard=10)", tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["_info.json", "train-000000.tar", "train-000001.tar", "train-000002.tar"]
+    assert names == [".clprune.json", "_info.json", "train-000000.tar", "train-000001.tar", "train-000002.tar"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
     with tarfile.open(tmp_path / "a" / "train-000002.tar") as shard:
         assert shard.getnames()[0] == "000000020.png"

@@ -26,6 +26,7 @@ from clprune.harm import harm_by_class
 from clprune.report import MOST_BYTES, report
 from clprune.run import write_run
 from clprune.sources import open_source
+from clprune.storage import write_json
 from clprune.subject import read_subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -241,7 +242,7 @@ def test_the_report_does_not_import_torch(manifest: Path, tmp_path: Path) -> Non
 def test_without_the_data_the_page_says_so(manifest: Path, tmp_path: Path) -> None:
     shutil.copytree(manifest, tmp_path / "m")
     document = json.loads((tmp_path / "m" / "manifest.json").read_text())
-    (tmp_path / "m" / "manifest.json").write_text(json.dumps(document | {"source": "gone/data.npz"}))
+    write_json(tmp_path / "m" / "manifest.json", document | {"source": "gone/data.npz"})
     pipeline.report([tmp_path / "m"], tmp_path / "r.html")
     page = _Reader(tmp_path / "r.html")
     assert "The data are not at hand, so there are no pictures: there is no file gone/data.npz" in page.text
@@ -255,7 +256,7 @@ def test_without_the_data_the_page_says_so(manifest: Path, tmp_path: Path) -> No
 def test_a_recorded_program_is_not_run_for_its_pictures(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(manifest, tmp_path / "m")
     document = json.loads((tmp_path / "m" / "manifest.json").read_text())
-    (tmp_path / "m" / "manifest.json").write_text(json.dumps(document | {"source": "evil_module:load"}))
+    write_json(tmp_path / "m" / "manifest.json", document | {"source": "evil_module:load"})
     (tmp_path / "evil_module.py").write_text("from pathlib import Path\nPath('ran').touch()\ndef load():\n    raise SystemExit\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -304,7 +305,7 @@ def test_several_are_compared_oldest_first(manifest: Path, tmp_path: Path) -> No
         shutil.copytree(manifest, tmp_path / name)
         document = json.loads((tmp_path / name / "manifest.json").read_text())
         document["timings"]["scored_at"] = day
-        (tmp_path / name / "manifest.json").write_text(json.dumps(document))
+        write_json(tmp_path / name / "manifest.json", document)
     pipeline.savings(tmp_path / "early", trainings=7)
     subjects = [
         (

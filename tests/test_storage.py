@@ -160,3 +160,38 @@ def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
 def test_names_as_long_as_a_file_system_allows_are_written(tmp_path: Path) -> None:
     storage.write_bytes(tmp_path / ("ä" * 127), b"x")
     assert (tmp_path / ("ä" * 127)).read_bytes() == b"x"
+
+
+def test_a_document_that_was_changed_is_refused_and_one_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"schema_version": storage.SCHEMA_VERSION, "kind": "x", "n": {3: 0.1, 12: [1, None]}, "of": "this"})
+    assert read_json(path, what="x", of="this")["n"] == {"3": 0.1, "12": [1, None]}
+    with pytest.raises(IntegrityError, match="two files were swapped"):
+        read_json(path, what="x", of="that")
+    text = path.read_text()
+    for change in (('"x"', '"y"'), ("0.1", "0.2"), ("null", "true"), (storage.SEAL, "seal")):
+        path.write_text(text.replace(*change))
+        with pytest.raises(IntegrityError, match=r"x\.json is not as it was written"):
+            read_json(path, what="x")
+    path.write_text('{"schema_version": 1, "n": 2}')
+    assert read_json(path, what="x")["n"] == 2
+    for version, remedy in ((0, "Make the x again"), (storage.SCHEMA_VERSION + 1, "Upgrade clprune")):
+        path.write_text(f'{{"schema_version": {version}, "versions": {{"clprune": "9.9"}}}}')
+        with pytest.raises(SchemaError, match=rf"written by clprune 9\.9.*{remedy}"):
+            read_json(path, what="x")
+
+
+def test_new_folders_are_synced_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(storage, "_sync_folder", synced.append)
+    write_bytes(tmp_path / "a" / "b" / "c", b"x")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_what_is_removed_is_gone_before_anything_else_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[bool] = []
+    write_bytes(tmp_path / "a", b"x")
+    monkeypatch.setattr(storage, "_sync_folder", lambda folder: there.append((folder / "a").exists()))
+    storage.remove(tmp_path / "a")
+    storage.remove(tmp_path / "a")
+    assert there == [False]

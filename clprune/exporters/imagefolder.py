@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,32 +18,59 @@ from clprune.errors import StorageError
 from clprune.exporters._content import encoded
 from clprune.families import exporter
 from clprune.manifest import Manifest
-from clprune.storage import write_json
+from clprune.storage import SCHEMA_VERSION, write_json
 
 
-def _hard_link(source: Path, target: Path) -> None:
-    os.link(source.resolve(), target)
+@contextmanager
+def _folder(root: int, inner: PurePosixPath) -> Iterator[int]:
+    """A folder below the open folder `root`, made where it is missing and opened step by step: one that somebody has put a link in the place of is refused, not followed."""
+    at = os.dup(root)
+    try:
+        for part in inner.parts:
+            try:
+                os.mkdir(part, dir_fd=at)
+            except FileExistsError:
+                pass
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        yield at
+    finally:
+        os.close(at)
 
 
-def _reflink(source: Path, target: Path) -> None:
+def _new_file(name: str, folder: int) -> Any:
+    return open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder), "wb")
+
+
+def _hard_link(source: Path, name: str, folder: int) -> None:
+    os.link(source.resolve(), name, dst_dir_fd=folder)
+
+
+def _reflink(source: Path, name: str, folder: int) -> None:
     """A copy that shares its blocks until one of the two is changed (btrfs, xfs)."""
     if not sys.platform.startswith("linux"):
         raise OSError(errno.ENOTSUP, "no reflinks here")
     import fcntl
 
-    with open(source, "rb") as original, open(target, "xb") as copy:
+    with open(source, "rb") as original, _new_file(name, folder) as copy:
         try:
             fcntl.ioctl(copy.fileno(), 0x40049409, original.fileno())  # FICLONE
         except OSError:
-            target.unlink()
+            os.unlink(name, dir_fd=folder)
             raise
 
 
-def _symlink(source: Path, target: Path) -> None:
-    os.symlink(source.resolve(), target)
+def _symlink(source: Path, name: str, folder: int) -> None:
+    os.symlink(source.resolve(), name, dir_fd=folder)
 
 
-WAYS: dict[str, Callable[[Path, Path], Any]] = {"hardlink": _hard_link, "reflink": _reflink, "symlink": _symlink, "copy": shutil.copyfile}
+def _copy(source: Path, name: str, folder: int) -> None:
+    with open(source, "rb") as original, _new_file(name, folder) as copy:
+        shutil.copyfileobj(original, copy)
+
+
+WAYS: dict[str, Callable[[Path, str, int], None]] = {"hardlink": _hard_link, "reflink": _reflink, "symlink": _symlink, "copy": _copy}
 
 
 @exporter
@@ -54,28 +82,17 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     the class id in front. A class without kept samples is an empty folder, which `ImageFolder` takes with `allow_empty=True`.
     """
     folders = _folder_names(source.class_names)
-    for folder in folders:
-        (destination / folder).mkdir()
-    taken: set[str] = set()
-    way, written, ways = (link if link != "auto" else "hardlink"), 0, Counter[str]()
-    for row in manifest.indices(source).tolist():
-        folder = folders[int(source.labels[row])]
-        if source.paths is not None:
-            target = destination / folder / _free(_inner_name(str(source.sample_ids[row]), source.paths[row].suffix, source, row), folder, taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            way = _place(source.paths[row], target, way, fixed=link != "auto")
-            written += source.paths[row].stat().st_size if way == "copy" else 0
-            ways[way] += 1
-        else:
-            content, suffix = encoded(source, row)
-            target = destination / folder / _free(_inner_name(str(source.sample_ids[row]), suffix, source, row), folder, taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-            written += len(content)
+    root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            os.mkdir(folder, dir_fd=root)
+        written, ways = _filled(manifest, source, root, folders, link)
+    finally:
+        os.close(root)
     classes = [
         {"folder": folder, "class_id": c, "class_name": name} for c, (folder, name) in enumerate(zip(folders, source.class_names, strict=True))
     ]
-    write_json(destination / "class_map.json", {"schema_version": 1, "classes": classes})
+    write_json(destination / "class_map.json", {"schema_version": SCHEMA_VERSION, "classes": classes})
     written += (destination / "class_map.json").stat().st_size
     empty = [folder for folder in folders if not any((destination / folder).iterdir())]
     links = ", ".join(ways) if len(ways) < 2 else ", ".join(f"{count:,} by {name}" for name, count in ways.items())
@@ -86,16 +103,36 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     return told | ({"note": "; ".join(notes)} if notes else {})
 
 
-def _place(source: Path, target: Path, way: str, *, fixed: bool) -> str:
-    """Link or copy one file; from the first way that fails on, the next one is used. Returns the way that worked."""
+def _filled(manifest: Manifest, source: Source, root: int, folders: list[str], link: str) -> tuple[int, Counter[str]]:
+    """Put every kept sample into its class folder below the open folder `root`; bytes that were written, and how many files by which way."""
+    taken: set[str] = set()
+    way, written, ways = (link if link != "auto" else "hardlink"), 0, Counter[str]()
+    for row in manifest.indices(source).tolist():
+        folder = folders[int(source.labels[row])]
+        content, suffix = (b"", source.paths[row].suffix) if source.paths is not None else encoded(source, row)
+        inner = PurePosixPath(folder, _free(_inner_name(str(source.sample_ids[row]), suffix, source, row), folder, taken))
+        with _folder(root, inner.parent) as at:
+            if source.paths is None:
+                with _new_file(inner.name, at) as file:
+                    file.write(content)
+                written += len(content)
+                continue
+            way = _place(source.paths[row], inner.name, at, way, fixed=link != "auto")
+        written += source.paths[row].stat().st_size if way == "copy" else 0
+        ways[way] += 1
+    return written, ways
+
+
+def _place(source: Path, name: str, folder: int, way: str, *, fixed: bool) -> str:
+    """Link or copy one file into an open folder; from the first way that fails on, the next one is used. Returns the way that worked."""
     ways = list(WAYS)
     for candidate in ways[ways.index(way) :]:
         try:
-            WAYS[candidate](source, target)
+            WAYS[candidate](source, name, folder)
             return candidate
         except OSError as error:
             if fixed or candidate == "copy" or error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageError(f"cannot {candidate} {source} to {target}: {error.strerror}.") from error
+                raise StorageError(f"cannot {candidate} {source} to {name}: {error.strerror}.") from error
     raise AssertionError("copy either works or raises")
 
 

@@ -15,6 +15,7 @@ from numpy.dtypes import StringDType
 from clprune.datatypes import UNLABELLED
 from clprune.errors import DataError, LabelError
 
+MOST_CLASSES = 1_000_000  # a larger class number is taken for something else than a class
 MAX_PIXELS = 64_000_000  # an image with more is refused before it is decoded
 
 
@@ -79,7 +80,14 @@ def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[In
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         labels = array.astype(np.int64)
+        if len(wrong := np.flatnonzero(labels >= MOST_CLASSES)):
+            seen = shown([f"row {row}: {labels[row]}" for row in wrong])
+            raise LabelError(
+                f"{locator}: {len(wrong)} values of '{column}' are too large for class numbers ({seen}). Number the classes from 0, or give their names."
+            )
         return labels, tuple(str(c) for c in range(int(labels.max()) + 1))
+    if array.dtype.kind == "c":
+        raise LabelError(f"{locator}: '{column}' holds complex numbers, which are not whole numbers. Give class numbers or class names.")
     if array.dtype.kind == "b":
         return array.astype(np.int64), ("false", "true")
     if array.dtype.kind == "f":

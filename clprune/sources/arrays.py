@@ -78,7 +78,7 @@ def _part(
 def _as_images(array: np.ndarray, where: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not array.size:
         raise DataError(f"{where} has shape {array.shape}; images must be (N, H, W) or (N, H, W, C) with C 1 or 3.")
     if array.dtype == np.uint8:
         return array
