@@ -21,7 +21,7 @@ from clprune.storage import write_json
 
 
 def _hard_link(source: Path, target: Path) -> None:
-    os.link(source.resolve(), target)
+    os.link(source.resolve() if source.is_symlink() else source, target)
 
 
 def _reflink(source: Path, target: Path) -> None:
@@ -56,20 +56,21 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     folders = _folder_names(source.class_names)
     for folder in folders:
         (destination / folder).mkdir()
-    taken: set[str] = set()
+    taken, made, paths = set[str](), {destination / folder for folder in folders}, source.paths
     way, written, ways = (link if link != "auto" else "hardlink"), 0, Counter[str]()
     for row in manifest.indices(source).tolist():
         folder = folders[int(source.labels[row])]
-        if source.paths is not None:
-            target = destination / folder / _free(_inner_name(str(source.sample_ids[row]), source.paths[row].suffix, source, row), folder, taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            way = _place(source.paths[row], target, way, fixed=link != "auto")
-            written += source.paths[row].stat().st_size if way == "copy" else 0
+        if paths is not None:
+            path = paths[row]
+            target = destination / folder / _free(_inner_name(str(source.sample_ids[row]), path.suffix, source, row), folder, taken)
+            _make(target.parent, made)
+            way = _place(path, target, way, fixed=link != "auto")
+            written += path.stat().st_size if way == "copy" else 0
             ways[way] += 1
         else:
             content, suffix = encoded(source, row)
             target = destination / folder / _free(_inner_name(str(source.sample_ids[row]), suffix, source, row), folder, taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make(target.parent, made)
             target.write_bytes(content)
             written += len(content)
     classes = [
@@ -84,6 +85,12 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     if empty:
         notes.append("read it with torchvision.datasets.ImageFolder(..., allow_empty=True), so that the empty classes keep their numbers")
     return told | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _make(folder: Path, made: set[Path]) -> None:
+    if folder not in made:
+        folder.mkdir(parents=True, exist_ok=True)
+        made.add(folder)
 
 
 def _place(source: Path, target: Path, way: str, *, fixed: bool) -> str:
