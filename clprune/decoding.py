@@ -53,7 +53,6 @@ def load_images(
         return read_npy(path, mapped=True), rule
     with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
 
-
         def decode(index: int) -> None:
             array[index] = _decoded(source, index, (width, height), gray)
 

@@ -60,7 +60,11 @@ def source_of_table(
             raise DataError(f"{locator}: unknown classes {', '.join(unknown[:5])} (known: {', '.join(class_names)}).")
         labels = numbered([found[c] if c >= 0 else "" for c in labels.tolist()], class_names)
     names = class_names or found
-    ids = _texts(table["id" if "id" in columns else "path"]) if "id" in columns or input_column == "path" else np.array(row_ids(len(table)), StringDType())
+    ids = (
+        _texts(table["id" if "id" in columns else "path"])
+        if "id" in columns or input_column == "path"
+        else np.array(row_ids(len(table)), StringDType())
+    )
     skipped: list[tuple[str, str]] = []
     not_looked: list[str] = []
     if input_column == "text":

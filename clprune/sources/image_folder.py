@@ -65,7 +65,10 @@ def _open_one(
     good = [(one, look) for one, look in zip(listed, looks, strict=True) if not isinstance(look, str)]
     refuse_skipped(skipped, str(root), strict=strict, n_left=len(good))
     paths = [path for (_, _, path), _ in good]
-    sample_ids, label_array = require_ids([name for (name, _, _), _ in good], str(root)), np.array([label for (_, label, _), _ in good], dtype=np.int64)
+    sample_ids, label_array = (
+        require_ids([name for (name, _, _), _ in good], str(root)),
+        np.array([label for (_, label, _), _ in good], dtype=np.int64),
+    )
     notes = [] if known_classes else require_classes(label_array, names, str(root))
     return Source(
         locator=locator,

@@ -23,7 +23,7 @@ from clprune.storage import read_json
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("keep", "seed"))
 KEEP, SEEDS, TRAININGS, FIRST_SCORE_SEED = 0.5, 5, 5, 100
-T_95 = 2.776  # Student's t for five seeds
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t by the number of seeds
 
 
 def written(folder: Path, out: Path, held_out: str = "test") -> Path:
@@ -57,10 +57,13 @@ def table() -> str:
     rows = RESULTS.rows()
     means = {arm: np.array([np.mean(row[arm]) for row in rows]) for arm in ("pruned", "random", "full")}
     gap = means["pruned"] - means["random"]
-    half = T_95 * gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) == SEEDS else float("nan")
+    half = T_95[len(gap)] * gap.std(ddof=1) / np.sqrt(len(gap))
     told = {arm: f"{values.mean():.2f} ± {np.concatenate([row[arm] for row in rows]).std(ddof=1):.2f}" for arm, values in means.items()}
     epochs = ", ".join(str(row["epochs_scored"]) for row in rows)
-    lines = ["| data | keep | default, % | random, % | full, % | default to random, points (95 %) | epochs scored | seeds x trainings |", "|" + "---|" * 8]
+    lines = [
+        "| data | keep | default, % | random, % | full, % | default to random, points (95 %) | epochs scored | seeds x trainings |",
+        "|" + "---|" * 8,
+    ]
     lines.append(
         f"| SST-2 | {KEEP} | {told['pruned']} | {told['random']} | {told['full']} | {gap.mean():+.2f} ({gap.mean() - half:+.2f} to {gap.mean() + half:+.2f}) | {epochs} | {len(rows)} x {TRAININGS} |"
     )
