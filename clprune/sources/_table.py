@@ -67,6 +67,8 @@ def source_of_table(
     )
     skipped: list[tuple[str, str]] = []
     not_looked: list[str] = []
+    good: Sequence[int]
+    sizes: Any
     if input_column == "text":
         texts = table["text"]
         good = [row for row, text in enumerate(texts.to_pylist()) if text is not None]
@@ -138,7 +140,7 @@ class PathsBelow(Sequence[Path]):
         return PathsBelow(self.root, self.names[rows])
 
 
-class _Bytes:
+class _Bytes(Sequence[Any]):
     """The entries of a binary column by row, None where one is missing."""
 
     def __init__(self, contents: pa.ChunkedArray) -> None:
@@ -147,7 +149,7 @@ class _Bytes:
     def __len__(self) -> int:
         return len(self.contents)
 
-    def __getitem__(self, row: int) -> bytes | None:
+    def __getitem__(self, row: Any) -> Any:
         return self.contents[row].as_py()
 
 
