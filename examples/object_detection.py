@@ -189,7 +189,7 @@ def auc(score: np.ndarray, positive: np.ndarray) -> float:
     return float(((ours > others) + 0.5 * (ours == others)).mean())
 
 
-def main(seed: int = 0, n: int = 2000, n_steps: int = 500, max_epochs: int = 14, n_test: int = 300) -> dict[str, Any]:
+def main(seed: int = 0, n: int = 2000, n_steps: int = 400, max_epochs: int = 14, n_test: int = 300) -> dict[str, Any]:
     """Score, choose, and compare with a random half; returns what was found."""
     torch.set_num_threads(1)
     started = time.process_time()
