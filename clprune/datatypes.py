@@ -67,6 +67,7 @@ class Source:
     read_input: Callable[[int], Any]
     kind: Literal["image", "text", "array", "logged"] = "image"
     images: np.ndarray | None = None  # (N, H, W, C) uint8
+    shapes: Int[np.ndarray, "N 3"] | None = None  # width, height and channels (1 or 3) of images that are files, where the listing read their heads
     paths: Sequence[Path] | None = None
     read_bytes: Callable[[int], tuple[bytes, str]] | None = None
     load_test: Callable[[], Source] | None = None
@@ -109,6 +110,7 @@ class Source:
             labels=self.labels[rows],
             sample_bytes=self.sample_bytes[rows],
             images=None,
+            shapes=None if self.shapes is None else self.shapes[rows],
             paths=None if paths is None else [paths[row] for row in rows],
             read_input=lambda index: read(int(rows[index])),
             read_bytes=None if read_bytes is None else lambda index: read_bytes(int(rows[index])),

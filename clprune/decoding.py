@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 from clprune.datatypes import Source, digest_of_ids
@@ -16,6 +16,8 @@ from clprune.errors import DataError
 from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_json, read_npy, write_json
 
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
+THREADS, BLOCK = 2, 128
+T = TypeVar("T")
 
 
 def load_images(
@@ -30,12 +32,12 @@ def load_images(
     """
     if source.images is not None and side in (None, source.images.shape[1]):
         return source.images, {"size": list(source.images.shape[1:3]), "resized": False}
-    sizes, gray = _looked_at(source)
-    widths_heights = set(sizes)
-    if side is None and len(widths_heights) == 1 and max(sizes[0]) <= LARGEST_SIDE:
-        width, height, resized = sizes[0][0], sizes[0][1], False
+    shapes = source.shapes if source.shapes is not None else _looked_at(source)
+    sides, gray = shapes[:, :2], bool((shapes[:, 2] == 1).all())
+    if side is None and (sides == sides[0]).all() and sides[0].max() <= LARGEST_SIDE:
+        width, height, resized = int(sides[0, 0]), int(sides[0, 1]), False
     else:
-        chosen = side or min(LARGEST_SIDE, int(np.median([min(size) for size in sizes])))
+        chosen = side or min(LARGEST_SIDE, int(np.median(sides.min(axis=1))))
         width = height = chosen
         resized = True
     channels = 1 if gray else 3
@@ -50,12 +52,12 @@ def load_images(
     if path.exists() and _digest_noted(note) == digest_of_file(path):
         return read_npy(path, mapped=True), rule
     with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
-        with ThreadPoolExecutor(2) as pool:
-            decoded = pool.map(lambda index: _decoded(source, index, (width, height), gray), range(len(source)), chunksize=64)
-            for index, pixels in enumerate(decoded):
-                array[index] = pixels
-                if on_progress and index % 512 == 0:
-                    on_progress(index, len(source))
+
+        def decode(index: int) -> None:
+            array[index] = _decoded(source, index, (width, height), gray)
+
+        for _ in in_blocks(decode, len(source), on_progress):
+            pass
     write_json(note, {"schema_version": SCHEMA_VERSION, "sha256": digest_of_file(path), "rule": rule})
     return read_npy(path, mapped=True), rule
 
@@ -68,35 +70,69 @@ def _digest_noted(note: Path) -> str | None:
         return None
 
 
-def _looked_at(source: Source) -> tuple[list[tuple[int, int]], bool]:
-    """Size (width, height) of every image, and whether all are gray, from the headers."""
-    sizes, gray = [], True
+def in_blocks(function: Callable[[int], T], n: int, on_progress: Callable[[int, int], None] | None = None) -> Iterator[list[T]]:
+    """`function` of 0, 1, ..., n - 1 by THREADS threads, a block of BLOCK results at a time and in order; `on_progress(done, n)` after each block.
+
+    Threads help while files are waited for and while a decoder works outside the interpreter; small tasks would cost more to hand over one by one than to do.
+    """
+
+    def block(start: int) -> list[T]:
+        return [function(index) for index in range(start, min(start + BLOCK, n))]
+
+    done = 0
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for results in pool.map(block, range(0, n, BLOCK)):
+            yield results
+            done += len(results)
+            if on_progress:
+                on_progress(done, n)
+    finally:
+        pool.shutdown(cancel_futures=True)  # what waits is of no use when one failed
+
+
+def shape_of(image: Image.Image) -> tuple[int, int, int]:
+    """Width, height and channels (1 gray, else 3) of an image as it is shown, from its header."""
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "TIFF", "WEBP") else False
+    width, height = image.size[::-1] if turned else image.size
+    return width, height, 1 if image.mode in ("1", "L", "I;16", "I") else 3
+
+
+def _looked_at(source: Source) -> Int[np.ndarray, "N 3"]:
+    """Width, height and channels of every image, from the headers. Raises DataError that names an image which cannot be opened."""
+    shapes = np.empty((len(source), 3), dtype=np.int64)
     for index in range(len(source)):
-        image = source.read_input(index)
+        image = _opened(source, index)
         if isinstance(image, np.ndarray):
-            sizes.append((image.shape[1], image.shape[0]))
-            gray &= image.ndim == 2 or image.shape[2] == 1
+            shapes[index] = image.shape[1], image.shape[0], 1 if image.ndim == 2 or image.shape[2] == 1 else 3
         else:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "TIFF", "WEBP") else False
-            sizes.append(image.size[::-1] if turned else image.size)
-            gray &= image.mode in ("1", "L", "I;16", "I")
+            shapes[index] = shape_of(image)
             image.close()
-    return sizes, gray
+    return shapes
+
+
+def _opened(source: Source, index: int) -> Any:
+    try:
+        return source.read_input(index)
+    except Exception as error:  # whatever a reader raises, the message must name the sample
+        raise _undecodable(source, index, error) from error
+
+
+def _undecodable(source: Source, index: int, error: Exception) -> DataError:
+    return DataError(f"{source.locator}: '{source.sample_ids[index]}' cannot be decoded ({type(error).__name__}: {error}). Mend or remove it.")
 
 
 def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> np.ndarray:
     """One image (H, W, C) uint8 of the wanted size."""
+    image = _opened(source, index)
     try:
-        image = source.read_input(index)
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[2] == 1 else image)
         if image.format == "JPEG":
             image.draft(None, (2 * size[0], 2 * size[1]))
         image.load()
     except Exception as error:  # whatever a decoder raises, the message must name the sample
-        raise DataError(
-            f"{source.locator}: '{source.sample_ids[index]}' cannot be decoded ({type(error).__name__}: {error}). Mend or remove it."
-        ) from error
+        raise _undecodable(source, index, error) from error
     image = ImageOps.exif_transpose(image) or image
     if image.mode in ("I;16", "I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))

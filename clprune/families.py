@@ -6,7 +6,7 @@ is adding one file. `find` imports only the file asked for; `names` imports noth
     scores      (signals...) -> (N,)                           @score("p_label", high_means="easy")
     strategies  (needs..., n_keep, rng) -> (K,) positions      @strategy("difficulty", "labels")
     indicators  (records...) -> (T,)                           @indicator("gradient_sq")
-    sources     (locator, *, strict) -> Source                 @source(claims=lambda locator: ...)
+    sources     (locator, *, strict) -> Source                 @source(claims=lambda locator: ...); may take on_progress too
     proxies     (n_classes, input_shape) -> torch.nn.Module    @proxy, or @proxy(takes="text")
     exporters   (manifest, source, destination) -> dict        @exporter, or @exporter(resumes=True, takes_unlabelled=True)
 

@@ -11,10 +11,12 @@ from clprune.datatypes import Source
 from clprune.storage import cache_folder
 
 
-def open_data(data: str, strict: bool) -> Source:
+def open_data(data: str, strict: bool, on_progress: Callable[[dict[str, Any]], None] | None = None) -> Source:
     from clprune.sources import open_source
 
-    return open_source(data, strict=strict)
+    return open_source(
+        data, strict=strict, on_progress=(lambda done, total: on_progress({"stage": "list", "done": done, "total": total})) if on_progress else None
+    )
 
 
 def inputs_of(source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, dict[str, Any]]:

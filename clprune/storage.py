@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -344,7 +345,9 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
 
 
 def _sync_file(path: Path) -> None:
-    if path.is_symlink():
+    """Bring a file's content to the disk. Links hold no content of their own; their names are synced with the folder they are in."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode) or status.st_nlink > 1:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -44,7 +44,7 @@ def _new_file(name: str, folder: int) -> Any:
 
 
 def _hard_link(source: Path, name: str, folder: int) -> None:
-    os.link(source.resolve(), name, dst_dir_fd=folder)
+    os.link(source.resolve() if source.is_symlink() else source, name, dst_dir_fd=folder)
 
 
 def _reflink(source: Path, name: str, folder: int) -> None:
@@ -105,20 +105,20 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
 
 def _filled(manifest: Manifest, source: Source, root: int, folders: list[str], link: str) -> tuple[int, Counter[str]]:
     """Put every kept sample into its class folder below the open folder `root`; bytes that were written, and how many files by which way."""
-    taken: set[str] = set()
+    taken, paths = set[str](), source.paths
     way, written, ways = (link if link != "auto" else "hardlink"), 0, Counter[str]()
     for row in manifest.indices(source).tolist():
         folder = folders[int(source.labels[row])]
-        content, suffix = (b"", source.paths[row].suffix) if source.paths is not None else encoded(source, row)
+        content, suffix = (b"", paths[row].suffix) if paths is not None else encoded(source, row)
         inner = PurePosixPath(folder, _free(_inner_name(str(source.sample_ids[row]), suffix, source, row), folder, taken))
         with _folder(root, inner.parent) as at:
-            if source.paths is None:
+            if paths is None:
                 with _new_file(inner.name, at) as file:
                     file.write(content)
                 written += len(content)
                 continue
-            way = _place(source.paths[row], inner.name, at, way, fixed=link != "auto")
-        written += source.paths[row].stat().st_size if way == "copy" else 0
+            way = _place(paths[row], inner.name, at, way, fixed=link != "auto")
+        written += paths[row].stat().st_size if way == "copy" else 0
         ways[way] += 1
     return written, ways
 

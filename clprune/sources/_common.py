@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 from numpy.dtypes import StringDType
 
 from clprune.datatypes import UNLABELLED
+from clprune.decoding import in_blocks, shape_of
 from clprune.errors import DataError, LabelError
 
 MOST_CLASSES = 1_000_000  # a larger class number is taken for something else than a class
@@ -24,12 +25,12 @@ def shown(items: Sequence[Any], n: int = 5) -> str:
     return ", ".join(str(item) for item in items[:n]) + (f" and {len(items) - n} more" if len(items) > n else "")
 
 
-def require_ids(sample_ids: Sequence[str], locator: str) -> np.ndarray:
+def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndarray:
     """Ids as an array of strings. Raises DataError that names duplicates, or where there are no samples."""
-    ids = np.array(sample_ids, dtype=StringDType())
+    ids = np.asarray(sample_ids, dtype=StringDType())
     if not len(ids):
         raise DataError(f"{locator} holds no samples.")
-    ordered = np.sort(ids)
+    ordered = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)  # most listings are in order: then there is nothing to sort
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if len(twice):
         raise DataError(f"{locator}: ids must be unique, these occur more than once: {shown(twice.tolist())}.")
@@ -116,38 +117,64 @@ def text_of_name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def problem_of_image(head: Any) -> str | None:
-    """Why a file (path or bytes) is not a whole image of a sane size, from its header and its end; None if it seems fine."""
+class Look(NamedTuple):
+    """What the head of an image file says: its size in bytes, and width, height and channels (1 gray, else 3) as it is shown."""
+
+    n_bytes: int
+    width: int
+    height: int
+    channels: int
+
+
+def look_at(head: Any) -> Look | str:
+    """What an image file (path or bytes) is, from its header and its end; a sentence where it is not a whole image of a sane size. A small file is read once."""
     from PIL import Image
 
-    content = head if isinstance(head, bytes) else None
     try:
-        size = len(content) if content is not None else Path(head).stat().st_size
+        size, content, tail = _ends(head)
         if size == 0:
             return "the file is empty"
-        with Image.open(io.BytesIO(content) if content is not None else head) as image:
-            width, height = image.size
+        with Image.open(io.BytesIO(content) if len(content) == size else head) as image:
+            width, height, channels = shape_of(image)
             if width * height > MAX_PIXELS:
-                return f"{width} x {height} pixels are more than {MAX_PIXELS:,}"
+                return f"{image.size[0]} x {image.size[1]} pixels are more than {MAX_PIXELS:,}"
             if image.format == "PNG":
                 image.verify()
-                return None
-            if image.format == "JPEG":
-                return None if b"\xff\xd9" in _tail(content, head) else "the file is cut off"
-            if image.format in ("WEBP", "BMP", "GIF", "TIFF"):
+            elif image.format == "JPEG" and b"\xff\xd9" not in tail:
+                return "the file is cut off"
+            elif image.format in ("WEBP", "BMP", "GIF", "TIFF"):
                 image.load()
-        return None
+        return Look(size, width, height, channels)
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, its own bomb error, ...
         return f"not a readable image ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
 
 
-def _tail(content: bytes | None, path: Any) -> bytes:
-    if content is not None:
-        return content[-64:]
-    with open(path, "rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 64))
-        return file.read()
+def look_at_each(
+    heads: Sequence[Any], on_progress: Callable[[int, int], None] | None = None, *, missing: str = "there is no such file"
+) -> list[Look | str]:
+    """`look_at` for paths or bytes; `missing` where there is None or no file."""
+
+    def look(row: int) -> Look | str:
+        head = heads[row]
+        return missing if head is None or (isinstance(head, Path) and not head.is_file()) else look_at(head)
+
+    return [one for block in in_blocks(look, len(heads), on_progress) for one in block]
+
+
+SMALL = 65_536  # bytes: a file up to this size is read whole, so that it is opened once
+
+
+def _ends(head: Any) -> tuple[int, bytes, bytes]:
+    """Size of a file or of bytes, its beginning (all of it where it is small), and its last bytes."""
+    if isinstance(head, bytes):
+        return len(head), head, head[-64:]
+    with open(head, "rb", buffering=0) as file:
+        content = file.read(SMALL)
+        if len(content) < SMALL:
+            return len(content), content, content[-64:]
+        size = file.seek(0, 2)
+        file.seek(size - 64)
+        return size, content, file.read(64)
 
 
 def refuse_skipped(skipped: Sequence[tuple[str, str]], locator: str, *, strict: bool, n_left: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,14 @@ import numpy as np
 from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._common import problem_of_image, refuse_skipped, require_classes, require_ids, text_of_name
+from clprune.sources._common import look_at_each, refuse_skipped, require_classes, require_ids, text_of_name
 
 UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @source(claims=lambda locator: Path(locator).is_dir())
-def image_folder(locator: str, *, strict: bool = False) -> Source:
+def image_folder(locator: str, *, strict: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """Images by class folder; ids are paths relative to the root, classes the sorted folder names (as torchvision numbers them).
 
     A folder `unlabelled` (or `unlabeled`) is no class: what lies in it has no label yet. Files may lie deeper than one level. Links that leave the root are left out, loops are seen. Hidden files are ignored.
@@ -28,24 +29,24 @@ def image_folder(locator: str, *, strict: bool = False) -> Source:
     train = next((root / name for name in ("train", "training") if (root / name).is_dir()), None)
     test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
     if train is not None and test is not None:
-        opened = _open_one(train, locator, strict, None)
+        opened = _open_one(train, locator, strict, None, on_progress)
         return replace(opened, load_test=lambda: _open_one(test, str(test), strict, opened.class_names))
-    return _open_one(root, locator, strict, None)
+    return _open_one(root, locator, strict, None, on_progress)
 
 
-def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, ...] | None) -> Source:
+def _open_one(
+    root: Path, locator: str, strict: bool, known_classes: tuple[str, ...] | None, on_progress: Callable[[int, int], None] | None = None
+) -> Source:
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
     names = known_classes or tuple(text_of_name(name) for name in folders if name.lower() not in UNLABELLED_FOLDERS)
     number = {name: c for c, name in enumerate(names)} | ({} if known_classes else dict.fromkeys(UNLABELLED_FOLDERS, UNLABELLED))
-    ids: list[str] = []
-    labels: list[int] = []
-    paths: list[Path] = []
-    sizes: list[int] = []
+    listed: list[tuple[str, int, Path]] = []
     skipped: list[tuple[str, str]] = []
     real_root, root_is = root.resolve(), root.stat()
     above = {(root_is.st_dev, root_is.st_ino)}
+    at_root = (root / "x").as_posix()[:-1]
     for folder in folders:
         if (root / folder).is_symlink() and not (root / folder).resolve().is_relative_to(real_root):
             skipped.append((text_of_name(folder), "a link that leaves the folder"))
@@ -54,25 +55,28 @@ def _open_one(root: Path, locator: str, strict: bool, known_classes: tuple[str, 
         if label is None:
             raise DataError(f"{root} has a class folder '{text_of_name(folder)}' that the training part lacks (it has: {', '.join(names)}).")
         for path in _walk(root / folder, real_root, skipped, above):
-            name = text_of_name(path.relative_to(root).as_posix())
+            name = text_of_name(path.as_posix()[len(at_root) :])
             if path.suffix.lower() not in SUFFIXES:
                 skipped.append((name, f"'{path.suffix}' is not a suffix of images"))
-            elif problem := problem_of_image(path):
-                skipped.append((name, problem))
             else:
-                ids.append(name)
-                labels.append(label)
-                paths.append(path)
-                sizes.append(path.stat().st_size)
-    refuse_skipped(skipped, str(root), strict=strict, n_left=len(ids))
-    sample_ids, label_array = require_ids(ids, str(root)), np.array(labels, dtype=np.int64)
+                listed.append((name, label, path))
+    looks = look_at_each([path for _, _, path in listed], on_progress)
+    skipped += [(name, look) for (name, _, _), look in zip(listed, looks, strict=True) if isinstance(look, str)]
+    good = [(one, look) for one, look in zip(listed, looks, strict=True) if not isinstance(look, str)]
+    refuse_skipped(skipped, str(root), strict=strict, n_left=len(good))
+    paths = [path for (_, _, path), _ in good]
+    sample_ids, label_array = (
+        require_ids([name for (name, _, _), _ in good], str(root)),
+        np.array([label for (_, label, _), _ in good], dtype=np.int64),
+    )
     notes = [] if known_classes else require_classes(label_array, names, str(root))
     return Source(
         locator=locator,
         sample_ids=sample_ids,
         labels=label_array,
         class_names=names,
-        sample_bytes=np.array(sizes, dtype=np.int64),
+        sample_bytes=np.array([look.n_bytes for _, look in good], dtype=np.int64),
+        shapes=np.array([look[1:] for _, look in good], dtype=np.int64),
         read_input=lambda index: _read(paths[index]),
         paths=paths,
         read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),

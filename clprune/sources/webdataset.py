@@ -16,7 +16,7 @@ import numpy as np
 from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._common import integer_labels, problem_of_image, refuse_skipped, require_classes, require_ids, shown
+from clprune.sources._common import integer_labels, look_at, refuse_skipped, require_classes, require_ids, shown
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
 TEST_SPLITS = ("test", "val", "valid", "validation")
@@ -102,8 +102,8 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
                     f"no {'image or text' if ending is None else 'label (member cls, or label in json)'} (members: {', '.join(sorted(sample.members))})",
                 )
             )
-        elif ending != "txt" and (problem := problem_of_image(sample.read(ending))):
-            skipped.append((name, problem))
+        elif ending != "txt" and isinstance(look := look_at(sample.read(ending)), str):
+            skipped.append((name, look))
         else:
             good.append((sample, name, ending, label))
             about.append(told if isinstance(told, dict) else {})

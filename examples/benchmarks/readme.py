@@ -59,6 +59,8 @@ def tables() -> dict[str, str]:
         "harm",
         "savings_check",
         "diversity",
+        "text",
+        "many_files",
     )
     made = {name: runpy.run_path(str(HERE / f"{name}.py"))["table"]() for name in scripts if (HERE / f"{name}.json").exists()}
     return {"recording": recording(), "report": report_scale()} | made
