@@ -259,7 +259,8 @@ def _selected(
         table, neighborhood = part_of(table, neighborhood, rows, by_guess=ask)
     elif ask:
         raise UsageError(f"{run} has no samples without a label, so there is nothing to ask for. Select with --keep.")
-    strategy, found = strategy or default_strategy(table), None
+    of_texts = (document["image_rule"] or {}).get("kind") == "text"
+    strategy, found = strategy or default_strategy(table, of_texts=of_texts), None
     evidence: dict[str, Any] = {}
     trials_took: dict[str, float | None] = {"seconds": 0.0, "seconds_before": 0.0, "energy_kwh": 0.0}
     if "auto" in (keep, strategy):

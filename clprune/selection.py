@@ -16,15 +16,15 @@ from clprune.neighbors import require_finite
 
 DEFAULT_STRATEGY = "blend"
 DEFAULT_FOR_LOSSES = "blend(score='loss_variability')"  # the nearest to DUAL where there is no probability: what was learned or forgotten meanwhile
-
+DEFAULT_FOR_TEXTS = "blend(scored_share=0.0)"  # a bag of n-grams learns its texts by heart within the run, and then what it finds hard is no guide (examples/benchmarks/text.py)
 DEFAULT_TO_ASK = "uncertain_clusters"
 DEFAULT_WITHOUT_LABELS = "typical_clusters"
 
 
-def default_strategy(table: ScoreTable) -> str:
+def default_strategy(table: ScoreTable, *, of_texts: bool = False) -> str:
     """The strategy of a run for which none was named: one whose score the run holds."""
     if "dual" in table.values:
-        return DEFAULT_STRATEGY
+        return DEFAULT_FOR_TEXTS if of_texts else DEFAULT_STRATEGY
     return DEFAULT_TO_ASK if "uncertainty" in table.values else DEFAULT_WITHOUT_LABELS if "typicality" in table.values else DEFAULT_FOR_LOSSES
 
 
