@@ -153,7 +153,7 @@ def to_random(rows: list[dict[str, Any]], base: list[dict[str, Any]]) -> tuple[n
 
 
 def table() -> str:
-    """A row a strategy, a column a share: random's accuracy, the others' paired difference to it with the half width of its 95 % interval; the best of a column in bold."""
+    """A row a strategy, a column a share: random's accuracy, the others' paired difference to it with the half width of its 95 % interval (none: a single seed); the best of a column in bold."""
     grouped = cells(RESULTS.rows())
     lines = ["| data | wrong labels | strategy | " + " | ".join(f"{keep:g}" for keep in KEEPS) + " |", "|---|---|---|" + "---|" * len(KEEPS)]
     for (data, noise, by_epochs, strategy), by_keep in grouped.items():
@@ -167,10 +167,14 @@ def table() -> str:
                 accuracy = 100 * np.array([row["accuracy"] for row in rows])
                 text = f"{accuracy.mean():.2f}" + (f" ± {accuracy.std(ddof=1):.2f}" if len(rows) > 1 else "")
             elif rows:
-                means = {s: to_random(held[keep], family[RANDOM][keep])[0].mean() for s, held in family.items() if keep in held and s != RANDOM}
+                means = {
+                    s: to_random(held[keep], family[RANDOM][keep])[0].mean()
+                    for s, held in family.items()
+                    if len(held.get(keep, [])) > 1 and s != RANDOM
+                }
                 gain, half = to_random(rows, family[RANDOM][keep])
                 text = f"{gain.mean():+.2f}" + ("" if np.isnan(half) else f" ± {half:.2f}")
-                text = f"**{text}**" if gain.mean() == max(means.values()) and gain.mean() > 0 else text
+                text = f"**{text}**" if strategy in means and gain.mean() == max(means.values()) > 0 else text
             texts.append(text)
         lines.append(f"| {data}{', equal epochs' if by_epochs else ''} | {NOISES.get(noise, noise)} | `{strategy}` | " + " | ".join(texts) + " |")
     return "\n".join(lines)
@@ -210,7 +214,8 @@ def figure(path: Path) -> None:
     import matplotlib.pyplot as plt
 
     grouped = cells(RESULTS.rows())
-    panels = [key for key in dict.fromkeys((d, w, e) for d, w, e, _ in grouped) if not key[2]]
+    drawn = {key[:3] for key, by_keep in grouped.items() if any(len(rows) > 1 for keep, rows in by_keep.items() if keep < 1)}
+    panels = [key for key in dict.fromkeys((d, w, e) for d, w, e, _ in grouped) if not key[2] and key in drawn]
     drawing, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for (d, w, e, strategy), by_keep in grouped.items():

@@ -1,4 +1,4 @@
-"""SST-2 through `score`, `select` and `evaluate` with the default strategy at half of the sentences, against random ones at equal steps.
+"""SST-2 through `score`, `select` and `evaluate` at half of the sentences, against random ones at equal steps: the default for texts, and `blend`, which chooses most of them by difficulty.
 
     python examples/benchmarks/text.py FOLDER        # holds train.txt and test.txt of SST-2, one sentence a line after its label
     python examples/benchmarks/text.py --table
@@ -19,11 +19,12 @@ from common import Results
 
 import clprune
 from clprune.errors import GuardError
+from clprune.evaluation import t_975
 from clprune.storage import read_json
 
-RESULTS = Results(Path(__file__).with_suffix(".json"), ("keep", "seed"))
+RESULTS = Results(Path(__file__).with_suffix(".json"), ("keep", "asked", "seed"))
 KEEP, SEEDS, TRAININGS, FIRST_SCORE_SEED = 0.5, 5, 5, 100
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t by the number of seeds
+DEFAULT, BLEND = "the default", "blend"
 
 
 def written(folder: Path, out: Path, held_out: str = "test") -> Path:
@@ -38,35 +39,37 @@ def written(folder: Path, out: Path, held_out: str = "test") -> Path:
     return path
 
 
-def measure(data: Path, out: Path, seed: int) -> dict[str, float | int | list[float]]:
-    """Score, select and evaluate with one seed."""
+def measure(data: Path, out: Path, seed: int, asked: str) -> dict[str, float | int | list[float]]:
+    """Score (once a seed), select and evaluate."""
     run = clprune.score(str(data), out / f"run-{seed}", seed=FIRST_SCORE_SEED + seed)
-    manifest = clprune.select(out / f"run-{seed}", out / f"m-{seed}", keep=str(KEEP), seed=seed)
+    manifest = clprune.select(out / f"run-{seed}", out / f"m-{seed}-{asked}", keep=str(KEEP), seed=seed, strategy=None if asked == DEFAULT else asked)
     try:
         clprune.evaluate(manifest.folder, seeds=TRAININGS, against="random,full")
     except GuardError as warning:
         print(warning)
     arms = read_json(manifest.folder / "evaluation.json", what="evaluation")["arms"]
     accuracy = {arm: [100 * training["accuracy"] for training in arms[arm]["runs"]] for arm in arms}
-    facts = {"keep": KEEP, "seed": seed, "strategy": manifest.document["strategy"], "epochs_scored": run["epochs_run"]}
+    facts = {"keep": KEEP, "seed": seed, "asked": asked, "strategy": manifest.document["strategy"], "epochs_scored": run["epochs_run"]}
     return facts | accuracy | {"reasons": manifest.document["reasons"], "suspects": run["suspects"]["n"]}
 
 
 def table() -> str:
     """Accuracy of each arm and the paired difference, mean over the seeds with its 95 % interval."""
-    rows = RESULTS.rows()
-    means = {arm: np.array([np.mean(row[arm]) for row in rows]) for arm in ("pruned", "random", "full")}
-    gap = means["pruned"] - means["random"]
-    half = T_95[len(gap)] * gap.std(ddof=1) / np.sqrt(len(gap))
-    told = {arm: f"{values.mean():.2f} ± {np.concatenate([row[arm] for row in rows]).std(ddof=1):.2f}" for arm, values in means.items()}
-    epochs = ", ".join(str(row["epochs_scored"]) for row in rows)
     lines = [
-        "| data | keep | default, % | random, % | full, % | default to random, points (95 %) | epochs scored | seeds x trainings |",
-        "|" + "---|" * 8,
+        "| data | keep | kept by | accuracy, % | random, % | full, % | to random, points (95 %) | epochs scored | seeds x trainings |",
+        "|" + "---|" * 9,
     ]
-    lines.append(
-        f"| SST-2 | {KEEP} | {told['pruned']} | {told['random']} | {told['full']} | {gap.mean():+.2f} ({gap.mean() - half:+.2f} to {gap.mean() + half:+.2f}) | {epochs} | {len(rows)} x {TRAININGS} |"
-    )
+    for asked in sorted({row["asked"] for row in RESULTS.rows()}, reverse=True):
+        rows = [row for row in RESULTS.rows() if row["asked"] == asked]
+        gap = np.array([np.mean(row["pruned"]) - np.mean(row["random"]) for row in rows])
+        half = t_975(len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+        told = [
+            f"{(every := np.concatenate([row[arm] for row in rows])).mean():.2f} ± {every.std(ddof=1):.2f}" for arm in ("pruned", "random", "full")
+        ]
+        epochs = ", ".join(str(row["epochs_scored"]) for row in rows)
+        lines.append(
+            f"| SST-2 | {KEEP} | {asked} | {' | '.join(told)} | {gap.mean():+.2f} ({gap.mean() - half:+.2f} to {gap.mean() + half:+.2f}) | {epochs} | {len(rows)} x {TRAININGS} |"
+        )
     return "\n".join(lines)
 
 
@@ -78,7 +81,8 @@ if __name__ == "__main__":
     if given.folder is not None:
         with tempfile.TemporaryDirectory() as place:
             data = written(given.folder, Path(place))
-            for seed in range(SEEDS):
-                if not RESULTS.has(keep=KEEP, seed=seed):
-                    RESULTS.add(measure(data, Path(place), seed))
+            for asked in (DEFAULT, BLEND):
+                for seed in range(SEEDS):
+                    if not RESULTS.has(keep=KEEP, seed=seed, asked=asked):
+                        RESULTS.add(measure(data, Path(place), seed, asked))
     print(table())
