@@ -2,6 +2,13 @@
 
 python examples/object_detection.py            # one seed
 python examples/object_detection.py 3          # three seeds
+
+# 1.4 minutes of one thread of a two-thread CPU core a seed. 2,000 images of one to three shapes, 200 of them with a box moved or missing, 400 near-repeats; both halves 400 steps, 300 test images:
+# seed 0: 9 epochs after 5; wrong boxes found with AUC 0.923; of the kept half 2.9% are wrong; mAP of the kept half 0.632, of a random half 0.413
+# seed 1: 9 epochs after 5; wrong boxes found with AUC 0.939; of the kept half 2.8% are wrong; mAP of the kept half 0.567, of a random half 0.472
+# seed 2: 9 epochs after 5; wrong boxes found with AUC 0.935; of the kept half 3.3% are wrong; mAP of the kept half 0.641, of a random half 0.357
+# kept half to random half: +19.9 points of mAP (seeds: +21.9, +9.5, +28.4)
+# Trainings as short as these scatter by a tenth of mAP from seed to seed. On another seed random halves gave 0.55 and random halves without wrong boxes 0.67: most of the gain is the wrong boxes that are gone.
 """
 
 from __future__ import annotations

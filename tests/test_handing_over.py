@@ -48,6 +48,17 @@ def test_timm_reads_the_shards_with_their_labels_and_length(shapes: Any, tmp_pat
     assert sorted(seen) == sorted((source.images[row].tobytes(), int(source.labels[row])) for row in kept)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_timm_reads_the_folders_with_the_class_numbers_of_the_source(shapes: Any, tmp_path: Path) -> None:
+    import timm.data
+
+    source, kept, manifest = shapes
+    export(manifest, source, "imagefolder", tmp_path / "out")
+    read = timm.data.create_dataset("", root=str(tmp_path / "out"))
+    seen = [(np.asarray(image.convert("L")).tobytes(), label) for image, label in read]
+    assert sorted(seen) == sorted((source.images[row].tobytes(), int(source.labels[row])) for row in kept)
+
+
 def test_shards_are_the_same_bytes_each_time_and_count_through(shapes: Any, tmp_path: Path) -> None:
     source, _, manifest = shapes
     for name in ("a", "b"):

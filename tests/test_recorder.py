@@ -1,5 +1,7 @@
 """The recorder inside a plain loop."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,12 @@ import torch.nn.functional as F
 from conftest import draw_shapes
 from torch.utils.data import DataLoader, TensorDataset
 
+from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
+from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
+from clprune.sources import open_source
+from clprune.trajectory import record_trajectory
 
 
 def test_three_lines_in_a_plain_loop_record_what_a_second_pass_would_see() -> None:
@@ -158,3 +164,58 @@ def test_a_loss_that_is_not_finite_is_named_and_does_not_pass_for_unseen() -> No
     recorder.observe(torch.arange(4), losses=torch.tensor([1.0, float("nan"), 0.5, 2.0]))
     with pytest.raises(DataError, match="1 losses of epoch 0 are not finite \\(1 "):
         recorder.end_epoch()
+
+
+def plain_loop(source: Source, seed: int, exact: bool) -> Recorder:
+    """What somebody would write who wants the recipe of `score`: three lines of it are clprune's."""
+    images, order = np.asarray(source.images), source.canonical_order
+    spread = images[np.sort(order)].astype(np.float32)
+    mean, std = torch.from_numpy(spread.mean(axis=(0, 1, 2))), torch.from_numpy(spread.std(axis=(0, 1, 2)) + 1e-3)
+    torch.manual_seed(seed)
+    model = build_proxy("small_cnn", 4, (1, 16, 16))
+    model = model if exact else model.to(memory_format=torch.channels_last)
+    flat = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 5e-4}, {"params": flat, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    caught: list[torch.Tensor] = []
+    [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1].register_forward_pre_hook(
+        lambda module, inputs: caught.append(inputs[0])
+    )
+    recorder, step = Recorder(source, model=model), 0
+    for epoch in range(3):
+        draws = np.random.default_rng((seed, epoch, 2))
+        for rows in np.array_split(np.random.default_rng((seed, epoch, 1)).permutation(order), -(-len(order) // 128)):
+            shifts, flips = draws.integers(-2, 3, (len(rows), 2)), draws.random(len(rows)) < 0.5
+            batch = []
+            for row, (dy, dx), flip in zip(rows, shifts, flips, strict=True):
+                image = np.pad(images[row], ((2, 2), (2, 2), (0, 0)), mode="reflect")
+                image = image[:, ::-1] if flip else image
+                batch.append(image[2 + dy : 18 + dy, 2 + dx : 18 + dx])
+            x = (torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+            index = torch.from_numpy(rows)
+            y = torch.from_numpy(source.labels[rows])
+            for group in optimizer.param_groups:
+                group["lr"] = 0.05 * min(1.0, (step + 1) * 128 / 6400)
+            with torch.autocast("cpu", torch.bfloat16, enabled=not exact):
+                logits = model(x if exact else x.bfloat16())
+            optimizer.zero_grad()
+            F.cross_entropy(logits.float(), y).backward()
+            optimizer.step()
+            recorder.observe(index, logits, y, caught.pop())
+            step += 1
+        recorder.end_epoch()
+    return recorder
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_plain_loop_with_the_recipe_and_seed_of_score_records_the_same(shapes_npz: Path, exact: bool) -> None:
+    source = open_source(str(shapes_npz))
+    assert source.images is not None
+    run = record_trajectory(source, source.images, max_epochs=3, seed=5, exact=exact)
+    mine = plain_loop(source, 5, exact).trajectory()
+    assert run is not None and set(mine.signals) == set(run.trajectory.signals) and len(mine.signals["loss"]) == 3
+    for name, judge in run.trajectory.signals.items():
+        if exact:
+            np.testing.assert_array_equal(mine.signals[name], judge, err_msg=name)
+        elif name in ("loss", "p_label", "margin", "error_l2"):
+            assert min(np.corrcoef(a, b)[0, 1] for a, b in zip(mine.signals[name], judge, strict=True)) > 0.999, name

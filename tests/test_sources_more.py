@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -17,8 +18,9 @@ import torch
 from conftest import draw_shapes, write_shards
 from PIL import Image
 
+from clprune.decoding import load_images
 from clprune.errors import DataError, UsageError
-from clprune.sources import open_source
+from clprune.sources import _table, open_source
 
 IMAGES, LABELS = draw_shapes(40, 0)
 
@@ -204,3 +206,48 @@ def test_a_table_of_parquet_with_large_types_reads_alike(tmp_path: Path) -> None
     )
     pq.write_table(table, tmp_path / "t.parquet")
     np.testing.assert_array_equal(np.asarray(open_source(str(tmp_path / "t.parquet")).read_input(9)), IMAGES[9, ..., 0])
+
+
+def test_a_listing_counts_every_file_it_has_looked_at(image_folder: Path, tmp_path: Path) -> None:
+    for row in range(300):
+        os.link(image_folder / "class1" / "1.png", image_folder / "class1" / f"more{row}.png")
+    moves: list[tuple[int, int]] = []
+    source = open_source(str(image_folder), on_progress=lambda done, total: moves.append((done, total)))
+    assert moves == [(128, 318), (256, 318), (318, 318)]
+    part = source.part(np.array([5, 2]))
+    images, rule = load_images(part, cache=tmp_path / "cache", on_progress=lambda done, total: moves.append((done, total)))
+    assert moves[3:] == [(2, 2)] and rule["size"] == [20, 20]
+    np.testing.assert_array_equal(images[1], np.asarray(source.read_input(2)))
+
+
+def test_what_the_heads_say_is_what_decoding_looks_up(image_folder: Path, tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.effect_noise((40, 24), 60).save(image_folder / "class1" / "turned.jpg", exif=turned)
+    Image.effect_noise((300, 300), 90).save(image_folder / "class1" / "large.png")  # more than is read at first
+    source = open_source(str(image_folder))
+    assert source.shapes is not None and not source.skipped
+    judge = load_images(dataclasses.replace(source, shapes=None), cache=tmp_path / "a")
+    images, rule = load_images(source, cache=tmp_path / "b")
+    assert rule == judge[1] and source.shapes[source.sample_ids.tolist().index("class1/turned.jpg")].tolist() == [24, 40, 1]
+    np.testing.assert_array_equal(images, judge[0])
+
+
+def test_a_very_long_table_is_listed_without_its_files_and_a_broken_one_is_named_when_it_is_decoded(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_source(str(image_folder))
+    rows = [
+        {"file_name": name, "label": folder.class_names[y], "bytes": 7} for name, y in zip(folder.sample_ids.tolist(), folder.labels, strict=True)
+    ]
+    write_rows(image_folder / "m.jsonl", [*rows, {"file_name": "class1/none.png", "label": "class1", "bytes": 7}])
+    assert len(open_source(str(image_folder / "m.jsonl")).skipped) == 1
+    monkeypatch.setattr(_table, "LOOKED_AT", 10)
+    source = open_source(str(image_folder / "m.jsonl"))
+    assert len(source) == 19 and not source.skipped and source.sample_bytes.tolist() == [7] * 19 and "not looked at" in str(source.facts["notes"])
+    assert source.paths is not None and list(source.paths[:2]) == [image_folder / rows[0]["file_name"], image_folder / rows[1]["file_name"]]
+    with pytest.raises(DataError, match=r"class1/none\.png.*cannot be decoded"):
+        load_images(source, cache=tmp_path / "cache")
+    assert len(open_source(str(image_folder / "m.jsonl"), strict=False).part(np.arange(3))) == 3
+    with pytest.raises(DataError, match="no such file"):
+        open_source(str(image_folder / "m.jsonl"), strict=True)
