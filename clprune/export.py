@@ -45,4 +45,5 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
             "n_samples": manifest.n_kept,
         }
         write_json(side / RECORD, record | {"order_digest": digest_of_ids(source.sample_ids), "files": inventory(side, files)})
+        told |= {"files": told["files"] + 1, "bytes_written": told["bytes_written"] + (side / RECORD).stat().st_size}
     return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told

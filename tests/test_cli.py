@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from clprune.storage import SEAL
+
 COMMAND = [sys.executable, "-m", "clprune"]
 
 
@@ -58,7 +60,7 @@ def test_the_path_by_commands(shapes_npz: Path, tmp_path: Path) -> None:
     }
     assert expected | {"versions", "files"} <= set(run)
     assert {"start_epoch", "end_epoch", "settled", "confidence", "indicators"} <= set(run["clp"])
-    assert run == json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run == {k: v for k, v in json.loads((tmp_path / "run" / "run.json").read_text()).items() if k != SEAL}
     assert pq.read_table(tmp_path / "run" / "scores.parquet").column_names[:3] == ["sample_id", "index", "label"]
 
     done = clprune("select", tmp_path / "run", "--keep", "0.5", "--out", tmp_path / "m", "--json")
@@ -92,7 +94,7 @@ def test_same_seed_gives_the_same_bytes_through_the_commands(shapes_npz: Path, t
     for name in ("a", "b"):
         assert clprune("score", shapes_npz, "--out", tmp_path / name / "run", "--max-epochs", 2).returncode == 0
         assert clprune("select", tmp_path / name / "run", "--keep", "0.3", "--out", tmp_path / name / "m").returncode == 0
-        documents.append({k: v for k, v in json.loads((tmp_path / name / "m" / "manifest.json").read_text()).items() if k != "timings"})
+        documents.append({k: v for k, v in json.loads((tmp_path / name / "m" / "manifest.json").read_text()).items() if k not in ("timings", SEAL)})
     assert documents[0] == documents[1]
     for path in ("run/scores.parquet", "m/samples.parquet", "m/kept.npy"):
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()

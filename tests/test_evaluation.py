@@ -19,8 +19,9 @@ from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrup
 from clprune.errors import GuardError, UsageError
 from clprune.evaluation import calibration_error, t_975
 from clprune.sources import open_source
+from clprune.storage import SEAL
 
-TIMES = {"seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
+TIMES = {SEAL, "seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
 TIMES |= {f"{what}_{unit}" for what in ("trainings", "trainings_before") for unit in ("seconds", "kwh")}
 
 

@@ -10,6 +10,7 @@ import pytest
 from clprune import pipeline
 from clprune.datatypes import SavingsLine
 from clprune.errors import UsageError
+from clprune.export import RECORD
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
 from clprune.savings import asked_options, savings
@@ -165,11 +166,13 @@ def test_bytes_agree_with_du_on_exported_folders(image_folder: Path, tmp_path: P
         for name, form in (("linked", "imagefolder"), ("copied", "imagefolder(link='copy')"), ("table", "parquet"), ("rows", "indices"))
     }
     assert told["imagefolder"]["link"] == "hardlink"
-    assert du(image_folder, tmp_path / "linked") - du(image_folder) == told["imagefolder"]["bytes_written"]  # hard links: the class map only
+    assert (
+        du(image_folder, tmp_path / "linked") - du(image_folder) == told["imagefolder"]["bytes_written"]
+    )  # hard links: the class map and the record only
     assert (
         du(tmp_path / "copied")
         == told["imagefolder(link='copy')"]["bytes_written"]
-        == record.document["kept_bytes"] + (tmp_path / "copied" / "class_map.json").stat().st_size
+        == record.document["kept_bytes"] + sum((tmp_path / "copied" / name).stat().st_size for name in ("class_map.json", RECORD))
     )
     assert du(tmp_path / "table") == told["parquet"]["bytes_written"] and du(tmp_path / "rows") == told["indices"]["bytes_written"]
     found = pipeline.savings(tmp_path / "m").lines
@@ -181,7 +184,7 @@ def test_bytes_agree_with_du_on_exported_folders(image_folder: Path, tmp_path: P
     assert counted == {
         str(tmp_path / name): sum(path.is_file() for path in (tmp_path / name).rglob("*")) for name in ("linked", "copied", "table", "rows")
     }
-    assert counted[str(tmp_path / "linked")] == record.n_kept + 1  # and the class map
+    assert counted[str(tmp_path / "linked")] == record.n_kept + 2  # and the class map, and the record of the export
     assert next(line.value for line in found if line.name == "bytes freed so far") == 0
     assert {path: path.stat().st_size for path in image_folder.rglob("*.png")} == before  # an export frees nothing
 

@@ -37,8 +37,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(shapes_npz: Pat
     with pytest.raises(Stop):
         pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, on_progress=stop)
     assert not (tmp_path / "broken" / "run.json").exists()
-    with pytest.raises(DataError, match="unfinished"):
-        pipeline.verify(tmp_path / "broken")
+    assert pipeline.verify(tmp_path / "broken") == []  # unfinished, but what is there is whole
     with pytest.raises(DataError, match="another seed"):
         pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, seed=1)
     reports: list[dict[str, object]] = []

@@ -239,7 +239,11 @@ def crash_points(count: int, rng: np.random.Generator, folder: Path) -> tuple[in
     for number, at in enumerate(rng.permutation(len(points))[:count].tolist()):
         work, step, after = points[at]
         out, place = folder / "crashed", f"{work}, step {step}, {'after' if after else 'before'}"
-        shutil.rmtree(out, ignore_errors=True)
+        for left in (
+            out,
+            *folder.glob(".crashed.*"),
+        ):  # what an earlier try of another work left is swept by the next of its kind, which may not come
+            shutil.rmtree(left, ignore_errors=True)
         if work in old:
             shutil.copytree(folder / f"old-{work}", out)
         code = in_child(dying_at, work, str(folder), str(out), step, after)
