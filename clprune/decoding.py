@@ -16,7 +16,7 @@ from clprune.errors import DataError
 from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_json, read_npy, write_json
 
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
-THREADS, BLOCK = 2, 128
+THREADS, BLOCK = 2, 128  # of so many files at a time
 T = TypeVar("T")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+SHORTEST = 0.06  # seconds: codecarbon does not look again within 0.05 s of its last look, so a shorter stretch would seem to have used nothing
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -113,12 +114,15 @@ class EnergyMeter:
         _house.enter()
         fresh = _house.n_open == 1  # then the tracker began with this meter
         self._zero = 0.0 if fresh else _house.read()[0]
-        self._started = time.perf_counter() if self._began is None else self._began
+        self._entered = time.perf_counter()
+        self._started = self._entered if self._began is None else self._began
         return self
 
     def read(self) -> None:
-        """Seconds and kWh so far."""
+        """Seconds and kWh so far; of a stretch shorter than SHORTEST the kWh are those of SHORTEST, which is waited for."""
         self.seconds = time.perf_counter() - self._started
+        if _house.tracker is not None:
+            time.sleep(max(0.0, self._entered + SHORTEST - time.perf_counter()))
         now, by = _house.read()
         used = 0.0 if now is None or self._zero is None else now - self._zero
         self.kwh, self.method = (used, by) if used > 0 else (None, "not measured")

@@ -21,9 +21,7 @@ from clprune.errors import DataError
 EXACT_UP_TO = 100_000  # vectors: an exact self-join of 100,000 x 128 takes about half a minute on two cores
 LARGEST = 1_000  # vectors a cell: its distances fit the processor's cache
 BRANCHES = 128  # cells a cut, so that a cut costs the same for each vector however many there are
-N_CELLS = (
-    16  # cells that are searched: recall of the ten nearest 0.967 (8: 0.939, 32: 0.987) on the 100,000 vectors of examples/benchmarks/diversity.py
-)
+N_CELLS = 16  # cells that are searched: recall of the ten nearest 0.967 (8: 0.939, 32: 0.987) on 100,000 vectors, examples/benchmarks/diversity.py
 SPARE = 6  # more neighbours than asked for are searched, since float32's rounding may swap those that are about equally far
 BLOCK = 16_384  # vectors that are looked at together
 PER_CENTROID = 256  # vectors a centroid that k-means learns from; more no longer move the centroids much

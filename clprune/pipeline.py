@@ -68,11 +68,8 @@ def score(
     from clprune.scored_run import scored_run, unlabelled_run
     from clprune.trajectory import record_trajectory
 
-    source, still_open, parent = (
-        data if isinstance(data, Source) else open_data(data, strict, on_progress if distributed.is_first() else None),
-        None,
-        None,
-    )
+    source = data if isinstance(data, Source) else open_data(data, strict, on_progress if distributed.is_first() else None)
+    still_open, parent = None, None
     if answers is not None:
         source, still_open, parent = with_answers(source, read_manifest(answers))
     if source.logged is not None:

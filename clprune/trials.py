@@ -24,7 +24,7 @@ from clprune import families
 from clprune.budget import USUAL_NOISE, Trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.energy import EnergyMeter
-from clprune.errors import DataError, FingerprintError, GuardError, MissingSignalError, UsageError
+from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.inputs import inputs_of, open_data, trainable
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy
@@ -223,13 +223,14 @@ def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, 
 
 
 def probe_of(trials: Trials, candidates: Sequence[str], keep_fraction: float) -> dict[str, float]:
-    """Mean accuracy of both probes for each candidate that this run can be asked for; empty without features, and where too few samples are left to judge on."""
+    """Mean accuracy of both probes for each candidate that this run can be asked for; empty without features, and where too few samples are left to judge on.
+
+    A candidate is left out where the run lacks its score or property: then it cannot be chosen either.
+    """
     found: dict[str, float] = {}
     with contextlib.suppress(GuardError):
         for candidate in candidates if trials.vectors is not None else ():
-            with contextlib.suppress(
-                MissingSignalError, DataError
-            ):  # a score or a property that this run does not hold: then it cannot be chosen either
+            with contextlib.suppress(DataError):
                 found[candidate] = float(trials.probe(candidate, keep_fraction).mean())
     return found
 

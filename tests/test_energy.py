@@ -38,6 +38,16 @@ def test_a_meter_can_be_read_while_it_runs() -> None:
     assert 0.2 <= first[0] < meter.seconds and first[1] is not None and meter.kwh is not None and 0 < first[1] < meter.kwh
 
 
+def test_a_stretch_that_is_shorter_than_the_tracker_looks_is_measured_too() -> None:
+    with EnergyMeter():
+        rooms = [EnergyMeter() for _ in range(8)]
+        for room in rooms:
+            with room:
+                busy(0.001)
+    assert all(room.kwh is not None and room.kwh > 0 for room in rooms)
+    assert all(room.seconds < energy.SHORTEST for room in rooms)  # the wait is not counted
+
+
 def test_the_first_step_of_a_command_is_charged_with_the_start_of_its_process() -> None:
     now = time.perf_counter()
     command_started()

@@ -89,6 +89,20 @@ def test_wrong_labels_of_texts_are_found(said: tuple[Path, list[dict[str, str]]]
     assert auc > 0.9
 
 
+def test_difficulty_has_no_say_in_what_is_kept_of_texts_unless_asked(said: tuple[Path, list[dict[str, str]]], tmp_path: Path) -> None:
+    run = clprune.read_run(said[0].parent / "run")
+    kept = {}
+    for name, strategy in (("default", None), ("blend", "blend")):
+        manifest = clprune.select(run.folder, tmp_path / name, keep="0.3", strategy=strategy)
+        kept[name] = manifest.indices(clprune.open_source(str(said[0])))
+        assert ("scored_share=0.0" in manifest.document["strategy"]) == (name == "default")
+    difficulty = run.table.difficulty("dual")
+    rank = np.argsort(np.argsort(difficulty)) / len(difficulty)
+    spread = np.sqrt(1 / 12 / len(kept["default"]))  # of the mean rank of as many drawn at random
+    assert rank[kept["default"]].mean() < 0.5 + 3 * spread and rank[kept["blend"]].mean() > 0.5 + 3 * spread
+    assert (run.neighborhood.suspicion[kept["default"]] <= run.document["suspects"]["above"]).all()
+
+
 def test_the_commands_go_from_a_table_of_texts_to_an_evaluation_and_exports(said: tuple[Path, list[dict[str, str]]], tmp_path: Path) -> None:
     path, _ = said
     run, subset = str(path.parent / "run"), str(tmp_path / "m")
