@@ -126,7 +126,7 @@ def table() -> str:
     """Seconds and peak memory of each part."""
     found = json.loads(RESULTS.read_text())
     folder, export, rows = found["folder"], found["export"], found["table"]
-    n, half = f"{folder['n']:,} JPEG files in {folder['n_classes']:,} folders", f"{export['files'] - 1:,} of them as hard links"
+    n, half = f"{folder['n']:,} JPEG files in {folder['n_classes']:,} folders", f"{export['files'] - 2:,} of them as hard links"
     first = [folder[name] for name in ("listing", "fingerprint", "decode")]
     lines = [
         (f"{n}: listing", folder["listing"], ""),
