@@ -13,6 +13,7 @@ from jaxtyping import Int
 STARVED_BELOW = 0.5  # of the overall kept share: a class that keeps less than half as much as the set has borne the cut alone
 DROP_POINTS = 0.02  # accuracy that a class may lose before it is called damaged; smaller losses are within what a change of seed does
 N_ERRORS = 2.0  # ... and the loss must exceed this many standard errors
+LESS_ACCURATE = "less accurate"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def harm_by_class(
     """Every class in order, and the arm that accuracies are compared with ("full", else "random", else None).
 
     `starved`: keeps less than STARVED_BELOW of the overall kept share. `less accurate`: accuracy fell by more than DROP_POINTS and by more than
-    N_ERRORS standard errors (of the test samples and of the seeds). A class of which nothing is left is `empty`.
+    N_ERRORS standard errors (of the test samples and of the seeds). Where that is so against "full", but not against "random", fewer samples did it and not the
+    choice of them: `less accurate, as with random samples`. A class of which nothing is left is `empty`.
     """
     arms = evaluation["arms"] if evaluation is not None else {}
     reference = next((arm for arm in ("full", "random") if arm in arms and "pruned" in arms), None)
@@ -53,19 +55,26 @@ def harm_by_class(
         by_seed = {arm: [run["per_class"][c] for run in value["runs"]] for arm, value in arms.items()}
         known = {arm: [float(v) for v in values] for arm, values in by_seed.items() if values and all(v is not None for v in values)}
         accuracy = {arm: float(np.mean(values)) for arm, values in known.items()}
-        change = error = None
-        if reference is not None and reference in known and "pruned" in known:
-            change = accuracy["pruned"] - accuracy[reference]
-            error = _standard_error(known["pruned"], known[reference], tested[c] if tested else None)
+        changes = {
+            arm: (accuracy["pruned"] - accuracy[arm], _standard_error(known["pruned"], known[arm], tested[c] if tested else None))
+            for arm in known
+            if "pruned" in known and arm != "pruned"
+        }
         flags = []
         if n and not kept:
             flags.append("empty")
         elif n and kept / n < STARVED_BELOW * overall:
             flags.append("starved")
-        if change is not None and error is not None and change < -max(DROP_POINTS, N_ERRORS * error):
-            flags.append("less accurate")
+        change, error = changes.get(reference or "", (None, None))
+        if change is not None and error is not None and _fell(change, error):
+            by_choice = reference == "random" or "random" not in changes or _fell(*changes["random"])
+            flags.append(LESS_ACCURATE if by_choice else f"{LESS_ACCURATE}, as with random samples")
         result.append(ClassHarm(str(name), n, kept, accuracy, change, error, tuple(flags)))
     return result, reference
+
+
+def _fell(change: float, error: float) -> bool:
+    return change < -max(DROP_POINTS, N_ERRORS * error)
 
 
 def _standard_error(mine: list[float], other: list[float], n_test: int | None) -> float:

@@ -20,7 +20,7 @@ from clprune.cells import cell, count, data_name, duration, listed, number, perc
 from clprune.datatypes import Savings
 from clprune.figures import Figure
 from clprune.gallery import galleries, n_duplicates, search_list
-from clprune.harm import DROP_POINTS, N_ERRORS, STARVED_BELOW, ClassHarm, harm_by_class
+from clprune.harm import DROP_POINTS, LESS_ACCURATE, N_ERRORS, STARVED_BELOW, ClassHarm, harm_by_class
 from clprune.storage import write_bytes
 from clprune.subject import Subject
 
@@ -255,11 +255,12 @@ def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None)
     figure = None
     if measured and reference:
         changes, errors = (np.array([getattr(one, key) or 0.0 for one in measured]) for key in ("change", "standard_error"))
-        figure = figures.class_changes([one.name for one in measured], changes, errors, ["less accurate" in one.flags for one in measured], reference)
+        figure = figures.class_changes([one.name for one in measured], changes, errors, [any(flag.startswith(LESS_ACCURATE) for flag in one.flags) for one in measured], reference)
     rule = f"“Starved”: the class keeps less than {STARVED_BELOW:g} times the share that the whole set keeps. "
     if reference:
         against = "training on everything" if reference == "full" else "a random choice"
         rule += f"“Less accurate”: its accuracy fell by more than {100 * DROP_POINTS:g} points, and by more than {N_ERRORS:g} standard errors, against {against}."
+        rule += " “As with random samples”: no more than as many random ones, so it is the number of samples and not the choice." if "random" in arms and reference == "full" else ""
     else:
         rule += "Accuracy by class is not measured; run clprune evaluate."
     note = f"{MOST_CLASSES} of {len(classes)} classes, the worst ones." if len(classes) > MOST_CLASSES else ""
