@@ -266,6 +266,7 @@ def evaluate(
     budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",
     device: option.Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
+    test: option.Test = None,
     group: Annotated[str | None, typer.Option("--group", help="Column of the test table: accuracy of its worst group.")] = None,
     pool: Annotated[
         bool, typer.Option("--pool", help="M asks for labels: how many random ones they are worth. --data are the pool with all labels.")
@@ -283,7 +284,9 @@ def evaluate(
         if data is None:
             raise UsageError("--pool needs --data: the same samples with all their labels, such as --data 'pool.npz?labels=y_all'.")
         with terminal.ProgressView(quiet=quiet) as view:
-            found = evaluate_pool(manifest, data, seeds=seeds, proxy=proxy, epochs=epochs, device=device, label_price=label_price, on_progress=view)
+            found = evaluate_pool(
+                manifest, data, test=test, seeds=seeds, proxy=proxy, epochs=epochs, device=device, label_price=label_price, on_progress=view
+            )
         show(found, as_json, found["sentence"])
         return
     with terminal.ProgressView(quiet=quiet) as view:
@@ -296,6 +299,7 @@ def evaluate(
             budget=budget,
             device=device,
             data=data,
+            test=test,
             group=group,
             on_progress=view,
         )

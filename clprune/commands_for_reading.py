@@ -53,7 +53,7 @@ def verify(
 @reading.command()
 def leakage(
     data: option.Data,
-    test: Annotated[str | None, typer.Option("--test", metavar="DATA", help="Other test data than the test part of DATA.")] = None,
+    test: option.Test = None,
     image_size: option.ImageSize = None,
     strict: option.Strict = False,
     as_json: option.Json = False,

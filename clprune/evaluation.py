@@ -411,11 +411,12 @@ def with_all_costs(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, facts=facts)
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
-    """Write evaluation.json beside the manifest; returns its document."""
+def write_evaluation(folder: Path, evaluation: Evaluation, *, test: str | None = None) -> dict[str, Any]:
+    """Write evaluation.json beside the manifest; returns its document. `test` names the data that accuracy was measured on, where they are not the test part of the manifest's."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "kind": "evaluation",
+        "test": test,
         "arms": dict(evaluation.arms),
         "comparison": dict(evaluation.comparison),
         "facts": dict(evaluation.facts),

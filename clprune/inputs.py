@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from clprune.datatypes import Source
+from clprune.errors import DataError
 from clprune.storage import cache_folder
 
 
@@ -36,6 +38,32 @@ def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
     from clprune.texts import load_texts
 
     return load_texts(test, width=rule["width"])[0] if test.kind == "text" else inputs_of(test, rule["size"][0] if rule["resized"] else None)[0]
+
+
+def held_out_part(source: Source, other: str | None = None) -> Source:
+    """The samples that accuracy is measured on: the data set `other`, its classes numbered by their names as in `source`, or else the test part of `source`.
+
+    Raises DataError where there is none, and where it holds other things than `source`, a sample without a label, or one of a class that `source` has not.
+    """
+    if other is None and source.load_test is None:
+        raise DataError(
+            f"{source.locator} has no test part, so accuracy cannot be measured. Name test data with --test, or give data with one (x_test, test/ folder, split column)."
+        )
+    test = source.load_test() if other is None and source.load_test is not None else open_data(str(other), False)
+    if test.kind != source.kind:
+        raise DataError(f"{source.locator} holds {source.kind}, but {test.locator} holds {test.kind}. Give test data of the same kind.")
+    if (test.labels < 0).any():
+        raise DataError(
+            f"{test.locator}: {int((test.labels < 0).sum())} test samples have no label, so accuracy cannot be measured. Label them, or leave them out."
+        )
+    number = {name: at for at, name in enumerate(source.class_names)}
+    held = [test.class_names[label] for label in np.unique(test.labels)]
+    if unknown := [name for name in held if name not in number]:
+        raise DataError(
+            f"{test.locator}: {len(unknown)} classes are not among those of {source.locator} ({', '.join(unknown[:5])}). Name classes alike in both, or leave these out."
+        )
+    labels = np.array([number.get(name, -1) for name in test.class_names], dtype=np.int64)[test.labels]
+    return replace(test, labels=labels, class_names=source.class_names)
 
 
 def trainable(proxy: str, source: Source) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 
 from clprune import distributed
 from clprune.datatypes import rows_of
-from clprune.errors import DataError, FingerprintError, GuardError, UsageError
-from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
+from clprune.errors import FingerprintError, GuardError, UsageError
+from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.manifest import read_manifest
 from clprune.storage import SCHEMA_VERSION, write_json
 
@@ -22,6 +22,7 @@ def evaluate_pool(
     manifest: Path | str,
     data: str,
     *,
+    test: str | None = None,
     seeds: int = 3,
     proxy: str | None = None,
     epochs: int | None = None,
@@ -30,15 +31,24 @@ def evaluate_pool(
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What the labels that a manifest asks for are worth, where `data` are the same samples with all labels: write pool.json beside the manifest.
+    Accuracy is that on the data set `test`, or else on the test part of `data`.
 
     Raises GuardError where training on what was asked for is not better than on random samples. Of several processes the first one does it, and the others wait.
     """
     with distributed.joined():
-        return distributed.on_first(lambda: _measured(Path(manifest), data, seeds, proxy, epochs, device, label_price, on_progress))
+        return distributed.on_first(lambda: _measured(Path(manifest), data, test, seeds, proxy, epochs, device, label_price, on_progress))
 
 
 def _measured(
-    manifest: Path, data: str, seeds: int, proxy: str | None, epochs: int | None, device: str, label_price: float | None, on_progress: Progress | None
+    manifest: Path,
+    data: str,
+    test: str | None,
+    seeds: int,
+    proxy: str | None,
+    epochs: int | None,
+    device: str,
+    label_price: float | None,
+    on_progress: Progress | None,
 ) -> dict[str, Any]:
     from clprune.evaluation import evaluate_pool as compare_counts
 
@@ -51,14 +61,12 @@ def _measured(
         raise FingerprintError(
             f"{data} is not the pool of {manifest} with all its labels: --pool needs the same ids, the known labels unchanged, and a label everywhere."
         )
-    if source.load_test is None:
-        raise DataError(f"{data} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column).")
-    test, image_size = source.load_test(), record.document["run"]["asked"]["image_size"]
+    tested_on, image_size = held_out_part(source, test), record.document["run"]["asked"]["image_size"]
     images, rule = inputs_of(source, image_size)
-    test_images = held_out_inputs(test, rule)
+    test_images = held_out_inputs(tested_on, rule)
     times = record.document["timings"]
     found = compare_counts(
-        images, source.labels, test_images, test.labels, at[known >= 0], at[record.samples["kept"].to_numpy()], n_classes=source.n_classes,
+        images, source.labels, test_images, tested_on.labels, at[known >= 0], at[record.samples["kept"].to_numpy()], n_classes=source.n_classes,
         proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds, epochs=epochs, device=device, order=source.canonical_order,
         choosing_seconds=times["score_seconds"] + times["select_seconds"], label_price=label_price, on_progress=on_progress,
     )  # fmt: skip

@@ -27,6 +27,7 @@ Layer = Annotated[
     str | None,
     typer.Option("--layer", metavar="NAME", help="The proxy's module whose output are the features; by default what goes into its last layer."),
 ]
+Test = Annotated[str | None, typer.Option("--test", metavar="DATA", help="Other test data than the test part of the data.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable inputs instead of leaving those out.")]
 Keep = Annotated[str, typer.Option("--keep", help="Share to keep in (0, 1], a whole number of samples, or auto: the smallest safe share.")]
 Strategy = Annotated[

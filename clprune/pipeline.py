@@ -15,7 +15,7 @@ from clprune import distributed, families
 from clprune.datatypes import Savings, Source
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import held_out_inputs, inputs_of, open_data, trainable
+from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
@@ -321,10 +321,14 @@ def evaluate(
     budget: str = "equal-steps",
     device: str = "auto",
     data: str | None = None,
+    test: str | None = None,
     group: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest. Several processes share the trainings out."""
+    """Train on the kept samples and on what they are compared with; write evaluation.json beside the manifest. Several processes share the trainings out.
+
+    Accuracy is that on the data set `test` (its classes are known by their names), or else on the test part of the data.
+    """
     manifest = Path(manifest)
     from clprune.evaluation import evaluate as compare_arms
     from clprune.evaluation import groups_of, with_all_costs, write_evaluation
@@ -337,19 +341,11 @@ def evaluate(
         raise UsageError(
             f"{manifest} asks for labels, so there is nothing to train on yet. Add the answers, score and select again; or compare with --pool."
         )
-    if source.load_test is None:
-        raise DataError(
-            f"{source.locator} has no test split, so accuracy cannot be measured. Give data with a test part (x_test, test/ folder, split column)."
-        )
-    test = source.load_test()
-    if (test.labels < 0).any():
-        raise DataError(
-            f"{test.locator}: {int((test.labels < 0).sum())} test samples have no label, so accuracy cannot be measured. Label them, or leave them out."
-        )
+    tested_on = held_out_part(source, test)
 
     def inputs() -> tuple[np.ndarray, np.ndarray]:
         images, rule = inputs_of(source, record.document["run"]["asked"]["image_size"])
-        return images, held_out_inputs(test, rule)
+        return images, held_out_inputs(tested_on, rule)
 
     with distributed.joined():
         distributed.require_same(source.fingerprint, "data (by their fingerprints)")
@@ -359,12 +355,12 @@ def evaluate(
                 f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
             )
         evaluation = compare_arms(
-            images, source.labels, test_images, test.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
+            images, source.labels, test_images, tested_on.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
             against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(test, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + test.fingerprint,
+            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + tested_on.fingerprint,
             on_progress=on_progress if distributed.is_first() else None,
         )  # fmt: skip
-        document = distributed.on_first(lambda: write_evaluation(record.folder, with_all_costs(evaluation)))
+        document = distributed.on_first(lambda: write_evaluation(record.folder, with_all_costs(evaluation), test=test))
         if evaluation.comparison.get("not_better_than_random"):
             raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
         return document

@@ -255,12 +255,22 @@ def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None)
     figure = None
     if measured and reference:
         changes, errors = (np.array([getattr(one, key) or 0.0 for one in measured]) for key in ("change", "standard_error"))
-        figure = figures.class_changes([one.name for one in measured], changes, errors, [any(flag.startswith(LESS_ACCURATE) for flag in one.flags) for one in measured], reference)
+        figure = figures.class_changes(
+            [one.name for one in measured],
+            changes,
+            errors,
+            [any(flag.startswith(LESS_ACCURATE) for flag in one.flags) for one in measured],
+            reference,
+        )
     rule = f"“Starved”: the class keeps less than {STARVED_BELOW:g} times the share that the whole set keeps. "
     if reference:
         against = "training on everything" if reference == "full" else "a random choice"
         rule += f"“Less accurate”: its accuracy fell by more than {100 * DROP_POINTS:g} points, and by more than {N_ERRORS:g} standard errors, against {against}."
-        rule += " “As with random samples”: no more than as many random ones, so it is the number of samples and not the choice." if "random" in arms and reference == "full" else ""
+        rule += (
+            " “As with random samples”: no more than as many random ones, so it is the number of samples and not the choice."
+            if "random" in arms and reference == "full"
+            else ""
+        )
     else:
         rule += "Accuracy by class is not measured; run clprune evaluate."
     note = f"{MOST_CLASSES} of {len(classes)} classes, the worst ones." if len(classes) > MOST_CLASSES else ""
@@ -388,6 +398,7 @@ def _reproduce(subject: Subject) -> dict[str, Any]:
                     str(facts["seeds"]),
                     "--budget",
                     str(facts["budget"]),
+                    *(["--test", str(subject.evaluation["test"])] if subject.evaluation.get("test") else []),
                 ]
             )
         )

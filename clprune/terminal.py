@@ -129,7 +129,7 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
         looked = f"looked at after epochs {', '.join(map(str, pool['watched_after_epochs']))}" if pool["watched_after_epochs"] else "looked at once"
         lines.append(f"round {pool['round']}: {pool['n_labelled']:,} labelled, {pool['n_unlabelled']:,} without a label, {looked}")
     if not run["has_test_split"]:
-        lines.append("note: these data have no test split; `clprune evaluate` will need one")
+        lines.append("note: these data have no test part; `clprune evaluate` will need --test DATA")
     lines.append(f"{run['suspects']['n']:,} labels suspected wrong, {run['duplicates']['n']:,} near-duplicates")
     share = f"{run['epochs_run']} proxy epochs, {run['share_of_full_training']:.1%} of the epochs of a full training of {run['share_is_of_epochs']}"
     if clp["settled"]:

@@ -161,7 +161,7 @@ def test_evaluating_without_a_test_split_says_so(tmp_path: Path, shapes_npz: Pat
     held = np.load(shapes_npz)
     np.savez(tmp_path / "x.npz", x_train=held["x_train"], y_train=held["y_train"])
     assert clprune("prune", tmp_path / "x.npz", "--keep", "0.5", "--out", tmp_path / "p", "--max-epochs", 1).returncode == 0
-    refused(3, "no test split", "evaluate", tmp_path / "p" / "manifest")
+    refused(3, "no test part", "evaluate", tmp_path / "p" / "manifest")
 
 
 def test_evaluate_compares_with_random_at_equal_steps(shapes_run: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clprune import pipeline
 from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrupted
-from clprune.errors import GuardError, UsageError
+from clprune.errors import DataError, GuardError, UsageError
 from clprune.evaluation import calibration_error, t_975
 from clprune.harm import harm_by_class
 from clprune.sources import open_source
@@ -225,3 +225,30 @@ def test_a_class_damaged_by_hardest_is_flagged_and_the_default_damages_none(tmp_
     worst = {arm: np.array([run["worst_class"] for run in one["runs"]]) for arm, one in arms.items()}
     error = np.sqrt(np.var(worst["pruned"] - worst["random"], ddof=1) / 2 + 2 * 0.25 / 100)  # of two seeds, and of 100 test samples
     assert min(worst["random"]) > 0.2 and worst["pruned"].mean() >= worst["random"].mean() - 0.02 - error
+
+
+def test_other_test_data_are_taken_by_the_names_of_their_classes(tmp_path: Path) -> None:
+    names, ((x, y), (x_test, y_test)) = np.array(list("abcd")), (draw_shapes(400, 0), draw_shapes(200, 1))
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=names[y])
+    np.savez(tmp_path / "with.npz", x_train=x, y_train=names[y], x_test=x_test, y_test=names[y_test])
+    np.savez(
+        tmp_path / "t.npz", x_train=x_test[y_test > 0], y_train=names[y_test[y_test > 0]]
+    )  # class a is not tested, so the others are numbered from 0
+    np.savez(tmp_path / "whole.npz", x_train=x_test, y_train=names[y_test])
+    np.savez(tmp_path / "more.npz", x_train=x_test, y_train=np.array(list("abxy"))[y_test])
+    found = {}
+    for data in ("x", "with"):
+        pipeline.score(str(tmp_path / f"{data}.npz"), tmp_path / data, max_epochs=3)
+        pipeline.select(tmp_path / data, tmp_path / f"m-{data}", keep="0.5")
+    for data, test in (("with", None), ("x", "whole"), ("x", "t")):
+        found[test] = evaluated(tmp_path / f"m-{data}", seeds=1, epochs=2, test=test and str(tmp_path / f"{test}.npz"))
+    runs = {test: document["arms"]["pruned"]["runs"][0] for test, document in found.items()}
+    assert runs["whole"]["per_class"] == runs[None]["per_class"] and runs["whole"]["accuracy"] == runs[None]["accuracy"]
+    assert runs["t"]["per_class"][0] is None and runs["t"]["per_class"][1:] == runs[None]["per_class"][1:]
+    assert found["t"]["test"].endswith("t.npz") and found[None]["test"] is None
+    pipeline.report([tmp_path / "m-x"], tmp_path / "r.html")
+    assert "t.npz" in (tmp_path / "r.html").read_text()  # the command that repeats it
+    with pytest.raises(DataError, match=r"2 classes are not among those .* \(x, y\)"):
+        pipeline.evaluate(tmp_path / "m-x", test=str(tmp_path / "more.npz"))
+    with pytest.raises(DataError, match="--test"):
+        pipeline.evaluate(tmp_path / "m-x")

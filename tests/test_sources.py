@@ -82,12 +82,15 @@ def npz(path: Path, **arrays: Any) -> str:
     [
         ({"y_train": np.zeros(40, dtype=int)}, LabelError, "one class"),
         ({"y_train": np.r_[np.arange(39) % 4, -3]}, LabelError, "row 39: -3"),
+        ({"y_train": np.arange(40) % 4 - 9}, LabelError, r"negative .*a class number from 0 on"),
         ({"y_train": np.r_[np.arange(39) % 4, np.inf]}, LabelError, "row 39: inf"),
         ({"y_train": np.r_[np.arange(39) % 4, 1.5]}, LabelError, "row 39: 1.5"),
         ({"y_train": np.arange(39) % 4}, DataError, "40 samples"),
+        ({"y_train": np.eye(4)[np.arange(40) % 4]}, DataError, r"\(40, 4\), x_train has 40 samples"),
         ({"y_train": np.arange(40) % 4, "class_names": np.array(["a", "b", "c"])}, LabelError, r"outside 0\.\.2"),
         ({"ids": np.array(["a", "a"] + [str(i) for i in range(38)])}, DataError, "more than once: a"),
         ({"x_train": np.zeros((40, 5), dtype=np.uint8)}, DataError, "shape"),
+        ({"x_train": np.zeros((40, 8, 8, 8), dtype=np.uint8)}, DataError, "C 1 or 3"),
         ({"x_train": np.full((40, 8, 8), np.nan)}, DataError, "rows 0, 1"),
         ({"x_train": np.full((40, 8, 8), 300.0)}, DataError, "values lie"),
     ],
@@ -95,6 +98,20 @@ def npz(path: Path, **arrays: Any) -> str:
 def test_bad_arrays_are_refused_with_the_row_named(tmp_path: Path, arrays: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         open_source(npz(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_channels_first_and_a_column_of_labels_are_the_same_data(tmp_path: Path, scale: int) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8), np.arange(40) % 4
+    pixels = images if scale == 1 else images / np.float32(255)
+    held = {name: open_source(npz(tmp_path, x_train=x, y_train=y)) for name, x, y in (
+        ("last", pixels, labels), ("first", np.ascontiguousarray(np.moveaxis(pixels, 3, 1)), labels[:, None]),
+    )}  # fmt: skip
+    assert held["first"].fingerprint == held["last"].fingerprint and held["first"].labels.tolist() == labels.tolist()
+    assert all((held["first"].read_input(row) == images[row]).all() for row in range(40))
+    three_wide = open_source(npz(tmp_path, x_train=images[:, :3, :3]))  # all axes are 3 long: channels last, as written down
+    assert (three_wide.read_input(5) == images[5, :3, :3]).all()
 
 
 def test_another_label_array_can_be_picked_and_changes_the_fingerprint(tmp_path: Path) -> None:

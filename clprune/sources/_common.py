@@ -49,10 +49,9 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
     wrong = np.flatnonzero((labels >= n_classes) | (labels < (0 if all_labelled else UNLABELLED)))
     if len(wrong):
         seen = shown([f"row {row}: {labels[row]}" for row in wrong])
-        kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}"
-        raise LabelError(
-            f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample one of its {n_classes} classes, or leave those rows out."
-        )
+        kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}" if n_classes else "negative"
+        wanted = f"one of its {n_classes} classes" if n_classes else "a class number from 0 on"
+        raise LabelError(f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample {wanted}, or leave those rows out.")
     unlabelled = np.flatnonzero(labels == UNLABELLED)
     if len(unlabelled) == len(labels):
         return ["no sample has a label"]

@@ -19,7 +19,7 @@ from clprune.sources._npz import holds_logged_numbers, open_npy, open_npz
 def arrays(locator: str, *, strict: bool = False) -> Source:
     """Images (N, H, W) or (N, H, W, C), C 1 or 3, uint8; floats in [0, 1] are scaled to 0..255, other floats are rounded and must lie in it.
 
-    Ids are the file's `ids`, else the row numbers.
+    (N, C, H, W) is taken too where only that can be meant: the last axis is neither 1 nor 3 long. Labels are (N,) or (N, 1). Ids are the file's `ids`, else the row numbers.
     """
     name, _, query = locator.partition("?")
     label_key = dict(part.partition("=")[::2] for part in query.split("&") if part).get("labels", "y_train")
@@ -44,9 +44,10 @@ def _part(
     has_test: bool = False,
 ) -> Source:
     images, where = _as_images(held[x_key], f"{path}: {x_key}"), f"{path}: {y_key}"
-    if held[y_key].ndim != 1 or len(held[y_key]) != len(images):
-        raise DataError(f"{where} has shape {held[y_key].shape}, {x_key} has {len(images)} samples. Give one label a sample.")
-    labels, found = integer_labels(held[y_key], where)
+    column = held[y_key]
+    if column.shape not in ((len(images),), (len(images), 1)):
+        raise DataError(f"{where} has shape {column.shape}, {x_key} has {len(images)} samples. Give one label a sample.")
+    labels, found = integer_labels(column.reshape(-1), where)
     class_names = tuple(classes) if classes else found
     if x_key == "x_train":
         notes = require_classes(labels, class_names, where)
@@ -78,8 +79,10 @@ def _part(
 def _as_images(array: np.ndarray, where: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[..., None]
+    if array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
+        array = np.moveaxis(array, 1, -1)
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or not array.size:
-        raise DataError(f"{where} has shape {array.shape}; images must be (N, H, W) or (N, H, W, C) with C 1 or 3.")
+        raise DataError(f"{where} has shape {array.shape}; images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3.")
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "fiu":

@@ -83,7 +83,10 @@ def found() -> list[dict[str, Any]]:
                 mine = runs(rare=rare, easy=easy, keep=keep, arm=arm)
                 if not full or not (len(mine) == len(chance) == len(full)):
                     continue
-                evaluation = {"arms": {"pruned": {"runs": mine}, "full": {"runs": full}}, "facts": {"test_per_class": [1000] * 10}}
+                evaluation = {
+                    "arms": {"pruned": {"runs": mine}, "full": {"runs": full}, "random": {"runs": chance}},
+                    "facts": {"test_per_class": [1000] * 10},
+                }
                 sizes, left = (np.array(one[0]["kept_per_class"]) for one in (full, mine))
                 classes, _ = harm_by_class(NAMES, sizes, left, evaluation)
                 worst = np.array([row["worst_class"] for row in mine])
