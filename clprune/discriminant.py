@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
+
+from clprune.products import product, solution
 
 N_FOLDS = 5
 SHRINKAGE = 0.1  # towards a round covariance, as large on average
@@ -41,42 +41,24 @@ def held_out_posterior(
             mine, of = away[fold[part] == f], labels[part][fold[part] == f]
             counts[f] += np.bincount(of, minlength=n_classes)
             np.add.at(sums[f], of, mine)
-            squares[f] += _product(mine.T, mine)
+            squares[f] += product(mine.T, mine)
     ways, offsets = np.empty((N_FOLDS, width, n_classes)), np.empty((N_FOLDS, n_classes))
     for f in range(N_FOLDS):
         size, total = counts.sum(axis=0) - counts[f], sums.sum(axis=0) - sums[f]
         means = total / np.maximum(size, 1)[:, None]
-        spread = (squares.sum(axis=0) - squares[f] - _product(total.T, means)) / max(1, size.sum())
+        spread = (squares.sum(axis=0) - squares[f] - product(total.T, means)) / max(1, size.sum())
         spread = (1 - SHRINKAGE) * spread + (SHRINKAGE * np.trace(spread) / width + 1e-9) * np.eye(width)
-        with _one_thread():
-            ways[f] = torch.linalg.solve(torch.from_numpy(spread), torch.from_numpy(means.T)).numpy()
+        ways[f] = solution(spread, means.T)
         offsets[f] = np.log((size + 1) / (size.sum() + n_classes)) - np.einsum("cd,dc->c", means, ways[f]) / 2
     told = np.empty((n, n_classes))
     for part, points in _blocks(vectors, order):
         away, mine = points - middle, np.empty((len(part), n_classes))
         for f in range(N_FOLDS):
             here = fold[part] == f
-            mine[here] = _product(away[here], ways[f]) + offsets[f]
+            mine[here] = product(away[here], ways[f]) + offsets[f]
         told[part] = mine - mine.max(axis=1, keepdims=True)
     posterior = np.exp(_sureness(told, labels) * told)
     return posterior / posterior.sum(axis=1, keepdims=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of several threads differ in their last bits from those of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _product(a: Float[np.ndarray, "L M"], b: Float[np.ndarray, "M R"]) -> Float[np.ndarray, "L R"]:
-    """The same to the last bit whatever the number of threads, unlike numpy's."""
-    with _one_thread():
-        return (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()  # type: ignore[no-any-return]
 
 
 def _sureness(told: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"]) -> float:

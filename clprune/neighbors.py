@@ -3,7 +3,7 @@
 Up to EXACT_UP_TO vectors each is compared with all others. Above that k-means cuts them into cells of bounded size, and each is compared with those of its own cell and the
 N_CELLS nearest ones: what one search costs no longer depends on how many vectors there are. Either way the distances that decide are taken anew from the vectors, in float64 and
 in an order of their own, so that the outcome does not depend on threads, blocks or the library. Where faiss is missing, blocks of a torch matrix product and top-k stand in.
-k-means and assignment are numpy's matrix products, which are as fast for few centroids and, unlike faiss's, the same to the last bit
+k-means and assignment are plain matrix products, which are as fast for few centroids and, unlike faiss's, the same to the last bit
 whatever the number of threads.
 Torch is imported before faiss, so that both share one OpenMP runtime; index files are never read.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.errors import DataError
+from clprune.products import product
 
 EXACT_UP_TO = 100_000  # vectors: an exact self-join of 100,000 x 128 takes about half a minute on two cores
 LARGEST = 1_000  # vectors a cell: its distances fit the processor's cache
@@ -112,7 +113,7 @@ def _cells(points: Float[np.ndarray, "N D"], exact_up_to: int, *, n_near: int | 
     near = np.empty((len(rows), min(n_near or N_CELLS, len(rows))), dtype=np.int64)
     for start in range(0, len(rows), 1024):
         part = slice(start, start + 1024)
-        squared = ((centroids[part] ** 2).sum(axis=1)[:, None] - 2 * (centroids[part] @ centroids.T)) + (centroids**2).sum(axis=1)
+        squared = ((centroids[part] ** 2).sum(axis=1)[:, None] - 2 * product(centroids[part], centroids.T)) + (centroids**2).sum(axis=1)
         own = np.arange(len(rows))[part]
         squared[np.arange(len(own)), own] = -np.inf
         near[part] = np.argsort(squared, axis=1, kind="stable")[:, : near.shape[1]]
@@ -237,7 +238,7 @@ def assign(vectors: Float[np.ndarray, "N D"], centroids: Float[np.ndarray, "K D"
     found = np.empty(len(vectors), dtype=np.int64)
     for start in range(0, len(vectors), BLOCK):
         block = np.asarray(vectors[start : start + BLOCK], dtype=np.float32) - middle
-        found[start : start + BLOCK] = (block @ moved.T - half).argmax(axis=1)
+        found[start : start + BLOCK] = (product(block, moved.T) - half).argmax(axis=1)
     return found
 
 

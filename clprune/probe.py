@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from clprune.products import product, solution
+
 N_RANDOM = 512
 RIDGE = {"linear": 1.0, "kernel": 10.0}  # in units of the features' variance: one sample's worth, and ten for many more weights
 
@@ -23,7 +25,7 @@ def lifted(vectors: Float[np.ndarray, "N D"]) -> dict[str, Float[np.ndarray, "N 
     linear = (vectors - vectors.mean(axis=0, dtype=np.float64)) / np.where(spread > 0, spread, 1)
     linear = np.concatenate([linear, np.ones((len(linear), 1))], axis=1)
     mixing = np.random.default_rng(0).normal(size=(linear.shape[1], N_RANDOM)) / np.sqrt(linear.shape[1])
-    return {"linear": linear, "kernel": np.maximum(linear @ mixing, 0)}
+    return {"linear": linear, "kernel": np.maximum(product(linear, mixing), 0)}
 
 
 def ridge_accuracy(
@@ -38,5 +40,5 @@ def ridge_accuracy(
     """Share of the judges whose class has the highest score of the ridge regression from features to one-hot labels, fitted on `kept`."""
     basis = features[kept]
     targets = np.eye(n_classes)[labels[kept]]
-    weights = np.linalg.solve(basis.T @ basis + ridge * np.eye(basis.shape[1]), basis.T @ targets)
-    return float(((features[judges] @ weights).argmax(axis=1) == labels[judges]).mean())
+    weights = solution(product(basis.T, basis) + ridge * np.eye(basis.shape[1]), product(basis.T, targets))
+    return float((product(features[judges], weights).argmax(axis=1) == labels[judges]).mean())

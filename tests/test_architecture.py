@@ -56,6 +56,7 @@ FLOORS |= {
         "batch_norm",
         "probe",
         "discriminant",
+        "products",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
@@ -88,6 +89,7 @@ FLOOR_ONE = (
     "corruptions",
     "cells",
     "storage",
+    "products",
     "neighbors",
     "decoding",
     "manifest",
@@ -95,6 +97,7 @@ FLOOR_ONE = (
     "distributed",
     "batch_norm",
     "probe",
+    "discriminant",
 )
 
 

@@ -261,11 +261,17 @@ import hashlib, sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_diversity as t
 from clprune.neighborhood import find_neighborhood
+from clprune.products import product, solution
 vectors = t.blobs(6500, 33, 20)
 for name in t.ON_VECTORS:
     print(name, hashlib.md5(t.run(name, vectors, 2500).tobytes()).hexdigest())
 wide, rng = t.blobs(1500, 300, 22), np.random.default_rng(23)
 hood = find_neighborhood(np.arange(1500), rng.integers(0, 9, 1500), rng.random((3, 1500)), rng.integers(0, 9, (3, 1500)), vectors=wide, images=rng.integers(0, 255, (1500, 16, 16, 1), dtype=np.uint8))
+for shape in ((9000, 33, 50), (999, 300, 77), (5000, 128, 10)):
+    for kind in (np.float32, np.float64):
+        a, b = rng.normal(size=shape[:2]).astype(kind), rng.normal(size=shape[1:]).astype(kind)
+        assert np.allclose(product(a, b), np.einsum("lm,mr->lr", a, b), atol=1e-3)
+        print("product", shape, hashlib.md5(product(a, b).tobytes() + product(a.T, a).tobytes() + solution(product(a.T, a), b).tobytes()).hexdigest())
 print("neighborhood", hashlib.md5(hood.suspicion.tobytes() + hood.duplicate_of.tobytes() + hood.duplicate_distance.tobytes()).hexdigest())
 """
 
@@ -277,4 +283,4 @@ def test_the_number_of_threads_has_no_influence() -> None:
         done = subprocess.run([sys.executable, "-c", PROGRAM, os.path.dirname(__file__)], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         told.append(done.stdout)
-    assert told[0] == told[1] and len(told[0].splitlines()) == len(ON_VECTORS) + 1
+    assert told[0] == told[1] and len(told[0].splitlines()) == len(ON_VECTORS) + 1 + 6

@@ -75,18 +75,30 @@ def test_hard_first_on_what_is_easy_by_a_score_that_means_easy() -> None:
     assert select(scores, Budget(2 / 3, 2, "given"), strategy="easiest(score='aum')", min_per_class=0).kept_ids.tolist() == ["a", "c"]
 
 
-def test_a_rare_class_of_which_half_looks_suspect_keeps_its_share() -> None:
+def test_a_rare_class_keeps_its_share_however_suspect_it_looks_and_a_large_one_half_of_it() -> None:
     n, rng = 1000, np.random.default_rng(0)
     labels = np.where(np.arange(n) < 20, 1, 0)
     suspicion = np.zeros(n)
-    suspicion[:10], suspicion[500:520] = 0.9, 0.9
+    suspicion[:10], suspicion[500:520] = np.linspace(0.99, 0.9, 10), 0.9
     scores = table(rng.random(n).tolist(), labels.tolist())
-    hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
-    for keep, rare in ((0.3, 6), (0.5, 10), (0.9, 10)):  # of its ten clean ones; suspects wait until all clean ones are used
-        kept = select(scores, Budget(keep, round(keep * n), "given"), strategy="blend(scored_share=0.0)", neighborhood=hood).kept_indices
-        assert (labels[kept] == 1).sum() == rare
-        assert (suspicion[kept] == 0).all()
-    assert (labels[select(scores, Budget(0.99, 990, "given"), neighborhood=hood).kept_indices] == 1).sum() > 10
+
+    def kept_of(keep: float, suspicion: np.ndarray, strategy: str = "blend(scored_share=0.0)") -> np.ndarray:
+        hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
+        return np.sort(select(scores, Budget(keep, round(keep * n), "given"), strategy=strategy, neighborhood=hood).kept_indices)
+
+    for keep, rare in ((0.3, 6), (0.5, 10), (0.9, 18)):
+        kept = kept_of(keep, suspicion)
+        assert kept[labels[kept] == 1].min() == (2 if keep == 0.9 else kept[0]) and (labels[kept] == 1).sum() == rare
+        assert (suspicion[kept] == 0).sum() == len(kept) - max(0, rare - 10), (
+            "of the others none is a suspect, and of the rare ones the least suspect"
+        )
+    all_suspect = np.where(labels == 1, np.linspace(0.9, 0.99, n), suspicion)
+    for strategy in ("blend", "blend(scored_share=0.0)", "diverse"):
+        assert (labels[kept_of(0.5, all_suspect)] == 1).sum() == 10, strategy
+    large = np.where(np.arange(n) % 2 == 0, 0.9 + np.arange(n) / n / 20, 0.0)  # half of all, class 0 nearly alone
+    assert (large[kept_of(0.5, large)] > 0).sum() == 0 and (large[kept_of(0.9, large)] > 0).sum() == 400
+    most = np.where(labels == 0, 0.9 + np.arange(n) / n / 20, 0.0)
+    assert (labels[kept_of(0.3, most)] == 1).sum() == 20, "a class of suspects makes room for the clean ones of others, but not all of it"
 
 
 def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> None:

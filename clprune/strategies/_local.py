@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.neighbors import clusters
+from clprune.products import product
 
 EXACT_UP_TO = 5_000  # vectors: their distances take 100 MB
 RESOLUTION = 1e-6  # of the largest squared length: smaller differences are float32's rounding, and count as ties
@@ -46,7 +47,7 @@ def farthest_first(points: Float[np.ndarray, "M D"], n_keep: int) -> tuple[Int[n
     centred = points.astype(np.float32)
     centred -= centred.mean(axis=0)
     length = np.einsum("md,md->m", centred, centred)
-    squared = centred @ centred.T
+    squared = product(centred, centred.T)
     squared *= -2
     squared += length
     squared += length[:, None]

@@ -35,14 +35,27 @@ def clean_first(
 ) -> tuple[Bool[np.ndarray, "N"], Int[np.ndarray, "C"], Int[np.ndarray, "R"]]:
     """Which samples are clean (no repeat, no suspected wrong label), how many of each class to keep of them, and the others in the order in which they fill what is left.
 
-    A class keeps its share of all samples that repeat nothing, as far as it has clean ones: rare classes look suspect more often than they are. Least suspect first among the others.
+    A class keeps its share of all samples that repeat nothing, as far as it has clean ones. A rare class that was hardly learned looks suspect as a whole, so `floor_of` its share counts as clean
+    whatever the suspicion, its least suspect samples first. Least suspect first among the others, too.
     """
-    clean = (suspicion <= suspect_above) & (duplicate_of < 0)
+    alone = duplicate_of < 0
+    least_suspect = np.argsort(suspicion, kind="stable")
     last = np.lexsort((suspicion, suspicion > suspect_above))
     n_classes = int(labels.max()) + 1
-    sizes = np.bincount(labels[duplicate_of < 0], minlength=n_classes)
+    sizes = np.bincount(labels[alone], minlength=n_classes)
+    clean = alone & (suspicion <= suspect_above)
+    clean[by_class(least_suspect[alone[least_suspect]], labels, floor_of(proportional_quota(sizes, min(n_keep, int(sizes.sum())))))] = True
     quota = capped_quota(sizes, np.bincount(labels[clean], minlength=n_classes), min(n_keep, int(clean.sum())))
     return clean, quota, last[~clean[last]]
+
+
+def floor_of(quota: Int[np.ndarray, "C"]) -> Int[np.ndarray, "C"]:
+    """What a class keeps of its quota whatever the scores say: half of it, and all of it up to half of the mean quota.
+
+    >>> floor_of(np.array([60, 9, 21]))
+    array([30,  9, 15])
+    """
+    return np.maximum(-(-quota // 2), np.minimum(quota, -(-quota.sum() // (2 * len(quota)))))
 
 
 def even_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:

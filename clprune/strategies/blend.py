@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
-from clprune.strategies._quota import by_class, capped_quota, clean_first
+from clprune.strategies._quota import by_class, capped_quota, clean_first, floor_of
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -35,7 +35,7 @@ def blend(
     hard_first = np.argsort(-difficulty, kind="stable")
     hard_first = hard_first[clean[hard_first]]
     hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
-    floor = np.maximum(-(-quota // 2), np.minimum(quota, -(-quota.sum() // (2 * len(quota)))))
+    floor = floor_of(quota)
     above = np.maximum((1 - share) * quota + share * hardest - floor, 0)
     room = np.bincount(labels[clean], minlength=len(quota)) - floor
     quota = floor + capped_quota(np.round(1000 * above).astype(np.int64) + 1, room, int(quota.sum() - floor.sum()))

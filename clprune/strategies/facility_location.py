@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
+from clprune.products import product
 from clprune.strategies._local import greedy_by_cluster
 
 
@@ -26,7 +27,7 @@ def _lazy_greedy(points: Float[np.ndarray, "M D"], n_keep: int) -> tuple[Int[np.
     """Positions and the gain of each step. A gain computed for a smaller choice is an upper bound, so few have to be computed anew."""
     unit = points.astype(np.float32)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    similarity = unit @ unit.T
+    similarity = product(unit, unit.T)
     similarity += 1
     similarity /= 2
     np.round(similarity, 6, out=similarity)  # what float32 resolves: equal vectors tie

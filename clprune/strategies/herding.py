@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 
 from clprune.families import strategy
 from clprune.neighbors import clusters
+from clprune.products import one_thread
 from clprune.strategies._local import EXACT_UP_TO, RESOLUTION, interleaved
 from clprune.strategies._quota import proportional_quota
 
@@ -39,9 +40,10 @@ def _herd(points: Float[np.ndarray, "M D"], n_keep: int) -> Int[np.ndarray, "K"]
     score = np.einsum("md,md->m", centred, centred) / 2
     tie = RESOLUTION * score.max()
     path = np.empty(n_keep, dtype=np.int64)
-    for step in range(n_keep):
-        at = np.argmax(score <= score.min() + tie)
-        path[step] = at
-        score += centred @ centred[at]
-        score[at] = np.inf
+    with one_thread():
+        for step in range(n_keep):
+            at = np.argmax(score <= score.min() + tie)
+            path[step] = at
+            score += centred @ centred[at]
+            score[at] = np.inf
     return path

@@ -1,0 +1,54 @@
+"""Matrix products that are the same to the last bit whatever the number of threads.
+
+Two threads of a BLAS that share a product may round differently from one, on some processors in nearly every product. A choice among samples that are nearly equal would then depend on the
+machine's settings. Here every product, or every block of its rows, is the work of one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
+
+ROWS = 4_096  # of a product that one thread works on at a time
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Each product of numpy is one thread's work meanwhile; gives how many threads shared one before."""
+    with _libraries().limit(limits=1, user_api="blas") as limits:
+        yield max(1, limits.get_original_num_threads().get("blas") or 1)
+
+
+def product(a: Float[np.ndarray, "L M"], b: Float[np.ndarray, "M R"]) -> Float[np.ndarray, "L R"]:
+    """a @ b, of matrices of one type. Threads share it by blocks of ROWS rows."""
+    result = np.empty((len(a), b.shape[1]), dtype=a.dtype)
+
+    def block(start: int) -> None:
+        np.matmul(a[start : start + ROWS], b, out=result[start : start + ROWS])
+
+    starts = range(0, len(a), ROWS)
+    with one_thread() as n_threads:
+        if n_threads > 1 and len(starts) > 1:
+            with ThreadPoolExecutor(n_threads) as pool:  # of its own: one that lives on would not survive a fork
+                list(pool.map(block, starts))
+        else:
+            for start in starts:
+                block(start)
+    return result
+
+
+def solution(a: Float[np.ndarray, "M M"], b: Float[np.ndarray, "M R"]) -> Float[np.ndarray, "M R"]:
+    """x of a x = b. Raises numpy's LinAlgError where `a` is singular."""
+    with one_thread():
+        return np.linalg.solve(a, b)
