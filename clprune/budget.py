@@ -30,6 +30,8 @@ USELESS = (
     0.05,
 )  # standard deviations of the prior of b, equally likely: giving up useless samples changes next to nothing, or does change something
 WIDTHS = (1.0, 0.1)  # those of A, about a half, and of a, about 0
+LEAST_EPOCHS = 10  # of a trial
+LEAST_STEPS = 1_500  # of a trial: after fewer, a training on everything is not done yet, and a small part of it looks as good
 SMALLEST = 0.02  # no smaller share is proposed
 SHARES = np.round(np.arange(0.02, 1.0001, 0.01), 2)
 
@@ -133,6 +135,15 @@ def _sampling_variance(trials: Sequence[Trial], shares: Float[np.ndarray, "S"]) 
     gone, variance = np.array(found).T
     slope = max(0.0, float(gone @ variance) / float(gone @ gone))
     return slope * (1 - shares) / n_judged
+
+
+def epochs_of_trial(n_samples: int, batch_size: int) -> int:
+    """Epochs of `n_samples` that a trial takes unless told otherwise: LEAST_EPOCHS, or as many as LEAST_STEPS batches are.
+
+    >>> epochs_of_trial(50_000, 128), epochs_of_trial(1_280, 128)
+    (10, 150)
+    """
+    return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(n_samples / batch_size)))
 
 
 def safe_budget(

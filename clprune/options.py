@@ -36,7 +36,9 @@ Strategy = Annotated[
 Tolerance = Annotated[float, typer.Option("--tolerance", help="With --keep auto: points of accuracy that may be lost.")]
 Confidence = Annotated[float, typer.Option("--confidence", help="With --keep auto: how surely no more is lost.")]
 Trials = Annotated[int, typer.Option("--trials", min=1, help="With auto: short trainings to decide by.")]
-TrialEpochs = Annotated[int | None, typer.Option("--trial-epochs", min=1, help="With auto: length of each of them; 10 by default.")]
+TrialEpochs = Annotated[
+    int | None, typer.Option("--trial-epochs", min=1, help="With auto: length of each of them; by default 10, or as many as 1,500 batches are.")
+]
 MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")

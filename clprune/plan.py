@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from clprune.budget import epochs_of_trial
 from clprune.datatypes import FULL_TRAINING_EPOCHS, Source
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
 from clprune.training import Recipe, new_state, pick_device, to_device, train
 
-TRIAL_EPOCHS = 108  # of --keep auto: twelve trainings of ten epochs on nine tenths of the data
+N_TRIALS, TRIAL_POOL = 12, 0.9  # of --keep auto: trainings, and the share of the data that they train on
 JUDGING_EPOCHS = 270  # of `evaluate` as it comes: three seeds, three arms, 30 epochs of all samples each
 LEAST_EPOCHS = 4  # no run ended earlier so far; the live rule looks from the third epoch on
 
@@ -88,7 +89,7 @@ def search_plan(
     for name, number in (("training_seconds", training_seconds), ("gpu_price", gpu_price), ("label_price", label_price)):
         if number is not None and not (np.isfinite(number) and number >= 0):
             raise UsageError(f"{name} is {number}; it must be a number of at least 0.")
-    each = told["seconds_per_epoch"]
+    each, pool = told["seconds_per_epoch"], max(1, round(TRIAL_POOL * told["n_samples"]))
     cost = [min(LEAST_EPOCHS, told["max_epochs"]) * each, told["max_epochs"] * each]
     one = FULL_TRAINING_EPOCHS * each if training_seconds is None else training_seconds
     shares: dict[str, dict[str, Any]] = {}
@@ -115,7 +116,7 @@ def search_plan(
         {
             "stage": "pilot",
             "what": "all data; the share is found by a dozen short trainings",
-            "seconds": [seconds + TRIAL_EPOCHS * each for seconds in cost],
+            "seconds": [seconds + N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size) * each for seconds in cost],
             "commands": [
                 f"clprune score {data} --out run",
                 "clprune compare part run",

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from clprune import families
-from clprune.budget import USUAL_NOISE, Trial, safe_budget
+from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
@@ -33,7 +33,6 @@ from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
-EPOCHS = 10
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
 CANDIDATES = (
     "blend",
@@ -61,7 +60,7 @@ class Trials:
     vectors: Float[np.ndarray, "N D"] | None
     n_classes: int
     proxy: str
-    epochs: int = EPOCHS
+    epochs: int | None = None  # asked for; by default `epochs_of_trial`
     device: str = "auto"
     seed: int = 0
     folder: Path | None = None  # where finished trainings are kept
@@ -71,13 +70,15 @@ class Trials:
     seconds_before: float = 0.0  # of these, by earlier calls
     energy_kwh: float | None = 0.0
     done: int = 0
+    n_epochs: int = field(init=False)  # of the pool, in each trial
     pool: Int[np.ndarray, "P"] = field(init=False)
     judges: Int[np.ndarray, "M"] = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
+        if self.epochs is not None and self.epochs < 1:
             raise UsageError(f"--trial-epochs is {self.epochs}; at least 1 is needed.")
         self.pool, self.judges = held_out(self.table, self.neighborhood.duplicate_of, self.seed)
+        self.n_epochs = self.epochs or epochs_of_trial(len(self.pool), Recipe.batch_size)
         target = pick_device(self.device)
         self._data = to_device(self.images, self.table.labels, target, statistics=pixel_statistics(self.images) if self.images.ndim == 4 else None)
         self._recipe = Recipe(schedule="cosine")
@@ -85,7 +86,7 @@ class Trials:
         facts = {
             "data": self.data_key,
             "proxy": self.proxy,
-            "epochs": self.epochs,
+            "epochs": self.n_epochs,
             "device": str(target),
             "seed": self.seed,
             "recipe": self._recipe.__dict__,
@@ -145,7 +146,7 @@ class Trials:
         begun, seed = time.perf_counter(), self.seed + 1000 + number
         seed_everything(seed)
         state = new_state(build_proxy(self.proxy, self.n_classes, self._data.input_shape), self._data.device, self._recipe)
-        n_steps = self.epochs * math.ceil(len(self.pool) / self._recipe.batch_size)
+        n_steps = self.n_epochs * math.ceil(len(self.pool) / self._recipe.batch_size)
         with EnergyMeter() as meter:
             train(state, self._data, self._recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=rows)
         wrong = predict(state.model, self._data, rows=self.judges)[0].argmax(axis=1) != self.table.labels[self.judges]
@@ -177,7 +178,11 @@ class Trials:
 
     def cost(self) -> dict[str, Any]:
         """How much was trained; `epochs` are epochs of all samples."""
-        return {"trainings": self.done, "epochs": self.done * self.epochs * len(self.pool) / len(self.table.sample_ids)}
+        return {
+            "trainings": self.done,
+            "epochs": self.done * self.n_epochs * len(self.pool) / len(self.table.sample_ids),
+            "epochs_each": self.n_epochs,
+        }
 
 
 def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, n_trials: int) -> tuple[str, dict[str, Any]]:
@@ -343,7 +348,7 @@ def decided_for(
         raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
     images, _ = inputs_of(source, document["asked"]["image_size"])
     lab = Trials(
-        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs or EPOCHS, device=device,
+        images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs, device=device,
         seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
     )  # fmt: skip
     decided = decide(

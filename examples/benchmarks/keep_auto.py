@@ -5,7 +5,7 @@
     python examples/benchmarks/keep_auto.py --table
 
 A case: 6,000 class-balanced training images (other ones for each seed), as they are, with 20 % wrong labels, or 3,600 of them with 2,400 exact copies. Scored, then `--keep auto` at a
-tolerance of 0.5 points and a confidence of 0.9, with its usual 12 short trainings. Realised: three trainings each, of other seeds and twice the length, on all 6,000 and on what is kept, at equal
+tolerance of 0.5 points and a confidence of 0.9, with its usual 12 short trainings (1,500 steps). Realised: two trainings each, of other seeds and 2,350 steps, on all 6,000 and on what is kept, at equal
 steps, on the full test set. A case is within the tolerance where the mean realised loss is at most 0.5 points.
 """
 
@@ -22,7 +22,7 @@ from clprune.manifest import read_manifest
 from clprune.sources import open_source
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "kind", "seed"))
-KINDS, N, TRUTHS, EPOCHS, TOLERANCE = ("clean", "20 % wrong labels", "40 % copies"), 6_000, 3, 20, 0.005
+KINDS, N, TRUTHS, EPOCHS, TOLERANCE = ("clean", "20 % wrong labels", "40 % copies"), 6_000, 2, 50, 0.005
 
 
 def case(path: str, kind: str, seed: int) -> dict[str, np.ndarray]:

@@ -45,6 +45,8 @@ def tables() -> dict[str, str]:
         sys.path.insert(0, str(HERE))  # for `common`, also where this file is run from elsewhere
     scripts = (
         "selection",
+        "imbalance",
+        "keep_auto",
         "detection",
         "real_periods",
         "stopping",
