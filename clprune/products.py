@@ -26,8 +26,9 @@ def _libraries() -> ThreadpoolController:
 @contextmanager
 def one_thread() -> Iterator[int]:
     """Each product of numpy is one thread's work meanwhile; gives how many threads shared one before."""
-    with _libraries().limit(limits=1, user_api="blas") as limits:
-        yield max(1, limits.get_original_num_threads().get("blas") or 1)
+    n_threads = max((library.num_threads for library in _libraries().lib_controllers if library.user_api == "blas"), default=1)
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield n_threads
 
 
 def product(a: Float[np.ndarray, "L M"], b: Float[np.ndarray, "M R"]) -> Float[np.ndarray, "L R"]:

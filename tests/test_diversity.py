@@ -15,6 +15,7 @@ from clprune import families
 from clprune.datatypes import Budget, ScoreTable
 from clprune.errors import DataError, UsageError
 from clprune.neighbors import LARGEST, clusters
+from clprune.products import _libraries, one_thread
 from clprune.selection import select
 from clprune.strategies.beta_sampling import beta_sampling
 from clprune.strategies.cluster_prototypes import cluster_prototypes
@@ -284,3 +285,17 @@ def test_the_number_of_threads_has_no_influence() -> None:
         assert done.returncode == 0, done.stderr
         told.append(done.stdout)
     assert told[0] == told[1] and len(told[0].splitlines()) == len(ON_VECTORS) + 1 + 6
+
+
+def test_libraries_with_different_numbers_of_threads_do_no_harm() -> None:
+    libraries = [library for library in _libraries().lib_controllers if library.user_api == "blas"]
+    before = [library.num_threads for library in libraries]
+    try:
+        for at, library in enumerate(libraries):
+            library.set_num_threads(1 + at % 2)
+        with one_thread() as n_threads:
+            assert n_threads == (2 if len(libraries) > 1 else 1) and all(library.num_threads == 1 for library in libraries)
+        assert [library.num_threads for library in libraries] == [1 + at % 2 for at in range(len(libraries))]
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)
