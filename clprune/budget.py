@@ -30,8 +30,8 @@ USELESS = (
     0.05,
 )  # standard deviations of the prior of b, equally likely: giving up useless samples changes next to nothing, or does change something
 WIDTHS = (1.0, 0.1)  # those of A, about a half, and of a, about 0
-LEAST_EPOCHS = 10  # of a trial
-LEAST_STEPS = 1_500  # of a trial: after fewer, a training on everything is not done yet, and a small part of it looks as good
+TRIAL_EPOCHS = 10  # at least
+TRIAL_STEPS = 1_500  # at least: after fewer, a training on everything is not done yet, and a small part of it looks as good
 SMALLEST = 0.02  # no smaller share is proposed
 SHARES = np.round(np.arange(0.02, 1.0001, 0.01), 2)
 
@@ -138,12 +138,12 @@ def _sampling_variance(trials: Sequence[Trial], shares: Float[np.ndarray, "S"]) 
 
 
 def epochs_of_trial(n_samples: int, batch_size: int) -> int:
-    """Epochs of `n_samples` that a trial takes unless told otherwise: LEAST_EPOCHS, or as many as LEAST_STEPS batches are.
+    """Epochs of `n_samples` that a trial takes unless told otherwise: TRIAL_EPOCHS, or as many as TRIAL_STEPS batches are.
 
     >>> epochs_of_trial(50_000, 128), epochs_of_trial(1_280, 128)
     (10, 150)
     """
-    return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(n_samples / batch_size)))
+    return max(TRIAL_EPOCHS, math.ceil(TRIAL_STEPS / math.ceil(n_samples / batch_size)))
 
 
 def safe_budget(

@@ -110,9 +110,8 @@ def problems_of(work: str, folder: Path, out: Path, allowed: list[dict[str, byte
 
 def repeated(work: str, folder: Path, out: Path, expected: dict[str, bytes], variant: int = 0) -> list[str]:
     """What is wrong after the same command was given again."""
-    if code := in_child(
-        WORKS[work], str(folder), str(out), variant
-    ):  # as what it is compared with: in this process threads may round otherwise, on some processors
+    # in a process like that of what it is compared with: in this one threads may round otherwise, on some processors
+    if code := in_child(WORKS[work], str(folder), str(out), variant):
         return [f"the repeat ended with exit code {code}"]
     problems = [] if (now := content(out)) == expected else [f"the repeat differs in {differences(now, expected)}"]
     left = [path.name for path in (*out.parent.iterdir(), *out.rglob("*")) if unfinished(path)]
