@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clprune.datatypes import Source
+from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import DataError
 from clprune.storage import cache_folder
 
@@ -56,14 +56,21 @@ def held_out_part(source: Source, other: str | None = None) -> Source:
         raise DataError(
             f"{test.locator}: {int((test.labels < 0).sum())} test samples have no label, so accuracy cannot be measured. Label them, or leave them out."
         )
-    number = {name: at for at, name in enumerate(source.class_names)}
-    held = [test.class_names[label] for label in np.unique(test.labels)]
-    if unknown := [name for name in held if name not in number]:
+    numbered = in_classes_of(source, test)
+    if unknown := [test.class_names[label] for label in np.unique(test.labels[numbered.labels < 0])]:
         raise DataError(
             f"{test.locator}: {len(unknown)} classes are not among those of {source.locator} ({', '.join(unknown[:5])}). Name classes alike in both, or leave these out."
         )
-    labels = np.array([number.get(name, -1) for name in test.class_names], dtype=np.int64)[test.labels]
-    return replace(test, labels=labels, class_names=source.class_names)
+    return numbered
+
+
+def in_classes_of(source: Source, test: Source) -> Source:
+    """`test` with its classes numbered by their names as in `source`; samples of other classes count as unlabelled."""
+    number = {name: at for at, name in enumerate(source.class_names)}
+    known = np.array(
+        [*(number.get(name, UNLABELLED) for name in test.class_names), UNLABELLED], dtype=np.int64
+    )  # the last is what UNLABELLED, -1, points to
+    return replace(test, labels=known[test.labels], class_names=source.class_names)
 
 
 def trainable(proxy: str, source: Source) -> str:

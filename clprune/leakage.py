@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Source
 from clprune.errors import DataError
-from clprune.inputs import held_out_inputs, inputs_of
+from clprune.inputs import held_out_inputs, in_classes_of, inputs_of
 from clprune.neighborhood import images_nearly_equal
 
 
@@ -29,6 +29,7 @@ def leakage(source: Source, test: Source | None = None, *, image_size: int | Non
         test = source.load_test()
     if test.kind != source.kind:
         raise DataError(f"{source.locator} holds {source.kind}, but {test.locator} holds {test.kind}. Give test data of the same kind.")
+    test = in_classes_of(source, test)
     train_inputs, rule = inputs_of(source, image_size)
     test_inputs = held_out_inputs(test, rule)
     if test_inputs.shape[1:] != train_inputs.shape[1:]:

@@ -48,3 +48,13 @@ def test_texts_are_compared_for_equality_and_data_without_a_test_part_are_refuse
     with pytest.raises(DataError, match="--image-size"):
         np.savez(tmp_path / "e.npz", x_train=images(4, 0)[:, :20], y_train=np.arange(4))
         leakage(open_source(str(tmp_path / "d.npz")), open_source(str(tmp_path / "e.npz")))
+
+
+def test_labels_of_other_test_data_are_compared_by_name(tmp_path: Path) -> None:
+    pixels, names = images(60, 0), np.array(list("abc"))[np.arange(60) % 3]
+    np.savez(tmp_path / "d.npz", x_train=pixels, y_train=names)
+    np.savez(
+        tmp_path / "e.npz", x_train=pixels[names != "a"], y_train=np.where(names == "b", "x", names)[names != "a"]
+    )  # c is number 0 here, x no class there
+    told = leakage(open_source(str(tmp_path / "d.npz")), open_source(str(tmp_path / "e.npz")))
+    assert told["n_exact"] == 40 and [pair["same_label"] for pair in told["pairs"]] == [False, True] * 20
