@@ -35,7 +35,7 @@ def report_scale() -> str:
     row = json.loads((HERE / "report_scale.json").read_text())
     return (
         f"On a synthetic run of {row['n_samples']:,} samples it took {row['seconds']:.1f} s, at most {row['peak_bytes'] / 1e9:.2f} GB and "
-        f"{row['page_bytes'] / 1e6:.2f} MB of page ({row['hardware']}, while other work ran; `examples/benchmarks/report_scale.py`)."
+        f"{row['page_bytes'] / 1e6:.2f} MB of page ({row['hardware']}; `examples/benchmarks/report_scale.py`)."
     )
 
 
