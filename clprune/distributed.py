@@ -1,7 +1,8 @@
 """One command on many processes: torch.distributed behind a thin shim, and nothing at all where torchrun did not start it.
 
 `torchrun --nproc-per-node 2 -m clprune score DATA --out RUN` starts W processes of the same command. Each of them reads the data; process 0 records, decides and
-writes, the others write nothing. A step takes part through `joined()`; what only one process may do goes through `on_first`.
+writes, the others write nothing. A step takes part through `joined()`; what only one process may do goes through `on_first`, what all do in the same way through
+`alike`, and the parts of it that need not be done twice through `share_out`.
 
 A process that dies ends all others: each holds an open connection to its neighbour, which the system closes when that one is gone, whatever the others are
 busy with (seen 0.2 s after a SIGKILL). What was committed stays, and the same command goes on from there.
@@ -15,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # the command line looks here before it knows whether it will
     from jaxtyping import Bool, Int
     from torch import Tensor, nn
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 STEP_TIMEOUT = timedelta(seconds=120)  # between two steps of a training: a machine that is cut off closes no connection
@@ -37,6 +39,7 @@ _RESTART = "Start the same command again: it goes on from what was finished."
 
 _enabled = False
 _team: _Team | None = None
+_sharing = False
 
 
 # ---- who is here
@@ -228,6 +231,43 @@ def gather_values(value: T) -> list[T]:
     with _explained():
         dist.all_gather_object(held, value, group=_team.patient)
     return held
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Inside, `share_out` gives each process a part of the work: for what every process does in the same way from the same data."""
+    global _sharing
+    before, _sharing = _sharing, _team is not None
+    try:
+        yield
+    finally:
+        _sharing = before
+
+
+def share_out(items: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    """`[work(item) for item in items]` in every process. Inside `sharing` each process works on every W-th item only, and all of them must come here with the same ones."""
+    if not _sharing:
+        return [work(item) for item in items]
+    held = gather_values([work(item) for item in items[rank() :: world_size()]])
+    return [held[number % world_size()][number // world_size()] for number in range(len(items))]
+
+
+def alike(act: Callable[[], T]) -> T:
+    """`act()` in every process. An error of clprune's in one or several of them is raised everywhere, that of the first of them."""
+    failed: list[ClpruneError] = []
+    try:
+        value = act()
+    except ClpruneError as error:
+        failed.append(error)
+    told = gather_values([(rank(), error.exit_code, str(error)) for error in failed])
+    if not any(told):
+        return value
+    number, code, text = next(what[0] for what in told if what)
+    if number == rank():
+        raise everywhere(failed[0])
+    stopped = ClpruneError(f"process {number} stopped: {text}")
+    stopped.exit_code = code
+    raise everywhere(stopped)
 
 
 def require_same(value: str, what: str) -> None:

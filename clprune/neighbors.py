@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from clprune import distributed
 from clprune.errors import DataError
 from clprune.products import product
 
@@ -235,11 +236,12 @@ def assign(vectors: Float[np.ndarray, "N D"], centroids: Float[np.ndarray, "K D"
     middle = centroids.mean(axis=0)
     moved = centroids - middle  # near the origin, where float32 is finest
     half = np.einsum("kd,kd->k", moved, moved) / 2
-    found = np.empty(len(vectors), dtype=np.int64)
-    for start in range(0, len(vectors), BLOCK):
+
+    def of_block(start: int) -> Int[np.ndarray, "m"]:
         block = np.asarray(vectors[start : start + BLOCK], dtype=np.float32) - middle
-        found[start : start + BLOCK] = (product(block, moved.T) - half).argmax(axis=1)
-    return found
+        return (product(block, moved.T) - half).argmax(axis=1)
+
+    return np.concatenate(distributed.share_out(range(0, max(len(vectors), 1), BLOCK), of_block))
 
 
 def means_of(vectors: Float[np.ndarray, "N D"], group: Int[np.ndarray, "N"]) -> Float[np.ndarray, "G D"]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clprune import distributed, families
-from clprune.datatypes import Savings, Source
+from clprune.datatypes import Budget, Savings, Selection, Source
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
@@ -210,13 +210,12 @@ def select(
     """Spend the budget on a run's scores and write the manifest folder `out`: what to keep, or with `label_budget` what to label next.
 
     `keep` or `strategy` may be "auto": then short trainings on the run's data decide, with `tolerance` and `confidence` (of the loss of accuracy), `trials` and `trial_epochs`
-    (how many, how long), `device` and `data` (where the data are now) in `automatic`. Of several processes the first one does it, and the others wait.
+    (how many, how long), `device` and `data` (where the data are now) in `automatic`. Several processes share the clusters of a choice out among them; the first one holds
+    the trainings and writes.
     """
     run, out, began = Path(run), Path(out), step_began()
     with distributed.joined():
-        return distributed.on_first(
-            lambda: _selected(began, run, out, keep, label_budget, strategy, seed, min_per_class, force, on_progress, **automatic),
-        )
+        return _selected(began, run, out, keep, label_budget, strategy, seed, min_per_class, force, on_progress, **automatic)
 
 
 def _selected(
@@ -232,70 +231,76 @@ def _selected(
     on_progress: Progress | None,
     **automatic: Any,
 ) -> Manifest:
-    from clprune.pool import candidates
-    from clprune.selection import among_all, budget_for, default_strategy, part_of
+    from clprune.selection import among_all, budget_for, default_strategy
     from clprune.selection import select as choose
     from clprune.trials import decided_for
 
-    scored = read_run(run)
-    table, neighborhood, document = scored.table, scored.neighborhood, scored.document
-    rows, others, ask = None, list[str](), label_budget is not None
+    def read() -> tuple[Any, ...]:
+        scored = read_run(run)
+        return scored, *_candidates(scored, ask), scored.vectors
+
+    ask = label_budget is not None
     if ask == bool(keep):
-        raise UsageError("give either --keep (what to train on) or --label-budget (what to label next).")
-    if document.get("pool") is not None:
-        rows, others = candidates(table, neighborhood, scored.still_open, ask=ask)
-        if not len(rows):
-            raise GuardError(
-                f"{run}: "
-                + (
-                    "every sample has a label or was asked for already."
-                    if ask
-                    else "no sample has a label, so none can be kept. Ask for some with --label-budget."
-                )
-            )
-        table, neighborhood = part_of(table, neighborhood, rows, by_guess=ask)
-    elif ask:
-        raise UsageError(f"{run} has no samples without a label, so there is nothing to ask for. Select with --keep.")
+        raise distributed.everywhere(UsageError("give either --keep (what to train on) or --label-budget (what to label next)."))
+    scored, table, neighborhood, rows, others, vectors = distributed.alike(read)
+    document = scored.document
     of_texts = (document["image_rule"] or {}).get("kind") == "text"
     strategy, found = strategy or default_strategy(table, of_texts=of_texts), None
     evidence: dict[str, Any] = {}
     trials_took: dict[str, float | None] = {"seconds": 0.0, "seconds_before": 0.0, "energy_kwh": 0.0}
     if "auto" in (keep, strategy):
         if rows is not None:
-            raise UsageError("--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy.")
-        found, strategy, evidence, trials_took = decided_for(scored, keep, strategy, seed, on_progress, **automatic)
-    asked = keep if label_budget is None else label_budget
-    if label_budget is not None and label_budget > len(table.sample_ids):
-        raise GuardError(
-            f"--label-budget is {label_budget}, but only {len(table.sample_ids)} samples can be asked for ({len(others)} in all). Ask for fewer."
+            raise distributed.everywhere(
+                UsageError("--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy.")
+            )
+        asked_for = strategy
+        found, strategy, evidence, trials_took = distributed.on_first(lambda: decided_for(scored, keep, asked_for, seed, on_progress, **automatic))
+
+    def chosen() -> tuple[Budget, Selection]:
+        if label_budget is not None and label_budget > len(table.sample_ids):
+            raise GuardError(
+                f"--label-budget is {label_budget}, but only {len(table.sample_ids)} samples can be asked for ({len(others)} in all). Ask for fewer."
+            )
+        budget = found or budget_for(label_budget or keep, len(table.sample_ids))
+        needs_vectors = "vectors" in families.facts(families.choose("strategies", strategy)[0])["needs"]
+        picked = choose(
+            table,
+            budget,
+            strategy=strategy,
+            seed=seed,
+            neighborhood=neighborhood,
+            vectors=None if not needs_vectors or vectors is None else vectors if rows is None else vectors[rows],
+            n_classes=document["n_classes"],
+            min_per_class=0 if ask else min_per_class,
         )
-    budget = found or budget_for(asked, len(table.sample_ids))
-    needs = families.facts(families.choose("strategies", strategy)[0])["needs"]
-    vectors = scored.vectors if "vectors" in needs else None
-    selection = choose(
-        table,
-        budget,
-        strategy=strategy,
-        seed=seed,
-        neighborhood=neighborhood,
-        vectors=vectors if vectors is None or rows is None else vectors[rows],
-        n_classes=document["n_classes"],
-        min_per_class=0 if ask else min_per_class,
-    )
-    if rows is not None:
-        selection = among_all(selection, rows, others, taken="to be labelled" if ask else "kept")
+        return budget, picked if rows is None else among_all(picked, rows, others, taken="to be labelled" if ask else "kept")
+
+    with distributed.sharing():
+        budget, selection = distributed.alike(chosen)
     took = {"seconds": time.perf_counter() - began + (trials_took["seconds_before"] or 0.0), "trial_seconds": trials_took["seconds"]}
     took |= {"trial_kwh": trials_took["energy_kwh"]}
-    return write_selection(
-        out,
-        scored,
-        selection,
-        budget,
-        {"trials": evidence, "seed": seed, "min_per_class": min_per_class},
-        asked=str(label_budget) if ask else keep,
-        took=took,
-        force=force,
+    told = {"trials": evidence, "seed": seed, "min_per_class": min_per_class}
+    return distributed.on_first(
+        lambda: write_selection(out, scored, selection, budget, told, asked=str(label_budget) if ask else keep, took=took, force=force)
     )
+
+
+def _candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
+    """Table and neighbourhood of what can be chosen, its rows (None: all), and what is said of each of the others."""
+    from clprune.pool import candidates
+    from clprune.selection import part_of
+
+    table, neighborhood = scored.table, scored.neighborhood
+    if scored.document.get("pool") is None:
+        if ask:
+            raise UsageError(f"{scored.folder} has no samples without a label, so there is nothing to ask for. Select with --keep.")
+        return table, neighborhood, None, []
+    rows, others = candidates(table, neighborhood, scored.still_open, ask=ask)
+    if not len(rows):
+        if ask:
+            raise GuardError(f"{scored.folder}: every sample has a label or was asked for already.")
+        raise GuardError(f"{scored.folder}: no sample has a label, so none can be kept. Ask for some with --label-budget.")
+    return *part_of(table, neighborhood, rows, by_guess=ask), rows, others
 
 
 def export(manifest: Path | str, form: str, destination: Path | str, *, data: str | None = None, force: bool = False) -> dict[str, Any]:

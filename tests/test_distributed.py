@@ -28,9 +28,10 @@ from numpy.dtypes import StringDType
 
 from clprune import distributed, pipeline
 from clprune.batch_norm import over_all_processes
-from clprune.datatypes import Source
+from clprune.datatypes import ScoreTable, Source
 from clprune.errors import DistributedError, GuardError, UsageError
 from clprune.proxies import build_proxy
+from clprune.selection import budget_for, select
 from clprune.training import Recipe, epoch_rows, new_state, to_device, train
 from clprune.trajectory import _features, record_trajectory
 
@@ -106,17 +107,43 @@ def miscounted() -> str:
     return ""
 
 
+def only_in_the_second() -> None:
+    if distributed.rank() == 1:
+        raise GuardError("mine alone")
+
+
+def choices() -> dict[str, list[int]]:
+    """What strategies that work cluster by cluster keep of 11,000 vectors, one class of which is too large for one greedy run."""
+    rng = np.random.default_rng(0)
+    n, labels = 11_000, np.repeat(np.arange(3), [6_000, 3_000, 2_000])
+    vectors = rng.normal(size=(n, 8)).astype(np.float16) + rng.integers(0, 4, n)[:, None]
+    table = ScoreTable(np.array([f"{row:05d}" for row in range(n)], dtype=StringDType()), labels, {"dual": rng.random(n)}, {"dual": "hard"})
+    budget = budget_for("0.2", n)
+    return {
+        name: select(table, budget, strategy=name, vectors=vectors).kept_indices.tolist()
+        for name in ("k_center", "diverse", "diverse(n_strata=1)", "herding")
+    }
+
+
 def several_checks(folder: Path) -> dict[str, Any]:
     """Everything that needs two processes and no kill, in one start of them."""
     with distributed.joined():
         result: dict[str, Any] = {f"visits {n}": observed_rows(n, True) for n in SIZES}
         result["step"] = after_one_step(True)
         result |= {"fixed": recorded(0.0), "trained": recorded(0.05), "features": features_of_fixed_weights(), "miscounted": miscounted()}
+        with distributed.sharing():
+            result |= {"choices": choices(), "worked on by": distributed.share_out(range(5), lambda item: (item, distributed.rank()))}
+        result["alone"] = distributed.share_out(range(2), lambda item: (item, distributed.rank()))
         result["select"] = pipeline.select(folder / "run", folder / "selected-2", keep="0.4").n_kept
         try:
             pipeline.select(folder / "run", folder / "selected-2", keep="0.4")
         except Exception as error:
             result["refused"] = (type(error).__name__, error.exit_code, str(error))  # type: ignore[attr-defined]
+        for name, act in (("too few", lambda: pipeline.select(folder / "run", folder / "few", keep="1")), ("one's own", only_in_the_second)):
+            try:
+                distributed.alike(act)
+            except Exception as error:
+                result[name] = (type(error).__name__, error.exit_code, str(error))  # type: ignore[attr-defined]
         try:
             result["evaluated"] = pipeline.evaluate(folder / "manifest", seeds=1, against="random", epochs=1)["arms"]
         except GuardError:  # the selection is not better after one epoch: the numbers are written all the same
@@ -294,6 +321,21 @@ def test_a_training_of_two_processes_stays_near_that_of_one(together: list[dict[
 def test_a_selection_by_two_processes_has_the_same_bytes(together: list[dict[str, Any]], folder: Path) -> None:
     assert [result["select"] for result in together] == [81, 81]
     assert digests(folder / "selected-2") == digests(folder / "manifest")
+
+
+def test_clusters_are_shared_out_and_every_process_has_what_one_alone_chooses(together: list[dict[str, Any]]) -> None:
+    alone = choices()
+    for number, checks in enumerate(together):
+        assert checks["choices"] == alone
+        assert checks["worked on by"] == [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
+        assert checks["alone"] == [(0, number), (1, number)]  # outside of `sharing` each works for itself
+
+
+def test_an_error_in_what_all_do_alike_is_raised_in_all(together: list[dict[str, Any]]) -> None:
+    for number, checks in enumerate(together):
+        name, code, text = checks["too few"]
+        assert code == GuardError.exit_code and "cannot hold 1 of each" in text and name == ("ClpruneError" if number else "GuardError")
+        assert checks["one's own"] == (("GuardError", 4, "mine alone") if number else ("ClpruneError", 4, "process 1 stopped: mine alone"))
 
 
 def test_an_error_of_the_first_process_is_raised_in_all(together: list[dict[str, Any]]) -> None:

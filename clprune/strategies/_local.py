@@ -5,11 +5,12 @@ of bounded size, the greedy algorithm runs inside each, and the budget goes to t
 is wide gets more of the budget than a tight one of the same size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from clprune.distributed import share_out
 from clprune.neighbors import clusters
 from clprune.products import product
 
@@ -27,16 +28,37 @@ def greedy_by_cluster(
     Where the first steps of all clusters are worth the same without bound, and there are more clusters than budget, the first ones of all
     clusters are chosen among in the same way.
     """
-    if len(rows) <= EXACT_UP_TO:
-        return rows[greedy(vectors[rows], n_keep)[0]]
-    paths, worths = [], []
-    for mine in clusters(vectors, rows, rng):
+    return greedy_by_cell(greedy, vectors, [rows], [n_keep], rng)[0]
+
+
+def greedy_by_cell(
+    greedy: Greedy,
+    vectors: Float[np.ndarray, "N D"],
+    cells: Sequence[Int[np.ndarray, "M"]],
+    quotas: Sequence[int],
+    rng: np.random.Generator,
+) -> list[Int[np.ndarray, "K"]]:
+    """`greedy_by_cluster` of each cell with its quota. Of several processes each works on a part of the small cells, and of the clusters of every large one."""
+
+    def of_small(number: int) -> Int[np.ndarray, "K"]:
+        return cells[number][greedy(vectors[cells[number]], quotas[number])[0]]
+
+    small = [number for number, rows in enumerate(cells) if len(rows) <= EXACT_UP_TO]
+    paths = dict(zip(small, share_out(small, of_small), strict=True))
+    return [paths[number] if number in paths else _of_large(greedy, vectors, rows, quotas[number], rng) for number, rows in enumerate(cells)]
+
+
+def _of_large(
+    greedy: Greedy, vectors: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "M"], n_keep: int, rng: np.random.Generator
+) -> Int[np.ndarray, "K"]:
+    def of_cluster(mine: Int[np.ndarray, "m"]) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
         path, worth = greedy(vectors[mine], min(len(mine), n_keep))
-        paths.append(mine[path])
-        worths.append(worth)
-    if n_keep < len(paths) and all(np.isinf(worth[0]) for worth in worths):
-        return greedy_by_cluster(greedy, vectors, np.sort([path[0] for path in paths]), n_keep, rng)
-    return np.concatenate(paths)[np.argsort(-np.concatenate(worths), kind="stable")[:n_keep]]
+        return mine[path], worth
+
+    found = share_out(clusters(vectors, rows, rng), of_cluster)
+    if n_keep < len(found) and all(np.isinf(worth[0]) for _, worth in found):
+        return greedy_by_cluster(greedy, vectors, np.sort([path[0] for path, _ in found]), n_keep, rng)
+    return np.concatenate([path for path, _ in found])[np.argsort(-np.concatenate([worth for _, worth in found]), kind="stable")[:n_keep]]
 
 
 def farthest_first(points: Float[np.ndarray, "M D"], n_keep: int) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:

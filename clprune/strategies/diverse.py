@@ -1,10 +1,12 @@
 """Diversity inside difficulty: the budget split over classes and levels of difficulty, then spent on samples far from each other."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
-from clprune.strategies._local import farthest_first, greedy_by_cluster, interleaved
+from clprune.strategies._local import farthest_first, greedy_by_cell, interleaved
 from clprune.strategies._quota import clean_first, proportional_quota
 
 
@@ -29,13 +31,16 @@ def diverse(
     the smaller position; cells of up to 5,000 draw nothing, larger ones are worked on cluster by cluster.
     """
     clean, class_quotas, reserve = clean_first(labels, suspicion, duplicate_of, suspect_above, n_keep)
-    paths = []
+    used, wanted, ends = list[np.ndarray](), list[int](), list[int]()
     for c in np.flatnonzero(class_quotas):
         mine = np.flatnonzero(clean & (labels == c))
         cells = np.array_split(mine[np.argsort(-difficulty[mine], kind="stable")], n_strata)  # hardest first, which gets the odd sample
         quotas = proportional_quota(np.array([len(cell) for cell in cells]), int(class_quotas[c]))
-        cell_paths = [
-            greedy_by_cluster(farthest_first, vectors, np.sort(cell), int(quota), rng) for cell, quota in zip(cells, quotas, strict=True) if quota
-        ]
-        paths.append(interleaved(cell_paths))
-    return np.concatenate([interleaved(paths), reserve[: n_keep - class_quotas.sum()]]) if paths else reserve[:n_keep]
+        used += [np.sort(cell) for cell, quota in zip(cells, quotas, strict=True) if quota]
+        wanted += [int(quota) for quota in quotas if quota]
+        ends.append(len(used))
+    if not used:
+        return reserve[:n_keep]
+    paths = greedy_by_cell(farthest_first, vectors, used, wanted, rng)
+    classes = [interleaved(paths[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
+    return np.concatenate([interleaved(classes), reserve[: n_keep - class_quotas.sum()]])

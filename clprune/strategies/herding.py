@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from clprune.distributed import share_out
 from clprune.families import strategy
 from clprune.neighbors import clusters
 from clprune.products import one_thread
@@ -29,7 +30,7 @@ def herding(labels: Int[np.ndarray, "N"], vectors: Float[np.ndarray, "N D"], n_k
     paths = []
     for parts, quota in zip(groups, quotas, strict=True):
         shares = proportional_quota(np.array([len(part) for part in parts]), int(quota))
-        paths.append(interleaved([part[_herd(vectors[part], int(share))] for part, share in zip(parts, shares, strict=True)]))
+        paths.append(interleaved(share_out(list(zip(parts, shares, strict=True)), lambda item: item[0][_herd(vectors[item[0]], int(item[1]))])))
     return interleaved(paths)
 
 
