@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from clprune.datatypes import Neighborhood
 from clprune.discriminant import held_out_posterior
 from clprune.neighbors import matches, nearest, unit_rows
+from clprune.storage import remembered
 
 SUSPECT_ABOVE = 0.8  # suspicion: support for another class is four times that for the label
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
@@ -18,6 +19,8 @@ N_CANDIDATES = 2  # partners a view that are compared pixel by pixel
 N_NEIGHBORS = 10
 RANK = 12  # the partner whose distance says how crowded a place is; larger groups of near-duplicates hide each other
 CHANCE = 1000  # samples, of which one may be flagged by chance
+COMPARISON = 1  # raised when images are compared in another way, so that what was found before is not used
+REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 
 
@@ -120,7 +123,7 @@ def _near_pairs(
     gray = np.stack([images[row].mean(axis=2) for row in order[alone]]).astype(np.float32)
     if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) <= RANK:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
-    pairs, distances = _compared(gray)
+    pairs, distances = _compared_once(gray)
     nearest, usual = _first_and_ranked(pairs, distances, len(alone))
     classes, known = labels[order[alone]], np.isfinite(usual)
     ratio = nearest[known] / np.maximum(usual[known], 1e-9)
@@ -131,6 +134,27 @@ def _near_pairs(
     limit = thresholds[classes] * np.where(known, usual, 0)
     near = distances <= np.minimum(limit[pairs[:, 0]], limit[pairs[:, 1]])
     return alone[pairs[near]], distances[near], {str(c): float(threshold) for c, threshold in enumerate(thresholds)}
+
+
+def _compared_once(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"]]:
+    """`_compared`, without pairs that are among the RANK nearest of neither image: no later step looks at them.
+
+    It depends on the images alone, so a run with another seed or proxy, or after more samples were labelled, finds it in the cache.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        pairs, distances = _compared(gray)
+        usual = _first_and_ranked(pairs, distances, len(gray))[1]
+        wanted = distances <= np.maximum(usual[pairs[:, 0]], usual[pairs[:, 1]])
+        return {"pairs": pairs[wanted].astype(np.int32), "distances": distances[wanted]}
+
+    if len(gray) < REMEMBERED_FROM:
+        held = make()
+    else:
+        settings = repr((gray.shape, SHIFT, POOL, N_CANDIDATES, RANK, COMPARISON)).encode()
+        key = hashlib.blake2b(settings + hashlib.blake2b(np.ascontiguousarray(gray).data).digest(), digest_size=16).hexdigest()
+        held = remembered("near-pairs", key, make)
+    return held["pairs"].astype(np.int64), held["distances"]
 
 
 def _first_and_ranked(

@@ -19,8 +19,8 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +382,23 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("CLPRUNE_CACHE") or user_cache_path("clprune"))
+
+
+def remembered(kind: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays that `make()` gave for this key before, from the cache; else `make()`, whose result is kept there. They must depend on what the key digests alone.
+
+    A file that is not as it was written counts as missing, and a cache that cannot be written does no harm.
+    """
+    from safetensors.numpy import load, save
+
+    folder = cache_folder() / kind
+    for path in folder.glob(f"{key}-*.safetensors"):
+        with suppress(OSError):
+            content = path.read_bytes()
+            if path.stem == f"{key}-{hashlib.sha256(content).hexdigest()[:16]}":
+                return load(content)
+    made = make()
+    content = save({name: np.ascontiguousarray(value) for name, value in made.items()})
+    with suppress(StorageError, OSError):
+        write_bytes(folder / f"{key}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors", content)
+    return made

@@ -1,11 +1,13 @@
 """Near-duplicates and suspected labels, planted and counted; neighbours against a plain search."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.dtypes import StringDType
 
+from clprune import neighborhood
 from clprune.errors import DataError
 from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
 from clprune.neighbors import matches, nearest
@@ -51,6 +53,27 @@ def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.arange(n) % 4
     vectors = np.eye(4)[labels] * 3 + rng.normal(0, 0.4, (n, 4))
     return images.astype(np.uint8), vectors, labels
+
+
+def test_compared_images_are_remembered_and_what_is_left_out_of_it_decides_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path))
+    gray = world(300, 5)[0].mean(axis=3).astype(np.float32)
+    pairs, distances = neighborhood._compared(gray)
+    plain, compared = neighborhood._first_and_ranked(pairs, distances, 300), neighborhood._compared
+    monkeypatch.setattr(neighborhood, "REMEMBERED_FROM", 300)
+    for again in (False, True):
+        if again:
+            monkeypatch.setattr(neighborhood, "_compared", None)  # would fail if it were called
+        fewer, their = neighborhood._compared_once(gray)
+        assert len(fewer) < len(pairs)
+        np.testing.assert_array_equal(neighborhood._first_and_ranked(fewer, their, 300), plain)
+        near = distances < plain[1][pairs].max(axis=1)
+        assert {tuple(pair) for pair in pairs[near].tolist()} <= {tuple(pair) for pair in fewer.tolist()}
+    monkeypatch.setattr(neighborhood, "_compared", compared)
+    gray[0, 0, 0] += 1
+    assert len(list((tmp_path / "near-pairs").iterdir())) == 1
+    neighborhood._compared_once(gray)
+    assert len(list((tmp_path / "near-pairs").iterdir())) == 2
 
 
 def test_of_many_equal_samples_exactly_one_stands_for_all_others() -> None:

@@ -17,6 +17,7 @@ from clprune.storage import (
     read_json,
     read_npy,
     read_parquet,
+    remembered,
     require_space,
     verify_inventory,
     write_bytes,
@@ -195,3 +196,28 @@ def test_what_is_removed_is_gone_before_anything_else_happens(tmp_path: Path, mo
     storage.remove(tmp_path / "a")
     storage.remove(tmp_path / "a")
     assert there == [False]
+
+
+def test_what_is_remembered_is_made_once_again_where_it_was_changed_and_every_time_where_nothing_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path / "cache"))
+    calls: list[int] = []
+
+    def make() -> dict[str, np.ndarray]:
+        calls.append(1)
+        return {"a": np.arange(3), "b": np.zeros((0, 2), dtype=np.float32)}
+
+    for expected in (1, 1):
+        assert {name: value.tolist() for name, value in remembered("numbers", "key", make).items()} == {"a": [0, 1, 2], "b": []}
+        assert len(calls) == expected
+    remembered("numbers", "other", make)
+    assert len(calls) == 2
+    (path,) = (tmp_path / "cache" / "numbers").glob("key-*")
+    for spoiled in (b"", path.read_bytes()[:-1] + b"x"):
+        path.write_bytes(spoiled)
+        assert remembered("numbers", "key", make)["a"].tolist() == [0, 1, 2]
+    assert len(calls) == 4 and len(remembered("numbers", "key", make)) == 2 and len(calls) == 4
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path / "file"))
+    assert remembered("numbers", "key", make)["a"].tolist() == [0, 1, 2] and len(calls) == 5
