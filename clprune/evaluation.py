@@ -46,6 +46,7 @@ from clprune.training import (
 
 EPOCHS = 30
 RANDOM_SHARES = (0.75, 1.0, 1.5, 2.0, 3.0)  # of the labels asked for: the counts at which random labelling is tried
+Job = tuple[int, str]  # a training: its seed and its arm
 CALIBRATION_BINS = 15  # equal widths of confidence, as in Guo et al. (2017, arXiv:1706.04599)
 
 
@@ -91,16 +92,8 @@ def evaluate(
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
     facts: dict[str, Any] = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "device": str(target), "recipe": recipe.__dict__}
     facts |= {"threads": torch.get_num_threads(), "groups": None if groups is None else groups[0].tolist(), "corruptions": SEVERITY}
-    key = facts | {"data": data_key, "kept": hashlib.sha256(np.sort(kept).astype("<i8").tobytes()).hexdigest(), "torch": torch.__version__}
-    place = None if checkpoint is None else checkpoint / hashlib.sha256(to_json(key).encode()).hexdigest()[:16]
+    place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept)})
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
-
-    def place_of(seed: int, arm: str) -> Path | None:
-        return None if place is None else place / f"{arm}-{seed}.json"
-
-    def name_of(seed: int, arm: str) -> str:
-        assert place is not None
-        return f"{place.name}/{arm}-{seed}"
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
         rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
@@ -110,37 +103,67 @@ def evaluate(
             n_steps = n_steps or n_epochs * math.ceil(len(kept) / recipe.batch_size)
         return _one_training(data, rows, observe, test_images, test_labels, groups, recipe, seed, proxy, n_classes, n_epochs, n_steps)
 
-    def note(seed: int, arm: str, run: dict[str, Any], message: str) -> None:
-        finished[seed, arm] = run
-        if on_progress:
-            on_progress({"stage": "evaluate", "done": len(finished), "total": len(jobs), "message": f"{arm}, seed {seed}: {message}"})
-
-    finished: dict[tuple[int, str], dict[str, Any]] = {}
-    to_do = distributed.on_first(lambda: [job for job in jobs if (path := place_of(*job)) is None or not path.exists()])
-    n_processes = distributed.world_size()
-    there_already = [job for job in jobs if job not in to_do]
-    read = distributed.on_first(lambda: [read_json(place_of(*job), what="finished training", of=name_of(*job))["run"] for job in there_already])  # type: ignore[arg-type]
-    for job, run in zip(there_already, read, strict=True):
-        note(*job, run, "taken from the interrupted evaluation")
-    for start in range(0, len(to_do), n_processes):  # a round: one training in each process
-        round_jobs = to_do[start : start + n_processes]
-        mine = round_jobs[distributed.rank()] if distributed.rank() < len(round_jobs) else None
-        runs = distributed.gather_values(None if mine is None else run_of(*mine))
-        for job, run in zip(round_jobs, runs, strict=False):
-            assert run is not None
-            if n_processes > 1:  # each meter sees the machine with all that runs on it
-                run |= {"energy_kwh": None, "test_energy_kwh": None, "energy_method": f"not measured: {n_processes} trainings ran side by side"}
-            if (path := place_of(*job)) is not None and distributed.is_first():
-                write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "of": name_of(*job), "run": run})
-            note(*job, run, f"{run['accuracy']:.4f}")
+    finished, there_already = _carried_out(jobs, place, run_of, on_progress)
     results = {arm: [finished[seed, arm] for seed in range(first_seed, first_seed + seeds)] for arm in arms}
     summary = {arm: _summary(values) for arm, values in results.items()}
     facts |= {"seeds": seeds, "test_per_class": np.bincount(test_labels, minlength=n_classes).tolist()}
     for name, some in (("trainings", jobs), ("trainings_before", there_already)):
         kwh = [finished[job][part] for job in some for part in ("energy_kwh", "test_energy_kwh")]
         facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
-    facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": n_processes}
+    facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
     return Evaluation(summary, _comparison(summary), facts)
+
+
+def _carried_out(
+    jobs: list[Job], place: Path | None, run_of: Callable[[int, str], dict[str, Any]], on_progress: Callable[[dict[str, Any]], None] | None
+) -> tuple[dict[Job, dict[str, Any]], list[Job]]:
+    """What every training of `jobs` gave, and which of them were in the folder `place` already. Processes that have joined do one each at a time; each finished one is committed to `place`."""
+    finished: dict[Job, dict[str, Any]] = {}
+
+    def place_of(seed: int, arm: str) -> Path:
+        assert place is not None
+        return place / f"{arm}-{seed}.json"
+
+    def note(job: Job, run: dict[str, Any], message: str) -> None:
+        finished[job] = run
+        if on_progress:
+            on_progress({"stage": "evaluate", "done": len(finished), "total": len(jobs), "message": f"{job[1]}, seed {job[0]}: {message}"})
+
+    def held(seed: int, arm: str) -> dict[str, Any]:
+        return dict(read_json(place_of(seed, arm), what="finished training", of=_name_of(place, seed, arm))["run"])
+
+    there_already = distributed.on_first(lambda: [job for job in jobs if place is not None and place_of(*job).exists()])
+    before = distributed.on_first(lambda: [held(*job) for job in there_already])
+    for job, run in zip(there_already, before, strict=True):
+        note(job, run, "taken from the interrupted evaluation")
+    to_do, n_processes = [job for job in jobs if job not in there_already], distributed.world_size()
+    for start in range(0, len(to_do), n_processes):  # a round: one training in each process
+        round_jobs = to_do[start : start + n_processes]
+        mine = round_jobs[distributed.rank()] if distributed.rank() < len(round_jobs) else None
+        runs = distributed.gather_values(None if mine is None else run_of(*mine))
+        for job, found in zip(round_jobs, runs, strict=False):
+            assert found is not None
+            if n_processes > 1:  # each meter sees the machine with all that runs on it
+                found |= {"energy_kwh": None, "test_energy_kwh": None, "energy_method": f"not measured: {n_processes} trainings ran side by side"}
+            if place is not None and distributed.is_first():
+                document = {"schema_version": SCHEMA_VERSION, "kind": "finished training", "of": _name_of(place, *job), "run": found}
+                write_json(place_of(*job), document)
+            note(job, found, f"{found['accuracy']:.4f}")
+    return finished, there_already
+
+
+def _name_of(place: Path | None, seed: int, arm: str) -> str:
+    assert place is not None
+    return f"{place.name}/{arm}-{seed}"
+
+
+def _place_for(checkpoint: Path | None, key: Mapping[str, Any]) -> Path | None:
+    """Where finished trainings of one kind are kept: in `checkpoint`, by a digest of all that decides their outcome."""
+    return None if checkpoint is None else checkpoint / hashlib.sha256(to_json({**key, "torch": torch.__version__}).encode()).hexdigest()[:16]
+
+
+def _digest_of_rows(rows: Int[np.ndarray, "K"]) -> str:
+    return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
 
 
 def evaluate_pool(
@@ -159,32 +182,42 @@ def evaluate_pool(
     epochs: int | None = None,
     device: str = "auto",
     label_price: float | None = None,
+    checkpoint: Path | None = None,
+    data_key: str = "",
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """How many labels asking for `asked` saves: accuracy with them, with as many random ones, and with 0.75, 1.5, 2 and 3 times as many, on top of the `labelled` rows.
 
     `labels` are all known here. Every training has as many steps; a random arm is drawn anew for each seed, and larger ones hold the smaller. The saving is read off the axis of labels:
-    what random labelling needs for the same accuracy (interpolated, never falling), less what was asked for; seed by seed, and of the means.
+    what random labelling needs for the same accuracy (interpolated, never falling), less what was asked for; seed by seed, and of the means. `checkpoint`, `data_key` and processes that have
+    joined as in `evaluate`.
     """
     n_epochs, target, recipe = epochs or EPOCHS, pick_device(device), Recipe(schedule="cosine")
     data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
     rest = order[~np.isin(order, labelled)]
     counts = sorted({min(round(len(asked) * share), len(rest)) for share in RANDOM_SHARES})
     n_steps = n_epochs * math.ceil((len(labelled) + counts[-1]) / recipe.batch_size)
-    asked_accuracy, random_accuracy, seconds = np.zeros(seeds), np.zeros((seeds, len(counts))), np.zeros(seeds)
-    for seed in range(seeds):
-        drawn = np.random.default_rng((seed, 11)).permutation(rest)
-        for number, extra in enumerate([asked, *(drawn[:count] for count in counts)]):
-            rows = np.sort(np.concatenate([labelled, extra]))
-            run = _one_training(data, rows, None, test_images, test_labels, None, recipe, seed, proxy, n_classes, n_epochs, n_steps)
-            if number:
-                random_accuracy[seed, number - 1] = run["accuracy"]
-            else:
-                asked_accuracy[seed], seconds[seed] = run["accuracy"], run["seconds"]
-            if on_progress:
-                what = f"random {len(extra):,}" if number else f"asked {len(extra):,}"
-                done = {"done": seed * (1 + len(counts)) + number + 1, "total": seeds * (1 + len(counts))}
-                on_progress({"stage": "evaluate"} | done | {"message": f"{what}, seed {seed}: {run['accuracy']:.4f}"})
+    key = {
+        "proxy": proxy,
+        "steps": n_steps,
+        "device": str(target),
+        "recipe": recipe.__dict__,
+        "threads": torch.get_num_threads(),
+        "data": data_key,
+        "counts": counts,
+    }
+    place = _place_for(checkpoint, key | {"labelled": _digest_of_rows(labelled), "asked": _digest_of_rows(asked)})
+
+    def run_of(seed: int, arm: str) -> dict[str, Any]:
+        extra = asked if arm == "asked" else np.random.default_rng((seed, 11)).permutation(rest)[: int(arm.partition("-")[2])]
+        rows = np.sort(np.concatenate([labelled, extra]))
+        return _one_training(data, rows, None, test_images, test_labels, None, recipe, seed, proxy, n_classes, n_epochs, n_steps)
+
+    arms = ["asked", *(f"random-{count}" for count in counts)]
+    finished, _ = _carried_out([(seed, arm) for seed in range(seeds) for arm in arms], place, run_of, on_progress)
+    asked_accuracy = np.array([finished[seed, "asked"]["accuracy"] for seed in range(seeds)])
+    random_accuracy = np.array([[finished[seed, arm]["accuracy"] for arm in arms[1:]] for seed in range(seeds)])
+    seconds = np.array([finished[seed, "asked"]["seconds"] for seed in range(seeds)])
     gain = asked_accuracy - random_accuracy[:, counts.index(len(asked))]
     interval = interval_of(gain)
     saved, beyond = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))

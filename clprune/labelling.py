@@ -33,10 +33,11 @@ def evaluate_pool(
     """What the labels that a manifest asks for are worth, where `data` are the same samples with all labels: write pool.json beside the manifest.
     Accuracy is that on the data set `test`, or else on the test part of `data`.
 
-    Raises GuardError where training on what was asked for is not better than on random samples. Of several processes the first one does it, and the others wait.
+    Finished trainings are kept in the manifest folder, so that the same command goes on after an interruption; several processes share them out. Raises GuardError where
+    training on what was asked for is not better than on random samples.
     """
     with distributed.joined():
-        return distributed.on_first(lambda: _measured(Path(manifest), data, test, seeds, proxy, epochs, device, label_price, on_progress))
+        return _measured(Path(manifest), data, test, seeds, proxy, epochs, device, label_price, on_progress if distributed.is_first() else None)
 
 
 def _measured(
@@ -52,25 +53,32 @@ def _measured(
 ) -> dict[str, Any]:
     from clprune.evaluation import evaluate_pool as compare_counts
 
-    record, source = read_manifest(manifest), open_data(data, False)
-    if not record.asks:
-        raise UsageError(f"{manifest} asks for no labels. Make one with `clprune select RUN --label-budget N`, or evaluate without --pool.")
-    at = rows_of(np.array(record.samples["sample_id"].to_pylist(), dtype=source.sample_ids.dtype), source.sample_ids)
-    known = record.samples["label"].to_numpy()
-    if len(source) != len(at) or (at < 0).any() or (source.labels < 0).any() or (source.labels[at] != known)[known >= 0].any():
-        raise FingerprintError(
-            f"{data} is not the pool of {manifest} with all its labels: --pool needs the same ids, the known labels unchanged, and a label everywhere."
-        )
-    tested_on, image_size = held_out_part(source, test), record.document["run"]["asked"]["image_size"]
-    images, rule = inputs_of(source, image_size)
-    test_images = held_out_inputs(tested_on, rule)
+    def read() -> tuple[Any, ...]:
+        record, source = read_manifest(manifest), open_data(data, False)
+        if not record.asks:
+            raise UsageError(f"{manifest} asks for no labels. Make one with `clprune select RUN --label-budget N`, or evaluate without --pool.")
+        if seeds < 1:
+            raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
+        at = rows_of(np.array(record.samples["sample_id"].to_pylist(), dtype=source.sample_ids.dtype), source.sample_ids)
+        known = record.samples["label"].to_numpy()
+        if len(source) != len(at) or (at < 0).any() or (source.labels < 0).any() or (source.labels[at] != known)[known >= 0].any():
+            raise FingerprintError(
+                f"{data} is not the pool of {manifest} with all its labels: --pool needs the same ids, the known labels unchanged, and a label everywhere."
+            )
+        tested_on, image_size = held_out_part(source, test), record.document["run"]["asked"]["image_size"]
+        images, rule = inputs_of(source, image_size)
+        return record, source, at[known >= 0], at[record.samples["kept"].to_numpy()], images, held_out_inputs(tested_on, rule), tested_on
+
+    record, source, labelled, asked, images, test_images, tested_on = distributed.alike(read)
     times = record.document["timings"]
     found = compare_counts(
-        images, source.labels, test_images, tested_on.labels, at[known >= 0], at[record.samples["kept"].to_numpy()], n_classes=source.n_classes,
+        images, source.labels, test_images, tested_on.labels, labelled, asked, n_classes=source.n_classes,
         proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds, epochs=epochs, device=device, order=source.canonical_order,
-        choosing_seconds=times["score_seconds"] + times["select_seconds"], label_price=label_price, on_progress=on_progress,
+        choosing_seconds=times["score_seconds"] + times["select_seconds"], label_price=label_price,
+        checkpoint=record.folder / "evaluation", data_key=source.fingerprint + tested_on.fingerprint, on_progress=on_progress,
     )  # fmt: skip
-    write_json(record.folder / "pool.json", {"schema_version": SCHEMA_VERSION, "kind": "pool evaluation"} | found)
+    document = {"schema_version": SCHEMA_VERSION, "kind": "pool evaluation"} | found
+    distributed.on_first(lambda: write_json(record.folder / "pool.json", document))
     if found["not_better_than_random"]:
-        raise GuardError(str(found["sentence"]))
+        raise distributed.everywhere(GuardError(str(found["sentence"])))
     return found

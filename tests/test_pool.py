@@ -203,6 +203,18 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
     with pytest.raises(GuardError, match="20 labels asked for are not better than as many random ones"):
         evaluate_pool(tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=2, epochs=1)
     found = json.loads((tmp_path / "m" / "pool.json").read_text())
+    (place,) = (tmp_path / "m" / "evaluation").iterdir()
+    trainings = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert len(trainings) == 2 * 6
+    (place / "random-30-1.json").unlink()  # as if it had been interrupted there
+    told: list[str] = []
+    with pytest.raises(GuardError):
+        evaluate_pool(
+            tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=2, epochs=1, on_progress=lambda event: told.append(event["message"])
+        )
+    assert sum("taken from the interrupted" in message for message in told) == 11 and len(told) == 12
+    again = json.loads((tmp_path / "m" / "pool.json").read_text())
+    assert again["random_accuracy"] == found["random_accuracy"] and again["asked_accuracy"] == found["asked_accuracy"]
     assert found["random_counts"] == [15, 20, 30, 40, 60] and np.shape(found["random_accuracy"]) == (2, 5)
     with pytest.raises(DataError, match="with all its labels"):
         evaluate_pool(tmp_path / "m", str(scored / "pool.npz"))
