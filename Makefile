@@ -28,4 +28,6 @@ env: .venv/.made
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@# uv leaves modules uncompiled; where Python may not write bytecode every later command would compile them anew, for seconds
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import torch.optim, torch._dynamo, torchvision, datasets, faiss, clprune.pipeline, clprune.evaluation"
 	touch .venv/.made

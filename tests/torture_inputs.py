@@ -347,7 +347,7 @@ def hostile_names(count: int, rng: np.random.Generator, folder: Path) -> tuple[i
 
     from clprune.export import export
 
-    failures = []
+    failures, forms = [], ("imagefolder", "webdataset", "removal-list", "parquet", "label-studio")
     for batch in range(0, count, 20):
         root = folder / f"names-{batch}"
         fence = root / "fence"
@@ -357,7 +357,16 @@ def hostile_names(count: int, rng: np.random.Generator, folder: Path) -> tuple[i
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         if batch % 40:
-            ids = [str(rng.choice(["../../out", "/tmp/clprune-escaped", "a/../../../b", "./x", "..", "C:\\x", "a\0b"])) + f"{i}" for i in range(20)]
+            elsewhere = [
+                "../../out",
+                "/tmp/clprune-escaped",
+                "a/../../../b",
+                "./x",
+                "..",
+                "C:\\x",
+                *(["a\0b"] if batch % 200 == 20 else []),
+            ]  # one with NUL is refused
+            ids = [str(rng.choice(elsewhere)) + f"{i}" for i in range(20)]
             pq.write_table(pa.table({"image": [buffer.getvalue()] * 20, "label": [i % 2 for i in range(20)], "id": ids}), root / "t.parquet")
             locator = str(root / "t.parquet")
         else:
@@ -372,16 +381,22 @@ def hostile_names(count: int, rng: np.random.Generator, folder: Path) -> tuple[i
             kept = list(range(0, len(source), 2))
             manifest = manifest_of(source, kept, root / "m")
             before |= {path for path in (root / "m").rglob("*")} | {root / "m"}
-            for form in ("imagefolder", "webdataset", "removal-list", "parquet", "label-studio"):
+            for form in forms:
                 export(manifest, source, form, fence / "in" / form.replace("-", "_"))
         except ClpruneError:
-            continue  # a clear refusal is an outcome
+            kept = []  # a clear refusal is an outcome
         except Exception as error:
             failures.append(f"batch {batch}: {type(error).__name__}: {error}")
-            continue
-        outside = [path for path in root.rglob("*") if path not in before and not path.is_relative_to(fence / "in")]
-        if outside or Path("/tmp/clprune-escaped0").exists() or any((folder / name).exists() for name in ("out0", "b0")):
+            kept = []
+        places = [fence / "in" / form.replace("-", "_") for form in forms]
+        outside = [path for path in root.rglob("*") if path not in before and not any(path.is_relative_to(place) for place in places)]
+        outside += [path for path in (*Path("/tmp").glob("clprune-escaped*"), *folder.glob("out*"), *folder.glob("b[0-9]*")) if path not in before]
+        if outside:
             failures.append(f"batch {batch}: written outside: {outside[:3]}")
+            for path in outside:
+                path.unlink(missing_ok=True) if not path.is_dir() else None
+        if not kept:
+            continue
         written = [
             path for path in (fence / "in" / "imagefolder").rglob("*") if path.is_file() and path.name not in ("class_map.json", ".clprune.json")
         ]

@@ -110,6 +110,7 @@ def outcomes(folder: Path) -> list[tuple[str, Callable[[], Any], type[ClpruneErr
         ("images without pixels", opened(x_train=np.zeros((24, 0, 16, 1), np.uint8)), DataError, "shape|pixels"),
         ("a table without labels", lambda: open_source(_text(folder, "a.csv", "text\na\nb\n")), DataError, "label"),
         ("a table with an empty label", lambda: open_source(_text(folder, "b.csv", "text,label\na,x\nb,\nc,y\n")), None, unknown(1)),
+        ("an id with NUL", lambda: score_arrays(y, losses=losses, ids=["a\0b"] + [str(row) for row in range(23)]), DataError, "row 0: 'a.x00b'"),
         ("the same id twice", lambda: open_source(_text(folder, "c.csv", "id,text,label\n1,a,x\n1,b,y\n")), DataError, "more than once: 1"),
         ("half a line of JSON", lambda: open_source(_text(folder, "d.jsonl", '{"text": "a", "label": 1}\n{"text": "b')), DataError, "d.jsonl"),
         ("a table without rows", lambda: open_source(_text(folder, "e.csv", "text,label\n")), DataError, "no samples|rows"),

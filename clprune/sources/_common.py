@@ -17,6 +17,7 @@ from clprune.decoding import in_blocks, shape_of
 from clprune.errors import DataError, LabelError
 
 MOST_CLASSES = 1_000_000  # a larger class number is taken for something else than a class
+IDS_A_LOOK = 100_000
 MAX_PIXELS = 64_000_000  # an image with more is refused before it is decoded
 
 
@@ -26,10 +27,15 @@ def shown(items: Sequence[Any], n: int = 5) -> str:
 
 
 def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndarray:
-    """Ids as an array of strings. Raises DataError that names duplicates, or where there are no samples."""
+    """Ids as an array of strings. Raises DataError that names duplicates and ids with a NUL in them, or where there are no samples."""
     ids = np.asarray(sample_ids, dtype=StringDType())
     if not len(ids):
         raise DataError(f"{locator} holds no samples.")
+    for start in range(0, len(ids), IDS_A_LOOK):  # numpy takes strings that differ behind a NUL only for equal
+        block = ids[start : start + IDS_A_LOOK].tolist()
+        if "\0" in "".join(block):
+            seen = [f"row {start + row}: {name!r}" for row, name in enumerate(block) if "\0" in name]
+            raise DataError(f"{locator}: ids must not hold the character NUL ({shown(seen)}). Take it out.")
     ordered = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)  # most listings are in order: then there is nothing to sort
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if len(twice):
