@@ -33,13 +33,17 @@ IN_PLACE = (
         sweep(destination.parent)
 """,
 )
+SLOWLY = (
+    *IN_PLACE[:2],
+    IN_PLACE[2].replace("        yield", '        __import__("time").sleep(0.3)\n        yield'),
+)  # long enough for a random moment to fall into it
 NO_MOMENTUM = ("trajectory.py", 'state.optimizer.state[parameter]["momentum_buffer"] = buffer', "del buffer")
 UNCHECKED = ("storage.py", 'elif digest_of_file(path) != expected["sha256"]:', "elif False:")
 BREAKS: dict[str, tuple[str, int, tuple[str, str, str]]] = {  # row: what is broken, how many are tried, file with old and new text
     "kills_of_score": ("a resumed run starts without momentum", 40, NO_MOMENTUM),
-    "kills_of_select": ("manifests are filled in their place", 60, IN_PLACE),
-    "kills_of_export": ("exports are filled in their place", 40, IN_PLACE),
-    "crash_points": ("folders are filled in their place", 60, IN_PLACE),
+    "kills_of_select": ("manifests are filled in their place", 30, SLOWLY),
+    "kills_of_export": ("exports are filled in their place", 30, SLOWLY),
+    "crash_points": ("folders are filled in their place", 20, IN_PLACE),
     "power_loss": ("files are not synced", 60, ("storage.py", "                file.flush()\n                os.fsync(file.fileno())\n", "")),
     "corrupted": ("digests are not compared", 60, UNCHECKED),
     "full_disk": ("what failed is left lying", 10, ("storage.py", "            if done or resume_key is None:\n", "            if done:\n")),

@@ -25,7 +25,17 @@ from clprune import pipeline, storage
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["torture", "torch", "clprune.pipeline", "clprune.trajectory", "clprune.neighborhood", "clprune.selection", "clprune.export"]
+    [
+        "torture",
+        "torch._dynamo",
+        "pyarrow.dataset",
+        "codecarbon",
+        "clprune.pipeline",
+        "clprune.trajectory",
+        "clprune.neighborhood",
+        "clprune.scored_run",
+    ]
+    + ["clprune.selection", "clprune.trials", "clprune.pool", "clprune.export", "clprune.exporters.imagefolder", "clprune.proxies.small_cnn"]
 )
 KEPT = ("0.5", "0.3")  # two manifests that can be told apart
 
