@@ -237,12 +237,16 @@ def _selected(
 
     def read() -> tuple[Any, ...]:
         scored = read_run(run)
-        return scored, *_candidates(scored, ask), scored.vectors
+        return scored, *_candidates(scored, ask)
+
+    def vectors_for(strategy: str) -> np.ndarray | None:
+        needed = "vectors" in families.facts(families.choose("strategies", strategy)[0])["needs"]
+        return scored.vectors if needed else None
 
     ask = label_budget is not None
     if ask == bool(keep):
         raise distributed.everywhere(UsageError("give either --keep (what to train on) or --label-budget (what to label next)."))
-    scored, table, neighborhood, rows, others, vectors = distributed.alike(read)
+    scored, table, neighborhood, rows, others = distributed.alike(read)
     document = scored.document
     of_texts = (document["image_rule"] or {}).get("kind") == "text"
     strategy, found = strategy or default_strategy(table, of_texts=of_texts), None
@@ -256,20 +260,22 @@ def _selected(
         asked_for = strategy
         found, strategy, evidence, trials_took = distributed.on_first(lambda: decided_for(scored, keep, asked_for, seed, on_progress, **automatic))
 
+    chosen_by = strategy
+    vectors = distributed.alike(lambda: vectors_for(chosen_by))
+
     def chosen() -> tuple[Budget, Selection]:
         if label_budget is not None and label_budget > len(table.sample_ids):
             raise GuardError(
                 f"--label-budget is {label_budget}, but only {len(table.sample_ids)} samples can be asked for ({len(others)} in all). Ask for fewer."
             )
-        budget = found or budget_for(label_budget or keep, len(table.sample_ids))
-        needs_vectors = "vectors" in families.facts(families.choose("strategies", strategy)[0])["needs"]
+        budget = found or budget_for(keep if label_budget is None else label_budget, len(table.sample_ids))
         picked = choose(
             table,
             budget,
-            strategy=strategy,
+            strategy=chosen_by,
             seed=seed,
             neighborhood=neighborhood,
-            vectors=None if not needs_vectors or vectors is None else vectors if rows is None else vectors[rows],
+            vectors=vectors if vectors is None or rows is None else vectors[rows],
             n_classes=document["n_classes"],
             min_per_class=0 if ask else min_per_class,
         )

@@ -158,6 +158,8 @@ def _limited(work: str, folder: str, out: str, kind: str, limit: int) -> None:
     elif kind == "files":
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     else:
+        WORKS[work](folder, f"{folder}/first")  # so that nothing is left to import: the other user may not be allowed to read Python's own files
+        shutil.rmtree(f"{folder}/first")
         os.setgid(65534)
         os.setuid(65534)
     try:
