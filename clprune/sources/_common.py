@@ -32,7 +32,8 @@ def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndar
     if not len(ids):
         raise DataError(f"{locator} holds no samples.")
     for start in range(0, len(ids), IDS_A_LOOK):  # numpy takes strings that differ behind a NUL only for equal
-        block = ids[start : start + IDS_A_LOOK].tolist()
+        block = sample_ids[start : start + IDS_A_LOOK]
+        block = block.tolist() if isinstance(block, np.ndarray) else block
         if "\0" in "".join(block):
             seen = [f"row {start + row}: {name!r}" for row, name in enumerate(block) if "\0" in name]
             raise DataError(f"{locator}: ids must not hold the character NUL ({shown(seen)}). Take it out.")
