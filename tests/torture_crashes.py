@@ -20,6 +20,7 @@ import numpy as np
 from conftest import draw_shapes
 
 from clprune import pipeline, storage
+from clprune.errors import ClpruneError
 
 # the server's own path: what it cannot import beforehand (it does not say so), every process it forks would import anew, for seconds
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -106,7 +107,11 @@ def problems_of(work: str, folder: Path, out: Path, allowed: list[dict[str, byte
     if work in ("scoring", "rescoring"):
         if not (out / "run.json").exists():
             return []
-        if problems := pipeline.verify(out):
+        try:
+            problems = pipeline.verify(out)
+        except ClpruneError as error:
+            problems = [str(error)]
+        if problems:
             return problems
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # may be there still when the end came just before it was removed
     elif not out.exists():
