@@ -378,7 +378,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: CLPRUNE_CACHE, else the user's cache folder. Safe to delete."""
+    """Where decoded images, and which of them resemble each other, are kept: CLPRUNE_CACHE, else the user's cache folder. Safe to delete."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("CLPRUNE_CACHE") or user_cache_path("clprune"))

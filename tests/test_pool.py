@@ -205,7 +205,7 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
     found = json.loads((tmp_path / "m" / "pool.json").read_text())
     (place,) = (tmp_path / "m" / "evaluation").iterdir()
     trainings = {path.name: path.read_bytes() for path in place.iterdir()}
-    assert len(trainings) == 2 * 6
+    assert len(trainings) == 2 * 6 and pipeline.verify(tmp_path / "m") == []
     (place / "random-30-1.json").unlink()  # as if it had been interrupted there
     told: list[str] = []
     with pytest.raises(GuardError):

@@ -56,6 +56,7 @@ def tables() -> dict[str, str]:
         "two_stage",
         "reliability",
         "label_budget",
+        "no_labels",
         "suspects",
         "near_duplicates",
         "harm",
