@@ -163,7 +163,7 @@ def _kills(work: str, count: int, rng: np.random.Generator, folder: Path) -> tup
         process.start()
         process.join(float(rng.uniform(0, usual)))
         if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+            process.kill()  # also where it has just ended
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         if process.exitcode not in (0, -signal.SIGKILL):
