@@ -45,7 +45,7 @@ def run(name: str, vectors: np.ndarray, n_keep: int, order: np.ndarray | None = 
     return member(*given, n_keep, np.random.default_rng(0), **options)
 
 
-@pytest.mark.parametrize("name", sorted(set(ON_VECTORS) - {"cluster_prototypes", "typical_clusters", "uncertain_clusters"}))
+@pytest.mark.parametrize("name", sorted(set(ON_VECTORS) - {"cluster_prototypes", "random_in_clusters", "typical_clusters", "uncertain_clusters"}))
 def test_row_order_has_no_influence_where_nothing_ties(name: str) -> None:
     vectors, order = blobs(200, 6, 1), np.random.default_rng(2).permutation(200)
     assert set(order[run(name, vectors, 70, order)].tolist()) == set(run(name, vectors, 70).tolist())
@@ -299,3 +299,21 @@ def test_libraries_with_different_numbers_of_threads_do_no_harm() -> None:
     finally:
         for library, number in zip(libraries, before, strict=True):
             library.set_num_threads(number)
+
+
+def test_a_representative_part_holds_each_region_by_its_size_and_repeats_come_last() -> None:
+    from clprune.strategies.random_in_clusters import random_in_clusters
+
+    vectors = np.concatenate([np.zeros((75, 2)), np.full((25, 2), 9.0)]) + np.random.default_rng(0).normal(0, 0.1, (100, 2))
+    none, far = np.full(100, -1), np.repeat([0, 1], [75, 25])
+    drawn = np.zeros(100)
+    for seed in range(200):
+        picked = random_in_clusters(vectors, none, 2, np.random.default_rng(seed))
+        drawn[picked] += 1
+        assert len(np.unique(picked)) == 2
+        many = random_in_clusters(vectors, none, 40, np.random.default_rng(seed))
+        assert abs(far[many].sum() - 10) <= 3  # of ten clusters each gives its share, rounded
+    assert drawn[:75].min() > 0 and drawn.std() > 0  # at random inside
+    repeats = np.where(np.arange(100) % 2, 0, -1)
+    picked = random_in_clusters(vectors, repeats, 60, np.random.default_rng(0))
+    assert set(picked[:50].tolist()) == set(range(0, 100, 2)) and len(np.unique(picked)) == 60

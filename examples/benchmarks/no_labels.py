@@ -1,4 +1,4 @@
-"""What to label first where nothing is labelled: typical samples against random ones.
+"""What to label first where nothing is labelled: a representative part or typical samples, against random ones.
 
     python examples/benchmarks/no_labels.py fashion=FASHION.npz cifar10=CIFAR10.npz
     python examples/benchmarks/no_labels.py --table
@@ -21,12 +21,13 @@ from common import Results, arguments, bench_scale, on_cpu, trained_on
 from clprune import pipeline
 from clprune.evaluation import t_975
 
-RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "labels", "seed"))
+RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "strategy", "labels", "seed"))
 BUDGETS, STEPS = (150, 1_500), 10 * 118
+STRATEGIES = ("random_in_clusters", "typical_clusters")
 
 
-def measure(path: str, seed: int, wanted: list[int]) -> list[dict[str, Any]]:
-    """Accuracy on what clprune asks for and on random samples, for each number of labels."""
+def measure(path: str, seed: int, wanted: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Accuracy on what clprune asks for and on random samples, for each strategy and number of labels."""
     held, rows = bench_scale(path, with_ids=True), []
     data, test = on_cpu(held)
     n = len(held["ids"])
@@ -35,15 +36,15 @@ def measure(path: str, seed: int, wanted: list[int]) -> list[dict[str, Any]]:
         began = time.perf_counter()
         pipeline.score(f"{folder}/pool.npz", f"{folder}/run", seed=seed)
         score_seconds = time.perf_counter() - began
-        for count in wanted:
+        for strategy, count in wanted:
             began = time.perf_counter()
-            made = pipeline.select(f"{folder}/run", f"{folder}/m{count}", label_budget=count, seed=seed).samples
+            made = pipeline.select(f"{folder}/run", f"{folder}/m{count}", label_budget=count, strategy=strategy, seed=seed, force=True).samples
             asked, select_seconds = made.filter(made["kept"])["index"].to_numpy(), time.perf_counter() - began
             random = np.random.default_rng((seed, 43)).permutation(n)[:count]
             found = {
                 name: trained_on(at, data, test, n_classes=10, seed=100 + seed, n_steps=STEPS) for name, at in (("asked", asked), ("random", random))
             }
-            row = {"labels": count, "accuracy": found["asked"]["accuracy"], "accuracy_of_random": found["random"]["accuracy"]}
+            row = {"strategy": strategy, "labels": count, "accuracy": found["asked"]["accuracy"], "accuracy_of_random": found["random"]["accuracy"]}
             row |= {"classes": np.bincount(held["y_train"][asked], minlength=10).tolist(), "train_seconds": found["asked"]["train_seconds"]}
             rows.append(row | {"score_seconds": score_seconds, "select_seconds": select_seconds})
     return rows
@@ -53,18 +54,18 @@ def table() -> str:
     """Mean over seeds, and the paired difference with its 95 % interval."""
     rows = RESULTS.rows()
     lines = [
-        "| data | labels | random | asked for | difference, points (95 %) | smallest class | score and select, s | one training, s | seeds |",
-        "|---" * 9 + "|",
+        "| data | strategy | labels | random | asked for | difference, points (95 %) | smallest class | score and select, s | one training, s | seeds |",
+        "|---" * 10 + "|",
     ]
-    for data, labels in sorted({(row["data"], row["labels"]) for row in rows}):
-        mine = [row for row in rows if (row["data"], row["labels"]) == (data, labels)]
+    for data, strategy, labels in sorted({(row["data"], row["strategy"], row["labels"]) for row in rows}):
+        mine = [row for row in rows if (row["data"], row["strategy"], row["labels"]) == (data, strategy, labels)]
         ours, theirs = (100 * np.array([row[name] for row in mine]) for name in ("accuracy", "accuracy_of_random"))
         gain = ours - theirs
         half = t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else None
         shown = f"{gain.mean():+.2f}" + ("" if half is None else f" ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})")
         seconds = [np.mean([sum(row[name] for name in names) for row in mine]) for names in (("score_seconds", "select_seconds"), ("train_seconds",))]
         lines.append(
-            f"| {data} | {labels:,} | {theirs.mean():.2f} | {ours.mean():.2f} | {shown} | {min(min(row['classes']) for row in mine)} | {seconds[0]:.0f} | {seconds[1]:.0f} | {len(mine)} |"
+            f"| {data} | `{strategy}` | {labels:,} | {theirs.mean():.2f} | {ours.mean():.2f} | {shown} | {min(min(row['classes']) for row in mine)} | {seconds[0]:.0f} | {seconds[1]:.0f} | {len(mine)} |"
         )
     return "\n".join(lines)
 
@@ -72,6 +73,6 @@ def table() -> str:
 if __name__ == "__main__":
     files, seeds, part, parts = arguments(__doc__, table, seeds=3)
     for name, seed in [(name, seed) for seed in seeds for name in files][part::parts]:
-        if wanted := [count for count in BUDGETS if not RESULTS.has(data=name, labels=count, seed=seed)]:
+        if wanted := [(rule, n) for rule in STRATEGIES for n in BUDGETS if not RESULTS.has(data=name, strategy=rule, labels=n, seed=seed)]:
             for row in measure(files[name], seed, wanted):
                 RESULTS.add({"data": name, "seed": seed} | row)
