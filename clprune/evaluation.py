@@ -130,7 +130,8 @@ def _carried_out(
             on_progress({"stage": "evaluate", "done": len(finished), "total": len(jobs), "message": f"{job[1]}, seed {job[0]}: {message}"})
 
     def held(seed: int, arm: str) -> dict[str, Any]:
-        return dict(read_json(place_of(seed, arm), what="finished training", of=_name_of(place, seed, arm))["run"])
+        path = place_of(seed, arm)
+        return dict(read_json(path, what="finished training", of=_name_of(path))["run"])
 
     there_already = distributed.on_first(lambda: [job for job in jobs if place is not None and place_of(*job).exists()])
     before = distributed.on_first(lambda: [held(*job) for job in there_already])
@@ -146,15 +147,15 @@ def _carried_out(
             if n_processes > 1:  # each meter sees the machine with all that runs on it
                 found |= {"energy_kwh": None, "test_energy_kwh": None, "energy_method": f"not measured: {n_processes} trainings ran side by side"}
             if place is not None and distributed.is_first():
-                document = {"schema_version": SCHEMA_VERSION, "kind": "finished training", "of": _name_of(place, *job), "run": found}
-                write_json(place_of(*job), document)
+                path = place_of(*job)
+                write_json(path, {"schema_version": SCHEMA_VERSION, "kind": "finished training", "of": _name_of(path), "run": found})
             note(job, found, f"{found['accuracy']:.4f}")
     return finished, there_already
 
 
-def _name_of(place: Path | None, seed: int, arm: str) -> str:
-    assert place is not None
-    return f"{place.name}/{arm}-{seed}"
+def _name_of(path: Path) -> str:
+    """What a finished training is of, so that swapped files are noticed: its folder and its own name."""
+    return f"{path.parent.name}/{path.stem}"
 
 
 def _place_for(checkpoint: Path | None, key: Mapping[str, Any]) -> Path | None:

@@ -204,8 +204,7 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
         evaluate_pool(tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=2, epochs=1)
     found = json.loads((tmp_path / "m" / "pool.json").read_text())
     (place,) = (tmp_path / "m" / "evaluation").iterdir()
-    trainings = {path.name: path.read_bytes() for path in place.iterdir()}
-    assert len(trainings) == 2 * 6 and pipeline.verify(tmp_path / "m") == []
+    assert len(list(place.iterdir())) == 2 * 6 and pipeline.verify(tmp_path / "m") == []
     (place / "random-30-1.json").unlink()  # as if it had been interrupted there
     told: list[str] = []
     with pytest.raises(GuardError):

@@ -26,17 +26,9 @@ from clprune.errors import ClpruneError
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    [
-        "torture",
-        "torch._dynamo",
-        "pyarrow.dataset",
-        "codecarbon",
-        "clprune.pipeline",
-        "clprune.trajectory",
-        "clprune.neighborhood",
-        "clprune.scored_run",
-    ]
-    + ["clprune.selection", "clprune.trials", "clprune.pool", "clprune.export", "clprune.exporters.imagefolder", "clprune.proxies.small_cnn"]
+    ["torture", "torch._dynamo", "pyarrow.dataset", "codecarbon"]
+    + [f"clprune.{name}" for name in ("pipeline", "trajectory", "neighborhood", "scored_run", "selection", "trials", "pool", "export")]
+    + ["clprune.exporters.imagefolder", "clprune.proxies.small_cnn"]
 )
 KEPT = ("0.5", "0.3")  # two manifests that can be told apart
 

@@ -17,7 +17,7 @@ from clprune.decoding import in_blocks, shape_of
 from clprune.errors import DataError, LabelError
 
 MOST_CLASSES = 1_000_000  # a larger class number is taken for something else than a class
-IDS_A_LOOK = 100_000
+IDS_A_LOOK = 100_000  # joined and looked through at once
 MAX_PIXELS = 64_000_000  # an image with more is refused before it is decoded
 
 

@@ -19,7 +19,7 @@ def random_in_clusters(
     """k-means with sqrt(N) clusters, at most MOST_CLUSTERS and as many as wanted; each gives by its size, at random inside. Near-duplicates come last.
 
     Such a choice represents the pool at least as well as a random one: what varies between clusters no longer varies between choices. Asking for typical samples was measured to be worse than
-    random (examples/benchmarks/no_labels.py), since they are the ones that a model gets right anyway.
+    random on average (examples/benchmarks/no_labels.py). Draws once for k-means and once for the order inside; ties of sizes go to the smaller cluster number.
     """
     alone, last = np.flatnonzero(duplicate_of < 0), np.flatnonzero(duplicate_of >= 0)
     wanted = min(n_keep, len(alone))
