@@ -1,4 +1,4 @@
-"""Features without any label: the proxy learns, for a short while, that two views of one image are the same and those of two images are not."""
+"""Features without any label: the proxy learns, for a short while, that two views of one image are the same and those of two images are not; texts are taken by their words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int32, UInt8
 from safetensors.numpy import load, save
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from clprune.datatypes import Embeddings, Source
 from clprune.embeddings import embed
 from clprune.energy import EnergyMeter
 from clprune.errors import IntegrityError, UsageError
+from clprune.latent import latent_features
 from clprune.proxies import build_proxy
 from clprune.storage import write_bytes
 from clprune.training import (
@@ -43,7 +44,7 @@ JITTER = 0.4  # brightness and contrast of a view change by up to this share
 
 def learn_without_labels(
     source: Source,
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt8[np.ndarray, "N H W C"] | Int32[np.ndarray, "N L"],
     *,
     proxy: str = "small_cnn",
     seed: int = 0,
@@ -55,11 +56,15 @@ def learn_without_labels(
     """Train `proxy` by contrast (SimCLR, Chen et al., 2020, arXiv:2002.05709) and give the input of its last layer, and the facts of the run.
 
     An image's views are random crops, mirrored, brighter or darker; its last linear layer is the projection. With `checkpoint` (a folder) every epoch is
-    committed, and an interrupted run of the same arguments goes on. Rows are worked on in the order of ids. Raises UsageError for texts, and for a proxy without a linear layer.
+    committed, and an interrupted run of the same arguments goes on. Rows are worked on in the order of ids. Texts have no views to learn from:
+    their features are those of `latent.latent_features`, and nothing is trained. Raises UsageError for a proxy without a linear layer.
     """
-    if images.ndim == 2:
-        raise UsageError(f"{source.locator}: no text has a label, and texts have no views to learn from. Label a few hundred at random first.")
     target, order, started = pick_device(device), source.canonical_order, time.perf_counter()
+    if images.ndim == 2:
+        vectors = latent_features(images[order], seed=seed)[np.argsort(order)]
+        return Embeddings(vectors, "latent semantic analysis"), nothing_learned(
+            seed, "latent semantic analysis of n-grams", time.perf_counter() - started
+        )
     statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])])
     data = to_device(images, np.zeros(len(source), dtype=np.int64), target, statistics=statistics)
     assert isinstance(data, DeviceData)
@@ -110,14 +115,14 @@ def learn_without_labels(
     return Embeddings(features.vectors, layer.layer), facts
 
 
-def nothing_learned(seed: int) -> dict[str, Any]:
-    """The facts of a run whose features are the user's own, so that no model was trained."""
+def nothing_learned(seed: int, features: str = "embeddings given", seconds: float = 0.0) -> dict[str, Any]:
+    """The facts of a run that trained no model, by where its features come from."""
     facts = {
-        "proxy": "none: embeddings given",
+        "proxy": f"none: {features}",
         "seed": seed,
         "device": "none",
         "threads": torch.get_num_threads(),
-        "seconds": 0.0,
+        "seconds": seconds,
         "recipe": {},
         "n_epochs": 0,
     }

@@ -12,7 +12,6 @@ from clprune.discriminant import held_out_posterior
 from clprune.neighbors import matches, nearest, unit_rows
 from clprune.storage import remembered
 
-SUSPECT_ABOVE = 0.8  # suspicion: support for another class is four times that for the label
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
 POOL = 4  # pixels: candidates are searched on images made so much smaller, where one pixel hardly matters
 N_CANDIDATES = 2  # partners a view that are compared pixel by pixel
@@ -70,7 +69,7 @@ def _suspicion(
     vectors: Float[np.ndarray, "N D"] | None,
     order: Int[np.ndarray, "N"],
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
-    """Support for another class against support for the label, in [0, 1]; above SUSPECT_ABOVE a label counts as suspect. `vectors` are read in `order`.
+    """Support for another class against support for the label, in [0, 1]. `vectors` are read in `order`.
 
     Support of a sample for a class is the mean of up to three opinions: the share of epochs in which the model predicted the class (for the label: its
     mean probability), the share of nearest neighbours that carry it, and its probability under a linear discriminant on the vectors that was fitted without the

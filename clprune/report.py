@@ -148,7 +148,13 @@ def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:
             )
     suspects = subject.scoring.get("suspects", {})
     if suspects:
-        tiles.append({"name": "suspect labels", "value": f"{suspects['n']:,}", "note": f"suspicion above {suspects['above']:g}"})
+        tiles.append(
+            {
+                "name": "suspect labels",
+                "value": f"{suspects['n']:,}",
+                "note": f"suspicion above {suspects['above']:.2g}" if suspects["n"] else "none stands out from what is merely hard",
+            }
+        )
     tiles.append({"name": "near-duplicates", "value": f"{n_duplicates(subject):,}", "note": "repeat another sample"})
     clp = subject.scoring["clp"]
     tiles.append(

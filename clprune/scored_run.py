@@ -18,10 +18,11 @@ from jaxtyping import Int, UInt8
 from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.energy import step_so_far
 from clprune.errors import DataError
-from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+from clprune.neighborhood import find_neighborhood
 from clprune.pool import HIGH_MEANS, PoolWatcher, nearness_scores, with_pool
 from clprune.run import Run, write_run
 from clprune.score_table import score_table
+from clprune.suspects import suspect_above
 
 Notes = Callable[[Source, Mapping[str, str], Mapping[str, Any]], list[str]]
 
@@ -68,7 +69,7 @@ def unlabelled_run(
     source: Source,
     embeddings: Embeddings,
     facts: Mapping[str, Any],
-    images: UInt8[np.ndarray, "N H W C"] | None,
+    images: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"],
     *,
     asked: Mapping[str, Any],
     image_rule: Mapping[str, Any] | None,
@@ -82,7 +83,8 @@ def unlabelled_run(
     values = nearness_scores(embeddings.vectors, embeddings.vectors[:0])
     table = ScoreTable(source.sample_ids, source.labels, values, {name: HIGH_MEANS[name] for name in values})
     kinds = np.zeros(len(source), dtype=np.int64)
-    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=embeddings.vectors if images is None else None, images=images)
+    pixels = images if images.ndim == 4 else None
+    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=embeddings.vectors if pixels is None else None, images=pixels)
     neighborhood = replace(repeats, suggested_label=source.labels)
     period = CriticalPeriod(
         0, trajectory.n_epochs, False, 0.0, None, None, None, {}, "not looked for: no sample has a label, so that nothing is memorized"
@@ -104,7 +106,7 @@ def _document(
     pool: PoolWatcher | None,
 ) -> dict[str, Any]:
     """What run.json says of how the run came about."""
-    facts, step = trajectory.facts, step_so_far()
+    facts, step, limit = trajectory.facts, step_so_far(), suspect_above(neighborhood.suspicion)
     known_seconds = decode_seconds + facts["seconds"] + neighbor_seconds
     all_seconds = known_seconds if step is None else max(known_seconds, step.seconds + facts.get("seconds_before", 0.0))
     measured = step is not None and facts["energy_kwh"] is not None
@@ -131,7 +133,7 @@ def _document(
         "recipe": facts["recipe"],
         "image_rule": image_rule,
         "scores_missing": missing,
-        "suspects": {"n": int((neighborhood.suspicion > SUSPECT_ABOVE).sum()), "above": SUSPECT_ABOVE},
+        "suspects": {"n": int((neighborhood.suspicion > limit).sum()), "above": limit},
         "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
         "skipped": [list(pair) for pair in source.skipped],
         "notes": [*source.facts.get("notes", []), *notes(source, missing, neighborhood.facts)],

@@ -1,7 +1,7 @@
 """Short trainings on some of the training samples, judged on others of them: what `--keep auto` and `--strategy auto` decide by. No test split is touched.
 
 A share of the samples is set aside, class by class, to judge on. Repeats go where the sample goes that they repeat, so that nothing is judged that was trained on; of a
-group one sample judges. The labels are taken as they are given, wrong ones included. Every arm is trained for as many steps as all of the rest has
+group one sample judges, and no sample whose label is suspected to be wrong: against wrong labels a loss looks smaller than it is. Every arm is trained for as many steps as all of the rest has
 in so many epochs (equal steps). A finished training is kept beside the run and is not done again.
 """
 
@@ -31,6 +31,7 @@ from clprune.proxies import build_proxy
 from clprune.run import Run
 from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
+from clprune.suspects import suspect_above
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
@@ -77,7 +78,7 @@ class Trials:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
             raise UsageError(f"--trial-epochs is {self.epochs}; at least 1 is needed.")
-        self.pool, self.judges = held_out(self.table, self.neighborhood.duplicate_of, self.seed)
+        self.pool, self.judges = held_out(self.table, self.neighborhood, self.seed)
         self.n_epochs = self.epochs or epochs_of_trial(len(self.pool), Recipe.batch_size)
         target = pick_device(self.device)
         self._data = to_device(self.images, self.table.labels, target, statistics=pixel_statistics(self.images) if self.images.ndim == 4 else None)
@@ -93,7 +94,7 @@ class Trials:
         }
         self._key = facts | {"threads": torch.get_num_threads(), "torch": torch.__version__, "judges": _digest(self.judges)}
 
-    def useless_share(self, strategy: str, suspect_above: float) -> float:
+    def useless_share(self, strategy: str) -> float:
         """Share of the pool that `strategy` gives up first: near-duplicates and suspected wrong labels, where it looks at them."""
         member, options, _ = families.choose("strategies", strategy)
         needs, hood = families.facts(member)["needs"], self._part[1]
@@ -101,7 +102,8 @@ class Trials:
         if "duplicate_of" in needs:
             given_up |= hood.duplicate_of >= 0
         if "suspicion" in needs:
-            given_up |= hood.suspicion > options.get("suspect_above", suspect_above)
+            given = options.get("suspect_above")
+            given_up |= hood.suspicion > (suspect_above(hood.suspicion) if given is None else given)
         return float(given_up.mean())
 
     def train(self, strategy: str, keep_fraction: float, number: int) -> Trial:
@@ -165,7 +167,7 @@ class Trials:
         (table, hood), features = part_of(table, hood, rows), lifted(vectors[rows])
         accuracy = np.empty((len(features), SPLITS))
         for split in range(SPLITS):
-            learning, judging = held_out(table, hood.duplicate_of, self.seed + split)
+            learning, judging = held_out(table, hood, self.seed + split)
             inner, near, of = _part_of(table, hood, vectors[rows], learning)
             budget = Budget(keep_fraction, max(1, round(keep_fraction * len(learning))), "probe")
             chosen = select(
@@ -256,7 +258,7 @@ def shrunk(results: Sequence[Float[np.ndarray, "R"]]) -> tuple[Float[np.ndarray,
 
 
 def decide(
-    trials: Trials, *, keep: str, strategy: str, n_samples: int, tolerance: float, confidence: float, n_trials: int, suspect_above: float
+    trials: Trials, *, keep: str, strategy: str, n_samples: int, tolerance: float, confidence: float, n_trials: int
 ) -> tuple[Budget | None, str, dict[str, Any]]:
     """Answer `auto` for the strategy and for the share: the budget (None where it was given), the strategy, and the evidence for the manifest.
 
@@ -278,7 +280,7 @@ def decide(
         budget = safe_budget(
             train_with,
             n_samples,
-            useless_share=trials.useless_share(strategy, suspect_above),
+            useless_share=trials.useless_share(strategy),
             tolerance=tolerance,
             confidence=confidence,
             n_trials=n_trials,
@@ -286,12 +288,13 @@ def decide(
     return budget, strategy, evidence | {"cost": trials.cost()}
 
 
-def held_out(table: ScoreTable, duplicate_of: Int[np.ndarray, "N"], seed: int) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "M"]]:
+def held_out(table: ScoreTable, hood: Neighborhood, seed: int) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "M"]]:
     """Rows to train on and rows to judge on, each in the order of ids. Raises GuardError where a class is too small to be judged at all.
 
-    Every class gives the same share of its groups of repeats (at least one of each); groups of the pool stay whole, of those that judge only the sample that stands for the group is used.
+    Every class gives the same share of its groups of repeats (at least one of each); groups of the pool stay whole, of those that judge only the sample that stands for the group is used,
+    unless its label is suspect.
     """
-    order = np.argsort(table.sample_ids, kind="stable")
+    order, duplicate_of = np.argsort(table.sample_ids, kind="stable"), hood.duplicate_of
     leads = order[duplicate_of[order] < 0]
     rng = np.random.default_rng((seed, 11))
     share = min(0.2, max(0.1, JUDGES / len(order)))
@@ -300,11 +303,12 @@ def held_out(table: ScoreTable, duplicate_of: Int[np.ndarray, "N"], seed: int) -
         mine = leads[table.labels[leads] == c]
         if len(mine) > 1:
             judging[rng.permutation(mine)[: max(1, round(share * len(mine)))]] = True
+    away = judging | (judging[duplicate_of] & (duplicate_of >= 0))
+    judging &= hood.suspicion <= suspect_above(hood.suspicion)
     if judging.sum() < 50:
         raise GuardError(
             f"only {int(judging.sum())} of {len(order)} samples could be held out to judge on: too few to tell anything. Give --keep and --strategy yourself."
         )
-    away = judging | (judging[duplicate_of] & (duplicate_of >= 0))
     return order[~away[order]], order[judging[order]]
 
 
@@ -352,6 +356,6 @@ def decided_for(
         seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
-        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, suspect_above=document["suspects"]["above"]
+        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials
     )  # fmt: skip
     return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}

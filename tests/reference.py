@@ -214,6 +214,19 @@ def strategy_k_center(vectors: np.ndarray, n_keep: int, rng: np.random.Generator
     return _farthest_first(vectors, list(range(len(vectors))), n_keep)
 
 
+def suspect_limit(suspicion: np.ndarray) -> float:
+    """The midpoint below the suspect with the least suspicion: taking in all above it, suspects outnumber twice the right labels expected there by the most."""
+    levels = sorted({float(s) for s in suspicion if s > 0.5}, reverse=True)
+    sure = 1 + sum((1 - s) / s > 0.5 for s in suspicion if s > 0.5)  # right labels with odds between 1/2 and 1, and as many below 1/2
+    best, limit = 0.0, 1.0
+    for at, level in enumerate(levels):
+        taken = sum(s >= level for s in suspicion)
+        excess = taken - 2 * (2 * sure) * (1 - level) / level
+        if excess > best:
+            best, limit = excess, (level + (levels[at + 1] if at + 1 < len(levels) else 0.5)) / 2
+    return limit if sum(s > limit for s in suspicion) <= len(suspicion) / 2 else 1.0
+
+
 def strategy_diverse(
     difficulty: np.ndarray,
     labels: np.ndarray,
@@ -224,8 +237,9 @@ def strategy_diverse(
     rng: np.random.Generator,
 ) -> list[int]:
     n = len(labels)
-    clean = [i for i in range(n) if suspicion[i] <= 0.8 and duplicate_of[i] < 0]
-    reserve = sorted((i for i in range(n) if i not in clean), key=lambda i: (suspicion[i] > 0.8, suspicion[i], i))
+    limit = suspect_limit(suspicion)
+    clean = [i for i in range(n) if suspicion[i] <= limit and duplicate_of[i] < 0]
+    reserve = sorted((i for i in range(n) if i not in clean), key=lambda i: (suspicion[i] > limit, suspicion[i], i))
     classes = [[i for i in clean if labels[i] == c] for c in range(max(labels) + 1)]
     n_clean, paths = min(n_keep, len(clean)), []
     sizes = [sum(labels[i] == c and duplicate_of[i] < 0 for i in range(n)) for c in range(len(classes))]

@@ -57,6 +57,8 @@ FLOORS |= {
         "probe",
         "discriminant",
         "products",
+        "suspects",
+        "latent",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
@@ -90,6 +92,8 @@ FLOOR_ONE = (
     "cells",
     "storage",
     "products",
+    "suspects",
+    "latent",
     "distributed",
     "neighbors",
     "decoding",

@@ -9,9 +9,10 @@ from numpy.dtypes import StringDType
 
 from clprune import neighborhood
 from clprune.errors import DataError
-from clprune.neighborhood import SUSPECT_ABOVE, find_neighborhood
+from clprune.neighborhood import find_neighborhood
 from clprune.neighbors import matches, nearest
 from clprune.sources.embedded import sample_folder
+from clprune.suspects import suspect_above
 
 
 def plain_nearest(points: np.ndarray, k: int) -> list[list[int]]:
@@ -126,7 +127,7 @@ def test_wrong_labels_are_suspect_and_the_true_one_is_suggested_whatever_the_row
     ids = np.array([f"{i:04d}" for i in range(400)], dtype=StringDType())
     hood = find_neighborhood(ids, labels, p, predicted, vectors=vectors, images=None)
     assert set(np.argsort(-hood.suspicion)[:30].tolist()) == set(wrong.tolist())
-    assert (hood.suspicion[wrong] > SUSPECT_ABOVE).mean() > 0.9 and ((hood.suspicion >= 0) & (hood.suspicion <= 1)).all()
+    assert (hood.suspicion[wrong] > suspect_above(hood.suspicion)).mean() > 0.9 and ((hood.suspicion >= 0) & (hood.suspicion <= 1)).all()
     assert (hood.suggested_label[wrong] == true[wrong]).mean() > 0.95
     order = rng.permutation(400)
     again = find_neighborhood(ids[order], labels[order], p[:, order], predicted[:, order], vectors=vectors[order], images=images[order])

@@ -98,7 +98,9 @@ def test_a_rare_class_keeps_its_share_however_suspect_it_looks_and_a_large_one_h
     large = np.where(np.arange(n) % 2 == 0, 0.9 + np.arange(n) / n / 20, 0.0)  # half of all, class 0 nearly alone
     assert (large[kept_of(0.5, large)] > 0).sum() == 0 and (large[kept_of(0.9, large)] > 0).sum() == 400
     most = np.where(labels == 0, 0.9 + np.arange(n) / n / 20, 0.0)
-    assert (labels[kept_of(0.3, most)] == 1).sum() == 20, "a class of suspects makes room for the clean ones of others, but not all of it"
+    given = "blend(scored_share=0.0, suspect_above=0.8)"
+    assert (labels[kept_of(0.3, most, given)] == 1).sum() == 20, "a class of suspects makes room for the clean ones of others, but not all of it"
+    assert (labels[kept_of(0.3, most)] == 1).sum() == 6, "where most labels are doubted the doubt is not believed"
 
 
 def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> None:

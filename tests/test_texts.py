@@ -17,6 +17,8 @@ import torch
 
 import clprune
 from clprune.errors import UsageError
+from clprune.labels import add_answers
+from clprune.latent import latent_features
 from clprune.sources import open_source
 from clprune.texts import N_BUCKETS, WIDEST, load_texts
 from clprune.training import TokenData, to_device
@@ -118,6 +120,41 @@ def test_the_commands_go_from_a_table_of_texts_to_an_evaluation_and_exports(said
     arms = json.loads((tmp_path / "m" / "evaluation.json").read_text())["arms"]
     assert set(arms) == {"pruned", "random", "full"} and arms["full"]["accuracy_mean"] > 0.6
     assert json.loads((tmp_path / "queue" / "tasks-00000.json").read_text())[0]["data"]["text"].startswith("the ")
+
+
+def test_latent_features_have_the_likeness_of_the_full_decomposition() -> None:
+    rng = np.random.default_rng(5)
+    topic = rng.integers(0, 6, 300)
+    tokens = np.where(rng.random((300, 30)) < 0.7, 1 + 50 * topic[:, None] + rng.integers(0, 50, (300, 30)), 301 + rng.integers(0, 200, (300, 30)))
+    tokens[:, -6:] *= rng.random((300, 6)) < 0.5
+    tokens = np.sort(tokens, axis=1)[:, ::-1].astype(np.int32)
+    tokens[7] = 0
+    counts = np.array([[(row == bucket).sum() for bucket in range(1, 501)] for row in tokens], dtype=float)
+    weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * np.log(300 / np.maximum((counts > 0).sum(axis=0), 1))
+    weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
+    left, sizes, _ = np.linalg.svd(weights, full_matrices=False)
+    best = (left * sizes)[:, :5]
+    found = latent_features(tokens, width=5)
+    np.testing.assert_allclose(found @ found.T, best @ best.T, atol=0.02)
+    assert not found[7].any() and latent_features(np.zeros((3, 2), dtype=np.int32)).shape == (3, 1)
+    order = rng.permutation(300)
+    np.testing.assert_allclose(np.abs(latent_features(tokens[order], width=5)), np.abs(found[order]), atol=1e-3)
+
+
+def test_texts_without_any_label_are_asked_for_and_answers_make_the_classes(tmp_path: Path) -> None:
+    rows = opinions(600, 3)
+    path = write(tmp_path / "open.csv", [row | {"label": ""} for row in rows], [])
+    run = clprune.score(str(path), tmp_path / "run")
+    assert (run["n_classes"], run["epochs_run"], run["proxy"]) == (0, 0, "none: latent semantic analysis of n-grams")
+    first = clprune.select(tmp_path / "run", tmp_path / "m", label_budget=100)
+    asked = set(first.kept_ids.tolist())
+    assert first.document["strategy"] == "random_in_clusters" and len(asked) == 100
+    (tmp_path / "a.csv").write_text("sample_id,label\n" + "".join(f"{row['id']},{row['label']}\n" for row in rows if row["id"] in asked))
+    add_answers(tmp_path / "m", [tmp_path / "a.csv"])
+    second = clprune.score(str(path), tmp_path / "run2", max_epochs=4, answers=tmp_path / "m")
+    assert sorted(second["class_names"]) == ["neg", "pos"] and second["pool"]["n_labelled"] == 100
+    more = clprune.select(tmp_path / "run2", tmp_path / "m2", label_budget=50)
+    assert not asked & set(more.kept_ids.tolist())
 
 
 def test_an_exact_run_on_texts_gives_the_same_scores_twice_and_in_any_order_of_rows(tmp_path: Path) -> None:

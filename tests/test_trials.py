@@ -24,12 +24,17 @@ def table_of(n: int, n_classes: int = 4) -> ScoreTable:
     return ScoreTable(np.array([f"{i:05d}" for i in range(n)], dtype=StringDType()), np.arange(n) % n_classes, {}, {})
 
 
+def hood_of(pointers: np.ndarray, suspicion: np.ndarray | None = None) -> Neighborhood:
+    n = len(pointers)
+    return Neighborhood(pointers, np.full(n, np.nan), np.zeros(n) if suspicion is None else suspicion, np.zeros(n, dtype=np.int64))
+
+
 def test_held_out_samples_and_their_repeats_are_never_trained_on() -> None:
     rng, n = np.random.default_rng(0), 1000
     repeats = np.full(n, -1)
     later = rng.permutation(np.arange(500, n))[:200]
     repeats[later] = later - 500
-    pool, judges = held_out(table_of(n), repeats, seed=0)
+    pool, judges = held_out(table_of(n), hood_of(repeats), seed=0)
     group = np.where(repeats >= 0, repeats, np.arange(n))
     assert not set(group[pool]) & set(group[judges])
     assert (repeats[judges] == -1).all()
@@ -40,12 +45,21 @@ def test_held_out_samples_and_their_repeats_are_never_trained_on() -> None:
     back = np.argsort(order)
     moved = ScoreTable(turned.sample_ids[order], turned.labels[order], {}, {})
     pointers = np.where(repeats[order] >= 0, back[np.maximum(repeats[order], 0)], -1)
-    assert [set(order[rows].tolist()) for rows in held_out(moved, pointers, seed=0)] == [set(pool.tolist()), set(judges.tolist())]
+    assert [set(order[rows].tolist()) for rows in held_out(moved, hood_of(pointers), seed=0)] == [set(pool.tolist()), set(judges.tolist())]
+
+
+def test_suspects_neither_judge_nor_move_from_the_pool() -> None:
+    n = 1000
+    suspicion, alone = np.where(np.arange(n) % 5 == 0, 0.95, 0.1), np.full(n, -1)
+    pool, judges = held_out(table_of(n), hood_of(alone, suspicion), seed=0)
+    same_pool, all_judges = held_out(table_of(n), hood_of(alone), seed=0)
+    assert set(judges) == set(all_judges[all_judges % 5 > 0]) and len(judges) < len(all_judges)
+    np.testing.assert_array_equal(pool, same_pool)
 
 
 def test_too_few_samples_to_judge_on_are_refused() -> None:
     with pytest.raises(GuardError, match="held out"):
-        held_out(table_of(100), np.full(100, -1), seed=0)
+        held_out(table_of(100), hood_of(np.full(100, -1)), seed=0)
 
 
 def test_equal_candidates_are_shrunk_to_one_and_different_ones_are_not() -> None:

@@ -17,12 +17,12 @@ def blend(
     rng: np.random.Generator,
     *,
     score: str = "dual",
-    suspect_above: float = 0.8,
+    suspect_above: float | None = None,
     scored_share: float | None = None,
 ) -> Int[np.ndarray, "K"]:
     """Spend `scored_share` of each class's budget on the highest `score`, the rest at random among what is left of the class.
 
-    Samples with a suspicion above `suspect_above` and near-duplicates are used last, least suspect first. By default the scored share is
+    Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. By default the scored share is
     1.5 times the kept share, at most 1: choosing by difficulty pays where much is kept and costs coverage where little is
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there

@@ -22,11 +22,11 @@ def diverse(
     *,
     score: str = "dual",
     n_strata: int = 5,
-    suspect_above: float = 0.8,
+    suspect_above: float | None = None,
 ) -> Int[np.ndarray, "K"]:
     """Every class, and in it each of `n_strata` equally large levels of difficulty, keeps its share; inside a cell by farthest-first traversal.
 
-    Works with any `score`. Samples with a suspicion above `suspect_above` and near-duplicates are used last, least suspect first: a wrong label is far from
+    Works with any `score`. Samples with a suspicion above `suspect_above` (None: found as for `blend`) and near-duplicates are used last, least suspect first: a wrong label is far from
     its class and would be taken first otherwise. Any first part of the result holds about the same share of each cell. Ties go to
     the smaller position; cells of up to 5,000 draw nothing, larger ones are worked on cluster by cluster.
     """
