@@ -14,8 +14,7 @@ def suspect_above(suspicion: Float[np.ndarray, "N"]) -> float:
     Read as odds, r = (1 - suspicion) / suspicion = support for the label : support for the other class, right labels that look wrong lie evenly on [0, 1]: there is nothing
     special about support near zero for what is merely hard. Wrong labels pile up at zero. So r is what a p-value is in multiple testing: the density among r > RIGHT_FROM is that of right labels
     everywhere (Storey, 2002, doi:10.1111/1467-9868.00346), and a label is suspect where the density is twice as high, that is where the local false discovery rate is below one half. Where wrong
-    labels are like hard ones (made by people, not by chance), they lie among r > RIGHT_FROM too, so that too few are suspected rather than too many. Where more than half of all
-    labels would be suspect, the model has not learned what it judges, and none is.
+    labels are like hard ones (made by people, not by chance), they lie among r > RIGHT_FROM too, so that too few are suspected rather than too many.
 
     >>> grid = (np.arange(100) + 0.5) / 100
     >>> suspect_above(1 / (1 + grid))
@@ -30,6 +29,11 @@ def suspect_above(suspicion: Float[np.ndarray, "N"]) -> float:
     density = ((odds > RIGHT_FROM).sum() + 1) / (1 - RIGHT_FROM)
     excess = np.arange(1, len(odds) + 1) - 2 * density * odds  # greatest where the density falls below twice that of right labels
     last = int(excess.argmax())
-    if excess[last] <= 0 or last + 1 > len(suspicion) / 2:
+    if excess[last] <= 0:
         return 1.0
-    return float((doubted[last] + (doubted[last + 1] if last + 1 < len(doubted) else 0.5)) / 2)
+    return believed(suspicion, float((doubted[last] + (doubted[last + 1] if last + 1 < len(doubted) else 0.5)) / 2))
+
+
+def believed(suspicion: Float[np.ndarray, "N"], limit: float) -> float:
+    """The limit, or 1.0 where more than half of all labels are above it: a model that doubts most of them has not learned what it judges."""
+    return limit if (suspicion > limit).sum() <= len(suspicion) / 2 else 1.0

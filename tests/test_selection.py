@@ -103,6 +103,27 @@ def test_a_rare_class_keeps_its_share_however_suspect_it_looks_and_a_large_one_h
     assert (labels[kept_of(0.3, most)] == 1).sum() == 6, "where most labels are doubted the doubt is not believed"
 
 
+def test_what_is_too_hard_is_left_out_of_small_parts_only() -> None:
+    n, rng = 2000, np.random.default_rng(1)
+    labels, suspicion = np.arange(n) % 4, rng.random(n) / 2
+    suspicion[:200] = 1 / (1 + rng.uniform(0.05, 1.0, 200))  # hard, and as evenly spread as right labels are
+    scores = table(rng.random(n).tolist(), labels.tolist())
+    odds = (1 - suspicion) / np.maximum(suspicion, 1e-12)
+    for keep in (0.1, 0.3, 0.5, 0.7, 0.9):
+        hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
+        chosen = select(scores, Budget(keep, round(keep * n), "given"), neighborhood=hood)
+        easiest_left_out = 0.3 * max(0.0, 1 - 1.5 * keep)
+        kept = chosen.kept_indices
+        assert odds[kept].min() >= easiest_left_out, keep
+        assert (odds[kept] < easiest_left_out + 0.2).any(), keep  # but no more than that
+        assert "label suspected wrong" not in chosen.reasons
+    with_all = select(scores, Budget(0.1, 200, "given"), strategy="blend(too_hard=0.0)", neighborhood=hood).kept_indices
+    assert (odds[with_all] < 0.25).any()
+    doubted = Neighborhood(np.full(n, -1), np.full(n, np.nan), np.where(np.arange(n) < 1100, 0.9, suspicion), labels)
+    kept = select(scores, Budget(0.2, 400, "given"), neighborhood=doubted).kept_indices
+    assert (kept < 1100).sum() > 100, "a model that doubts most labels is not believed"
+
+
 def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> None:
     n, rng = 900, np.random.default_rng(0)
     labels = np.arange(n) % 3

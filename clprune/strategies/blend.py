@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from clprune import suspects
 from clprune.families import strategy
 from clprune.strategies._quota import by_class, capped_quota, clean_first, floor_of
 
@@ -18,20 +19,25 @@ def blend(
     *,
     score: str = "dual",
     suspect_above: float | None = None,
+    too_hard: float = 0.3,
     scored_share: float | None = None,
 ) -> Int[np.ndarray, "K"]:
     """Spend `scored_share` of each class's budget on the highest `score`, the rest at random among what is left of the class.
 
-    Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. By default the scored share is
-    1.5 times the kept share, at most 1: choosing by difficulty pays where much is kept and costs coverage where little is
+    By default the scored share is 1.5 times the kept share, at most 1: choosing by difficulty pays where much is kept and costs coverage where little is
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy.
+    Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. So are samples that are
+    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
     arXiv:2404.05579).
     """
     n = len(labels)
-    share = min(1.0, 1.5 * n_keep / n) if scored_share is None else scored_share
-    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, suspect_above, n_keep)
+    usual = min(1.0, 1.5 * n_keep / n)
+    share = usual if scored_share is None else scored_share
+    wrong = suspects.suspect_above(suspicion) if suspect_above is None else suspect_above
+    hard = suspects.believed(suspicion, 1 / (1 + too_hard * (1 - usual)))
+    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, min(wrong, hard), n_keep)
     hard_first = np.argsort(-difficulty, kind="stable")
     hard_first = hard_first[clean[hard_first]]
     hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))

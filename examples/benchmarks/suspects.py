@@ -5,7 +5,7 @@
 
 All training images unless `--samples` says fewer (class-balanced). Fashion-MNIST: 20 % of the labels replaced by another class at random ("symmetric"), and 20 % by the class that
 follows ("class-dependent"), drawn anew for each seed. CIFAR-10 with the labels that people gave (CIFAR-10N, Wei et al., 2022, arXiv:2110.12088), arrays `y_aggre` and `y_worse` of the file;
-wrong is what differs from `y_train`. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
+wrong is what differs from `y_train`. "none" is the data as they are, whose labels count as right, so that nothing should be flagged. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
 probabilities from FOLDS-fold cross-validation of the small CNN with a cosine, which together train on no more samples than scoring did. `--cleanlab` names the Python that has it. With
 `--runs FOLDER` run folders and probabilities stay there, and are used again; suspicion is computed anew from what a run recorded.
 """
@@ -24,7 +24,7 @@ from common import Results, auc, bench_scale, on_cpu
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "noise", "samples", "seed"))
 SHARE, BATCH = 0.2, 128
 FOLDS = 3
-NOISES = {"fashion": ("symmetric", "class-dependent"), "cifar10": ("y_aggre", "y_worse")}
+NOISES = {"fashion": ("none", "symmetric", "class-dependent"), "cifar10": ("none", "y_aggre", "y_worse")}
 BARS = {"symmetric": 0.98, "class-dependent": 0.93, "y_aggre": 0.95, "y_worse": 0.90}
 CLEANLAB = """
 import sys, numpy as np
@@ -42,6 +42,8 @@ def labels_with(noise: str, held: dict[str, np.ndarray], path: str, seed: int) -
     n_classes = int(clean.max()) + 1
     if noise.startswith("y_"):
         return np.load(path)[noise].astype(np.int64)[held["ids"].astype(np.int64)]
+    if noise == "none":
+        return clean
     step = rng.integers(1, n_classes, len(clean)) if noise == "symmetric" else 1
     return np.where(rng.random(len(clean)) < SHARE, (clean + step) % n_classes, clean)
 
@@ -69,7 +71,11 @@ def cross_validated(held: dict[str, np.ndarray], labels: np.ndarray, seed: int, 
 def found(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 of what was flagged."""
     hit = int((flagged & wrong).sum())
-    return {"precision": hit / max(1, int(flagged.sum())), "recall": hit / int(wrong.sum()), "f1": 2 * hit / max(1, int(flagged.sum() + wrong.sum()))}
+    return {
+        "precision": hit / max(1, int(flagged.sum())),
+        "recall": hit / max(1, int(wrong.sum())),
+        "f1": 2 * hit / max(1, int(flagged.sum() + wrong.sum())),
+    }
 
 
 def measure(data: str, path: str, noise: str, samples: int | None, seed: int, python: str | None, work: Path) -> dict[str, Any]:
@@ -77,6 +83,7 @@ def measure(data: str, path: str, noise: str, samples: int | None, seed: int, py
     from clprune import pipeline
     from clprune.neighborhood import find_neighborhood
     from clprune.run import read_run
+    from clprune.suspects import suspect_above
 
     n = len(np.load(path)["y_train"])
     held = bench_scale(path, samples or n, with_ids=True)
@@ -92,8 +99,12 @@ def measure(data: str, path: str, noise: str, samples: int | None, seed: int, py
     p_label, predicted = (np.load(run / "trajectory" / f"{signal}.npy")[epochs] for signal in ("p_label", "predicted"))
     suspicion = find_neighborhood(scored.table.sample_ids, labels, p_label, predicted, vectors=scored.vectors, images=None).suspicion
     row: dict[str, Any] = {"data": data, "noise": noise, "samples": len(labels), "seed": seed, "n_wrong": int(wrong.sum())}
-    row |= {"epochs": document["epochs_run"], "seconds": document["seconds"], "auc": auc(suspicion, wrong)}
-    row |= {"auc_of_mean_loss": auc(scored.table.difficulty("mean_loss"), wrong), **found(suspicion > document["suspects"]["above"], wrong)}
+    row |= {"epochs": document["epochs_run"], "seconds": document["seconds"], "above": suspect_above(suspicion)}
+    flagged = suspicion > row["above"]
+    row |= {"n_flagged": int(flagged.sum())} | found(flagged, wrong)
+    if not wrong.any():
+        return row
+    row |= {"auc": auc(suspicion, wrong), "auc_of_mean_loss": auc(scored.table.difficulty("mean_loss"), wrong)}
     if python is not None:
         given = work / f"{name}-folds{FOLDS}.npz"
         if not given.exists():
@@ -108,15 +119,20 @@ def measure(data: str, path: str, noise: str, samples: int | None, seed: int, py
 def table() -> str:
     """Means over seeds, standard deviation of the area under the curve; F1 of cleanlab beside that of what `score` flags."""
     lines = [
-        "| data | wrong labels | samples | ROC AUC of suspicion | bar | of the mean loss | of cleanlab's score | precision / recall / F1 of the flagged | of cleanlab's | epochs | seeds |"
+        "| data | wrong labels | samples | ROC AUC of suspicion | bar | of the mean loss | of cleanlab's score | suspect above | flagged | precision / recall / F1 of the flagged | of cleanlab's | epochs | seeds |"
     ]
-    lines.append("|---|---|---|---|---|---|---|---|---|---|---|")
+    lines.append("|" + "---|" * 13)
     rows = RESULTS.rows()
     for data, noise, samples in sorted(
         {(r["data"], r["noise"], r["samples"]) for r in rows}, key=lambda cell: (cell[2], cell[0], BARS.get(cell[1], 0))
     ):
         mine = [r for r in rows if (r["data"], r["noise"], r["samples"]) == (data, noise, samples)]
         theirs = [r["cleanlab"] for r in mine if "cleanlab" in r]
+        above, n_flagged = (np.mean([r[key] for r in mine]) for key in ("above", "n_flagged"))
+        epochs = ", ".join(str(r["epochs"]) for r in mine)
+        if noise == "none":
+            lines.append(f"| {data} | none | {samples:,} |  |  |  |  | {above:.3f} | {n_flagged:,.0f} |  |  | {epochs} | {len(mine)} |")
+            continue
         aucs = np.array([r["auc"] for r in mine])
         shown = f"{aucs.mean():.3f}" + (f" ± {aucs.std(ddof=1):.3f}" if len(mine) > 1 else "")
         share = np.mean([r["n_wrong"] / r["samples"] for r in mine])
@@ -125,9 +141,8 @@ def table() -> str:
             for those in (mine, theirs)
         ]
         others = f"{np.mean([r['auc_of_mean_loss'] for r in mine]):.3f} | " + (f"{np.mean([r['auc'] for r in theirs]):.3f}" if theirs else "")
-        epochs = ", ".join(str(r["epochs"]) for r in mine)
         lines.append(
-            f"| {data} | {noise}, {share:.0%} | {samples:,} | {shown} | {BARS[noise]:.2f} | {others} | {flags[0]} | {flags[1]} | {epochs} | {len(mine)} |"
+            f"| {data} | {noise}, {share:.0%} | {samples:,} | {shown} | {BARS[noise]:.2f} | {others} | {above:.3f} | {n_flagged:,.0f} | {flags[0]} | {flags[1]} | {epochs} | {len(mine)} |"
         )
     return "\n".join(lines)
 
