@@ -118,7 +118,7 @@ def score(
         )
     if on_clp_end is not None and run["clp"]["settled"] and (failed := clp_end.run_once(on_clp_end, out, run["clp"]["end_epoch"])):
         print(f"warning: {failed}", file=sys.stderr)
-    if not quiet and not run["clp"]["settled"]:
+    if not quiet and not run["clp"]["settled"] and run["n_classes"]:
         print(f"warning: the critical period's end was {run['clp']['reason']}.", file=sys.stderr)
     show(run, as_json, *terminal.score_lines(run))
 

@@ -83,7 +83,7 @@ def _duplicate_pairs(subject: Subject) -> list[list[int]]:
 
 def _describe(subject: Subject, rows: Int[np.ndarray, "M"]) -> dict[int, dict[str, Any]]:
     """What is shown of each row: id, labels, fate, and its picture or text where the data are at hand."""
-    names, table = subject.class_names, subject.samples.take(rows).to_pylist()
+    table = subject.samples.take(rows).to_pylist()
     place: dict[str, int] = {}
     if subject.source is not None:
         wanted = {line["sample_id"] for line in table}
@@ -91,12 +91,11 @@ def _describe(subject: Subject, rows: Int[np.ndarray, "M"]) -> dict[int, dict[st
     described = {}
     for row, line in zip(rows.tolist(), table, strict=True):
         shown = figures.thumbnail(subject.source, place[line["sample_id"]]) if line["sample_id"] in place and subject.source is not None else {}
-        suggested = int(line["suggested_label"])
         score = subject.deciding_score
         described[row] = {
             "id": line["sample_id"],
-            "label": names[line["label"]],
-            "suggested": names[suggested] if 0 <= suggested < len(names) else "none",
+            "label": subject.class_name(line["label"]),
+            "suggested": subject.class_name(int(line["suggested_label"])),
             "suspicion": line["suspicion"],
             "fate": "" if subject.kept is None else "kept" if line["kept"] else line["reason"],
             "score": "" if score is None else f"{score} {line[score]:.3g}",

@@ -21,6 +21,7 @@ from clprune.errors import ClpruneError, DataError
 from clprune.manifest import read_manifest
 from clprune.storage import read_json, read_parquet, require_intact
 
+NO_CLASS = "unlabelled"
 NEIGHBORS_SEARCHED = 200  # folders beside a manifest that are looked at for its run
 
 
@@ -59,6 +60,10 @@ class Subject:
     @property
     def class_names(self) -> list[str]:
         return [str(name) for name in self.document["class_names"]]
+
+    def class_name(self, label: int) -> str:
+        """The name of a class number, that of no class where there is none."""
+        return self.class_names[label] if 0 <= label < len(self.class_names) else NO_CLASS
 
     @cached_property
     def labels(self) -> Int[np.ndarray, "N"]:

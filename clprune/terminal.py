@@ -134,6 +134,8 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
     share = f"{run['epochs_run']} proxy epochs, {run['share_of_full_training']:.1%} of the epochs of a full training of {run['share_is_of_epochs']}"
     if clp["settled"]:
         lines.append(f"critical period: ended by epoch {clp['end_epoch']}: {clp['reason']}; cost {share}")
+    elif not run["n_classes"]:
+        lines.append(f"critical period {clp['reason']}; cost {share}")
     else:
         more = "log more epochs" if run["proxy"] == "logged" else "raise --max-epochs"
         lines.append(f"WARNING critical period {clp['reason']}; scores use all {run['epochs_run']} epochs; {more}; cost {share}")

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,19 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
     assert second["class_names"] == [f"shape{c}" for c in range(4)] and second["pool"]["n_labelled"] == 40
     with pytest.raises(GuardError, match="no sample has a label"):
         pipeline.select(tmp_path / "run", tmp_path / "k", keep="0.5", strategy="random")
+
+
+def test_the_page_of_a_run_says_which_samples_have_no_label(scored: Path, tmp_path: Path) -> None:
+    pipeline.report([scored / "run"], tmp_path / "pool.html")
+    page = (tmp_path / "pool.html").read_text()
+    held = json.loads(re.search(r'id="search-data"[^>]*>(.*?)</script>', page, re.S)[1])
+    assert sorted(label for _, label, *_ in held["records"]) == sorted(np.load(scored / "pool.npz")["y_train"].tolist())
+    images = np.load(scored / "pool.npz")["x_train"].copy()
+    images[-1] = images[0]  # equal ones are shown side by side
+    np.savez(tmp_path / "open.npz", x_train=images, y_train=np.full(N, -1))
+    pipeline.score(str(tmp_path / "open.npz"), tmp_path / "open", max_epochs=1)
+    pipeline.report([tmp_path / "open"], tmp_path / "open.html")
+    assert set(re.findall(r"<dt>(?:given|label)</dt><dd>(.*?)</dd>", (tmp_path / "open.html").read_text())) == {"unlabelled"}
 
 
 def test_an_interrupted_contrast_goes_on_to_the_same_features(tmp_path: Path) -> None:

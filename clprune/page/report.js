@@ -54,7 +54,7 @@
       name.scope = "row";
       name.className = "id";
       name.textContent = id;
-      row.append(name, cell(data.classes ? data.classes[label] : `class ${label}`), cell(data.reasons[reason]));
+      row.append(name, cell(label < 0 ? "unlabelled" : data.classes ? data.classes[label] : `class ${label}`), cell(data.reasons[reason]));
       row.append(cell(score === null ? "not finite" : score, score), cell(suspicion, suspicion));
       return row;
     }));

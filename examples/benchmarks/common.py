@@ -50,11 +50,13 @@ def auc(score: np.ndarray, positive: np.ndarray) -> float:
     return float(below.mean() / 2 / len(negatives))
 
 
-def trained_on(rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classes: int, seed: int, n_steps: int) -> dict[str, Any]:
-    """Train the small CNN on `rows` for so many steps of 128 with one cosine; accuracy (last epoch), by class, that of the worst class, and seconds."""
+def trained_on(
+    rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classes: int, seed: int, n_steps: int, model: str = "small_cnn"
+) -> dict[str, Any]:
+    """Train `model` on `rows` for so many steps of 128 with one cosine; accuracy (last epoch), by class, that of the worst class, and seconds."""
     seed_everything(seed)
     recipe = Recipe(schedule="cosine")
-    state = new_state(build_proxy("small_cnn", n_classes, data.input_shape), data.pixels.device, recipe)
+    state = new_state(build_proxy(model, n_classes, data.input_shape), data.pixels.device, recipe)
     run = train(state, data, recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=np.sort(rows))
     labels = test.labels.numpy()
     right = predict(state.model, test)[0].argmax(axis=1) == labels

@@ -46,6 +46,7 @@ def tables() -> dict[str, str]:
     scripts = (
         "selection",
         "imbalance",
+        "transfer",
         "keep_auto",
         "detection",
         "real_periods",
