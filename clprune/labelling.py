@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clprune import distributed
 from clprune.datatypes import rows_of
 from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.manifest import read_manifest
-from clprune.storage import SCHEMA_VERSION, write_json
+from clprune.storage import SCHEMA_VERSION, ids_of, write_json
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -59,7 +57,7 @@ def _measured(
             raise UsageError(f"{manifest} asks for no labels. Make one with `clprune select RUN --label-budget N`, or evaluate without --pool.")
         if seeds < 1:
             raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
-        at = rows_of(np.array(record.samples["sample_id"].to_pylist(), dtype=source.sample_ids.dtype), source.sample_ids)
+        at = rows_of(ids_of(record.samples["sample_id"]), source.sample_ids)
         known = record.samples["label"].to_numpy()
         if len(source) != len(at) or (at < 0).any() or (source.labels < 0).any() or (source.labels[at] != known)[known >= 0].any():
             raise FingerprintError(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import IntegrityError, LabelError, UsageError
 from clprune.manifest import Manifest, read_manifest
-from clprune.storage import SCHEMA_VERSION, digest_of_file, locked, read_json, to_json, write_json
+from clprune.storage import SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
 
 NAMED = 10  # rows that an error names
 ID_COLUMNS, LABEL_COLUMNS = ("sample_id", "id"), ("label", "answer", "class")
@@ -199,7 +199,7 @@ def with_known_labels(source: Source, manifest: Manifest) -> Source:
 def _asked_before(manifest: Manifest) -> np.ndarray:
     """Ids that earlier rounds asked for and nobody has answered."""
     samples = manifest.samples
-    return np.array(samples.filter(samples["asked_before"])["sample_id"].to_pylist(), dtype=manifest.kept_ids.dtype)
+    return ids_of(samples.filter(samples["asked_before"])["sample_id"])
 
 
 def labels_digest(labels: Int[np.ndarray, "N"]) -> str:

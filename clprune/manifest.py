@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
-from numpy.dtypes import StringDType
 
 from clprune import families
 from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import DataError, FingerprintError
 from clprune.storage import (
     SCHEMA_VERSION,
+    ids_of,
     inventory,
     new_folder,
     read_json,
@@ -51,7 +51,7 @@ class Manifest:
     def kept_ids(self) -> np.ndarray:
         """Ids of the kept samples (K,), best first."""
         kept = self.samples.filter(pa.compute.field("kept")).sort_by("rank")
-        return np.array(kept["sample_id"].to_pylist(), dtype=StringDType())
+        return ids_of(kept["sample_id"])
 
     @cached_property
     def weights(self) -> Float[np.ndarray, "K"]:
@@ -130,15 +130,14 @@ class Manifest:
 
 def write_manifest(folder: Path, samples: pa.Table, document: Mapping[str, Any], *, force: bool = False) -> Manifest:
     """Write a manifest folder, complete or not at all. `samples` has `index` and `kept` columns among others."""
-    kept = np.sort(samples.filter(pa.compute.field("kept"))["index"].to_numpy()).astype(np.int64)
-    ids = np.array(samples["sample_id"].to_pylist(), dtype=StringDType())
+    kept = np.sort(samples["index"].filter(samples["kept"]).to_numpy()).astype(np.int64)
     with new_folder(folder, force=force) as side:
         write_parquet(side / "samples.parquet", samples)
         write_npy(side / "kept.npy", kept)
         full = dict(document) | {
             "schema_version": SCHEMA_VERSION,
             "kind": "manifest",
-            "order_digest": digest_of_ids(ids),
+            "order_digest": digest_of_ids(ids_of(samples["sample_id"])),
             "n_samples": len(samples),
             "n_kept": len(kept),
             "files": inventory(side, ["samples.parquet", "kept.npy"]),

@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool
-from numpy.dtypes import StringDType
 
 from clprune.datatypes import CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.errors import DataError
 from clprune.storage import (
     SCHEMA_VERSION,
+    ids_of,
     inventory,
     mapped_npy,
     read_json,
@@ -67,7 +68,7 @@ class Run:
     def table(self) -> ScoreTable:
         """The scores."""
         names = [name for name in self._scores.column_names if name not in ("sample_id", "index", "label")]
-        ids = np.array(self._scores["sample_id"].to_pylist(), dtype=StringDType())
+        ids = ids_of(self._scores["sample_id"])
         values = {name: self._scores[name].to_numpy() for name in names}
         return ScoreTable(ids, self._scores["label"].to_numpy(), values, self.document["high_means"])
 
@@ -75,10 +76,20 @@ class Run:
     def neighborhood(self) -> Neighborhood:
         """Duplicates and suspected labels."""
         rows = self._samples
-        place = {sample_id: row for row, sample_id in enumerate(rows["sample_id"].to_pylist())}
-        duplicate_of = np.array([-1 if name is None else place[name] for name in rows["duplicate_of"].to_pylist()], dtype=np.int64)
-        distance = np.array([np.nan if value is None else value for value in rows["duplicate_distance"].to_pylist()])
+        named = rows["duplicate_of"].drop_null().unique()
+        at = pc.index_in(rows["sample_id"], value_set=named).to_numpy()  # of each sample its number among those that others repeat, else NaN
+        row_of = np.empty(len(named), dtype=np.int64)
+        row_of[at[~np.isnan(at)].astype(np.int64)] = np.flatnonzero(~np.isnan(at))
+        number = pc.index_in(rows["duplicate_of"], value_set=named, skip_nulls=True).to_numpy()
+        duplicate_of = np.full(len(rows), -1, dtype=np.int64)
+        duplicate_of[~np.isnan(number)] = row_of[number[~np.isnan(number)].astype(np.int64)]
+        distance = rows["duplicate_distance"].to_numpy()
         return Neighborhood(duplicate_of, distance, rows["suspicion"].to_numpy(), rows["suggested_label"].to_numpy())
+
+    @property
+    def id_columns(self) -> dict[str, pa.ChunkedArray]:
+        """`sample_id` and `duplicate_of` of every sample as they are in the files."""
+        return {"sample_id": self._scores["sample_id"], "duplicate_of": self._samples["duplicate_of"]}
 
     @cached_property
     def sample_bytes(self) -> np.ndarray:

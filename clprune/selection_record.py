@@ -32,22 +32,22 @@ def write_selection(
     """
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
     n = len(table.sample_ids)
-    rank, weight, ids = np.full(n, -1, dtype=np.int64), np.zeros(n), table.sample_ids.tolist()
+    rank, weight = np.full(n, -1, dtype=np.int64), np.zeros(n)
     rank[selection.kept_indices] = np.arange(len(selection.kept_indices))
     weight[selection.kept_indices] = selection.weights
     kept, labelled = rank >= 0, table.labels >= 0
     names = document["class_names"]
     columns: dict[str, Any] = {
-        "sample_id": ids,
+        "sample_id": scored.id_columns["sample_id"],
         "index": np.arange(n),
         "label": table.labels,
-        "class_name": [names[label] if label >= 0 else "" for label in table.labels.tolist()],
+        "class_name": pa.array([*names, ""], pa.string()).take(pa.array(np.where(labelled, table.labels, len(names)))),
         "bytes": scored.sample_bytes,
         "kept": kept,
         "rank": rank,
         "weight": weight,
         "reason": list(selection.reasons),
-        "duplicate_of": pa.array([ids[at] if at >= 0 else None for at in neighborhood.duplicate_of.tolist()], pa.string()),
+        "duplicate_of": scored.id_columns["duplicate_of"],
         "suspicion": neighborhood.suspicion,
         "suggested_label": neighborhood.suggested_label,
     }

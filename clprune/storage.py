@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
+from numpy.dtypes import StringDType
 
 from clprune.errors import ClpruneError, DataError, IntegrityError, SchemaError, StorageError, UsageError
 
@@ -35,6 +36,7 @@ SCHEMA_VERSION = 2
 OLDEST_SCHEMA_VERSION = 1  # whose documents have no seal
 SEAL = "document_sha256"
 _CHUNK_BYTES = 1 << 22
+PART = 1 << 16  # rows of a table whose ids are Python strings at the same time
 
 
 @contextmanager
@@ -226,6 +228,14 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise DataError(f"{path} is missing.") from None
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(f"{path} cannot be read as Parquet ({error}). Restore it, or make it again.") from error
+
+
+def ids_of(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of ids as an array of strings, part by part: a Python string for each of many millions would take more memory than all else."""
+    ids = np.empty(len(column), dtype=StringDType())
+    for start in range(0, len(column), PART):
+        ids[start : start + PART] = column.slice(start, PART).to_pylist()
+    return ids
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

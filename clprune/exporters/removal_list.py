@@ -8,12 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.families import exporter
 from clprune.manifest import Manifest
-from clprune.storage import SCHEMA_VERSION, write_bytes, write_json
+from clprune.storage import SCHEMA_VERSION, ids_of, write_bytes, write_json
 
 
 @exporter(takes_unlabelled=True)
@@ -25,7 +23,7 @@ def removal_list(manifest: Manifest, source: Source, destination: Path) -> dict[
     """
     manifest.require_same_data(source)
     samples = manifest.samples
-    here = rows_of(np.array(samples["sample_id"].to_pylist(), dtype=source.sample_ids.dtype), source.sample_ids)
+    here = rows_of(ids_of(samples["sample_id"]), source.sample_ids)
     blank = [""] * len(samples)
     reasons = samples["reason"].to_pylist() if "reason" in samples.column_names else blank
     repeats = samples["duplicate_of"].to_pylist() if "duplicate_of" in samples.column_names else blank
