@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clprune.budget import epochs_of_trial
-from clprune.datatypes import FULL_TRAINING_EPOCHS, Source
+from clprune.datatypes import FULL_TRAINING_EPOCHS, UNLABELLED, Source
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
@@ -45,14 +45,16 @@ def plan(
         channels = 1 if first.ndim == 2 else min(3, first.shape[2])
         form, n_bytes, high, dtype = [side, side, channels], side * side * channels, 256, np.uint8
     sample = rng.integers(0, high, (recipe.batch_size * n_steps, *form), dtype=dtype)
-    probe = to_device(sample, rng.integers(0, source.n_classes, len(sample)), target)
+    n_classes = max(1, source.n_classes)  # where nothing is labelled there is none
+    probe = to_device(sample, rng.integers(0, n_classes, len(sample)), target)
     proxy = proxy_for(source.kind, proxy)
     with torch.random.fork_rng(devices=[]):
-        state = new_state(build_proxy(proxy, source.n_classes, probe.input_shape), target, recipe)
+        state = new_state(build_proxy(proxy, n_classes, probe.input_shape), target, recipe)
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
-    per_epoch = run.seconds / run.samples_seen * len(source)
-    steps = -(-len(source) // recipe.batch_size) * max_epochs
+    seen = _seen(source)
+    per_epoch = run.seconds / run.samples_seen * seen
+    steps = -(-seen // recipe.batch_size) * max_epochs
     pixels = len(source) * n_bytes
     return {
         "source": source.locator,
@@ -69,6 +71,14 @@ def plan(
         "device": str(target),
         "export_form": "hf" if source.locator.startswith("hf:") else "parquet" if source.kind == "text" else "imagefolder",
     }
+
+
+def _seen(source: Source) -> int:
+    """Samples that an epoch passes, at most: looking at unlabelled ones costs no more than learning from the others; where none is labelled, two views of each image are contrasted."""
+    n_labelled = int((source.labels != UNLABELLED).sum())
+    if n_labelled == len(source):
+        return n_labelled
+    return 2 * n_labelled if n_labelled else 0 if source.kind == "text" else 2 * len(source)
 
 
 def search_plan(

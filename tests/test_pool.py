@@ -240,6 +240,14 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
         pipeline.select(tmp_path / "run", tmp_path / "k", keep="0.5", strategy="random")
 
 
+def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path) -> None:
+    some = pipeline.plan(str(scored / "pool.npz"), max_epochs=5)
+    assert (some["n_classes"], some["max_steps"]) == (4, 5)  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch
+    np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
+    none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
+    assert (none["n_classes"], none["max_steps"]) == (0, 5 * 5)  # two views of 300
+
+
 def test_the_page_of_a_run_says_which_samples_have_no_label(scored: Path, tmp_path: Path) -> None:
     pipeline.report([scored / "run"], tmp_path / "pool.html")
     page = (tmp_path / "pool.html").read_text()
