@@ -50,8 +50,8 @@ def pairs_of_classes(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return made
 
 
-def measure(path: str, kind: str, seed: int) -> list[dict[str, Any]]:
-    """Score once, select and train for every share and strategy that is missing."""
+def measure(path: str, kind: str, seed: int, wanted: list[tuple[float, str]]) -> list[dict[str, Any]]:
+    """Score once, select and train for the wanted shares and strategies."""
     file = np.load(path)
     held = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
     held = {
@@ -64,17 +64,16 @@ def measure(path: str, kind: str, seed: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/data.npz", x_train=held["x_train"], y_train=held["y_train"])
         scored = pipeline.score(f"{folder}/data.npz", Path(folder) / "run", seed=seed)
-        for keep in KEEPS:
-            for strategy in (RANDOM, DEFAULT):
-                pipeline.select(Path(folder) / "run", Path(folder) / "m", keep=str(keep), strategy=strategy, seed=seed, force=True)
-                kept = np.sort(read_manifest(Path(folder) / "m").indices(open_source(f"{folder}/data.npz")))
-                result = trained_on(kept, train_data, test_data, n_classes=len(sizes), seed=100 + seed, n_steps=EPOCHS * -(-sizes.sum() // 128))
-                by_class = np.sort(result.pop("per_class"))
-                facts = {
-                    "least_kept": int(np.bincount(held["y_train"][kept], minlength=len(sizes)).min()),
-                    "worst_tenth": float(by_class[: len(sizes) // 10].mean()),
-                }
-                rows.append({"keep": keep, "strategy": strategy, "score_epochs": scored["epochs_run"], "n_kept": len(kept)} | facts | result)
+        for keep, strategy in wanted:
+            pipeline.select(Path(folder) / "run", Path(folder) / "m", keep=str(keep), strategy=strategy, seed=seed, force=True)
+            kept = np.sort(read_manifest(Path(folder) / "m").indices(open_source(f"{folder}/data.npz")))
+            result = trained_on(kept, train_data, test_data, n_classes=len(sizes), seed=100 + seed, n_steps=EPOCHS * -(-sizes.sum() // 128))
+            by_class = np.sort(result.pop("per_class"))
+            facts = {
+                "least_kept": int(np.bincount(held["y_train"][kept], minlength=len(sizes)).min()),
+                "worst_tenth": float(by_class[: len(sizes) // 10].mean()),
+            }
+            rows.append({"keep": keep, "strategy": strategy, "score_epochs": scored["epochs_run"], "n_kept": len(kept)} | facts | result)
     return rows
 
 
@@ -106,6 +105,7 @@ if __name__ == "__main__":
     files, seeds, part, parts = arguments(__doc__, table, seeds=3)
     jobs = [(name, kind, seed) for seed in seeds for kind in (RARE, MANY) for name in files if kind == RARE or name == "fashion"]
     for name, kind, seed in jobs[part::parts]:
-        if not RESULTS.has(data=name, kind=kind, seed=seed):
-            for row in measure(files[name], kind, seed):
-                RESULTS.add({"data": name, "kind": kind, "seed": seed} | row)
+        key = {"data": name, "kind": kind, "seed": seed}
+        wanted = [(keep, strategy) for keep in KEEPS for strategy in (RANDOM, DEFAULT) if not RESULTS.has(**key, keep=keep, strategy=strategy)]
+        for row in measure(files[name], kind, seed, wanted) if wanted else ():
+            RESULTS.add(key | row)
