@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from clprune.datatypes import FULL_TRAINING_EPOCHS, CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
+from clprune.datatypes import FULL_TRAINING_EPOCHS, UNLABELLED, CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.energy import step_so_far
 from clprune.errors import DataError
 from clprune.neighborhood import find_neighborhood
@@ -106,7 +106,7 @@ def _document(
     pool: PoolWatcher | None,
 ) -> dict[str, Any]:
     """What run.json says of how the run came about."""
-    facts, step, limit = trajectory.facts, step_so_far(), suspect_above(neighborhood.suspicion)
+    facts, step, limit = trajectory.facts, step_so_far(), suspect_above(neighborhood.suspicion[source.labels != UNLABELLED])
     known_seconds = decode_seconds + facts["seconds"] + neighbor_seconds
     all_seconds = known_seconds if step is None else max(known_seconds, step.seconds + facts.get("seconds_before", 0.0))
     measured = step is not None and facts["energy_kwh"] is not None

@@ -49,6 +49,8 @@ def test_unknown_strategies_scores_and_options_are_named() -> None:
         ("nope", "there is no 'nope'"),
         ("hardest(score='x')", "no score 'x'"),
         ("window(jump=1)", "no option jump"),
+        ("blend(too_hard=-1)", "too_hard of at least 0"),
+        ("blend(scored_share=1.5)", "scored_share from 0 to 1"),
         ("window(", "cannot read"),
     ):
         with pytest.raises(UsageError, match=said):
