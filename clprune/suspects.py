@@ -19,7 +19,8 @@ def suspect_above(suspicion: Float[np.ndarray, "N"]) -> float:
     >>> grid = (np.arange(100) + 0.5) / 100
     >>> suspect_above(1 / (1 + grid))
     1.0
-    >>> round(suspect_above(1 / (1 + np.concatenate([grid, grid / 50]))), 3)
+    >>> sure = np.zeros(100)
+    >>> round(suspect_above(np.concatenate([1 / (1 + grid), 1 / (1 + grid / 50), sure])), 3)
     0.978
     """
     doubted = np.sort(suspicion[suspicion > 0.5])[::-1]

@@ -1,6 +1,10 @@
 """The example programs, in a short form."""
 
+import json
+import re
 import runpy
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -70,3 +74,10 @@ def test_the_mean_average_precision_is_that_of_a_case_counted_by_hand() -> None:
 def test_the_report_of_an_invented_run_is_measured() -> None:
     result = runpy.run_path(str(EXAMPLES / "benchmarks" / "report_scale.py"))["measured"](2000)
     assert result["pictures"] > 24 and 0 < result["page_bytes"] < 3_000_000 and result["peak_bytes"] < 2e9
+
+
+def test_all_that_a_gpu_should_show_runs_on_what_there_is() -> None:
+    done = subprocess.run([sys.executable, EXAMPLES / "benchmarks" / "gpu_suite.py", "--short"], capture_output=True, text=True, check=True)
+    parts = {name: json.loads(told) for name, told in re.findall(r"s  ([^:]+): (.*)", done.stdout)}
+    assert len(parts) == 10 and not [told for told in parts.values() if isinstance(told, str)], parts  # a part that failed is told as a sentence
+    assert parts["score cifar-10"]["epochs_run"] == 2 and parts["wide"][1]["images_per_second"] > 0
