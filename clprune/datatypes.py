@@ -12,6 +12,7 @@ Glossary
     selection           which samples are kept; `keep_fraction` in (0, 1]
     fingerprint         identity of a data set; digest: hash of a file
     suspicion           in [0, 1]: how likely the given label is wrong
+    suspect             a sample whose suspicion is above the limit that `suspects.suspect_above` finds
     pool                the samples without a label; a look: one forward pass over them while the proxy learns from the others
     round               of labelling: scored, asked for (`label_budget`), answered; a guess is the class that a sample without a label seems to be of
 """

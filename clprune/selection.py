@@ -13,7 +13,7 @@ from clprune import families
 from clprune.datatypes import Budget, Neighborhood, ScoreTable, Selection
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.neighbors import require_finite
-from clprune.suspects import suspect_above
+from clprune.suspects import limit_of
 
 DEFAULT_STRATEGY = "blend"
 DEFAULT_FOR_LOSSES = "blend(score='loss_variability')"  # the nearest to DUAL where there is no probability: what was learned or forgotten meanwhile
@@ -182,7 +182,6 @@ def _reasons(member, spelled, table, neighborhood, kept, options) -> list[str]: 
         for row in np.flatnonzero(neighborhood.duplicate_of >= 0):
             reasons[row] = f"repeats {table.sample_ids[neighborhood.duplicate_of[row]]}"
     if neighborhood is not None and "suspicion" in needs:
-        given = options.get("suspect_above")
-        reasons[neighborhood.suspicion > (suspect_above(neighborhood.suspicion) if given is None else given)] = "label suspected wrong"
+        reasons[neighborhood.suspicion > limit_of(neighborhood.suspicion, options.get("suspect_above"))] = "label suspected wrong"
     reasons[kept] = "kept"
     return reasons.tolist()

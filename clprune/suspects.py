@@ -35,6 +35,11 @@ def suspect_above(suspicion: Float[np.ndarray, "N"]) -> float:
     return believed(suspicion, float((doubted[last] + (doubted[last + 1] if last + 1 < len(doubted) else 0.5)) / 2))
 
 
+def limit_of(suspicion: Float[np.ndarray, "N"], given: float | None) -> float:
+    """The suspicion above which a label counts as suspect: the one given, else the one found."""
+    return suspect_above(suspicion) if given is None else given
+
+
 def believed(suspicion: Float[np.ndarray, "N"], limit: float) -> float:
     """The limit, or 1.0 where more than half of all labels are above it: a model that doubts most of them has not learned what it judges."""
     return limit if (suspicion > limit).sum() <= len(suspicion) / 2 else 1.0

@@ -31,7 +31,7 @@ from clprune.proxies import build_proxy
 from clprune.run import Run
 from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
-from clprune.suspects import suspect_above
+from clprune.suspects import limit_of, suspect_above
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
@@ -102,8 +102,7 @@ class Trials:
         if "duplicate_of" in needs:
             given_up |= hood.duplicate_of >= 0
         if "suspicion" in needs:
-            given = options.get("suspect_above")
-            given_up |= hood.suspicion > (suspect_above(hood.suspicion) if given is None else given)
+            given_up |= hood.suspicion > limit_of(hood.suspicion, options.get("suspect_above"))
         return float(given_up.mean())
 
     def train(self, strategy: str, keep_fraction: float, number: int) -> Trial:

@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from clprune.suspects import suspect_above
-
 
 def proportional_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:
     """Split `n_keep` in proportion to `sizes` by largest remainder, ties to the smaller group number; no quota exceeds its size.
@@ -33,14 +31,13 @@ def capped_quota(sizes: Int[np.ndarray, "G"], caps: Int[np.ndarray, "G"], n_keep
 
 
 def clean_first(
-    labels: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"], duplicate_of: Int[np.ndarray, "N"], limit: float | None, n_keep: int
+    labels: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"], duplicate_of: Int[np.ndarray, "N"], limit: float, n_keep: int
 ) -> tuple[Bool[np.ndarray, "N"], Int[np.ndarray, "C"], Int[np.ndarray, "R"]]:
-    """Which samples are clean (no repeat, no label suspected to be wrong: suspicion above `limit`, by default the one found), how many of each class to keep of them, and the others in the order in which they fill what is left.
+    """Which samples are clean (no repeat, no label suspected to be wrong: suspicion above `limit`), how many of each class to keep of them, and the others in the order in which they fill what is left.
 
     A class keeps its share of all samples that repeat nothing, as far as it has clean ones. A rare class that was hardly learned looks suspect as a whole, so `floor_of` its share counts as clean
     whatever the suspicion, its least suspect samples first. Least suspect first among the others, too.
     """
-    limit = suspect_above(suspicion) if limit is None else limit
     alone = duplicate_of < 0
     least_suspect = np.argsort(suspicion, kind="stable")
     last = np.lexsort((suspicion, suspicion > limit))

@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune import suspects
 from clprune.errors import UsageError
 from clprune.families import strategy
 from clprune.strategies._quota import by_class, capped_quota, clean_first, floor_of
+from clprune.suspects import believed, limit_of
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -31,7 +31,7 @@ def blend(
     too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
-    arXiv:2404.05579). Raises UsageError for a share that is none.
+    arXiv:2404.05579). Raises UsageError for a negative `too_hard` and a `scored_share` outside 0 to 1.
     """
     if too_hard < 0 or not 0 <= (scored_share or 0) <= 1:
         raise UsageError(
@@ -40,9 +40,8 @@ def blend(
     n = len(labels)
     usual = min(1.0, 1.5 * n_keep / n)
     share = usual if scored_share is None else scored_share
-    wrong = suspects.suspect_above(suspicion) if suspect_above is None else suspect_above
-    hard = suspects.believed(suspicion, 1 / (1 + too_hard * (1 - usual)))
-    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, min(wrong, hard), n_keep)
+    limit = min(limit_of(suspicion, suspect_above), believed(suspicion, 1 / (1 + too_hard * (1 - usual))))
+    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, limit, n_keep)
     hard_first = np.argsort(-difficulty, kind="stable")
     hard_first = hard_first[clean[hard_first]]
     hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))

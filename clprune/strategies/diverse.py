@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from clprune.families import strategy
 from clprune.strategies._local import farthest_first, greedy_by_cell, interleaved
 from clprune.strategies._quota import clean_first, proportional_quota
+from clprune.suspects import limit_of
 
 
 @strategy("difficulty", "labels", "vectors", "suspicion", "duplicate_of")
@@ -30,7 +31,7 @@ def diverse(
     its class and would be taken first otherwise. Any first part of the result holds about the same share of each cell. Ties go to
     the smaller position; cells of up to 5,000 draw nothing, larger ones are worked on cluster by cluster.
     """
-    clean, class_quotas, reserve = clean_first(labels, suspicion, duplicate_of, suspect_above, n_keep)
+    clean, class_quotas, reserve = clean_first(labels, suspicion, duplicate_of, limit_of(suspicion, suspect_above), n_keep)
     used, wanted, ends = list[np.ndarray](), list[int](), list[int]()
     for c in np.flatnonzero(class_quotas):
         mine = np.flatnonzero(clean & (labels == c))
