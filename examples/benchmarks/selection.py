@@ -6,8 +6,8 @@
     python examples/benchmarks/selection.py --figure examples/benchmarks/selection.svg
 
 15,000 class-balanced training images of each file, the full test set, small CNN, batch 128, SGD 0.05 with one cosine. Equal steps: every arm has as many steps as 20 epochs
-of all 15,000. Equal epochs: 20 epochs of what is kept, and the arms that see all data (a shortened schedule = RS2, InfoBatch) get the same number of steps. Score seed s,
-training seed 100 + s. Accuracy is that of the last epoch; the best of eight looks stands beside it because papers often print that. Noise is a share of the labels
+of all 15,000; `steps x3` are three times as many, to see whether these are enough. Equal epochs: 20 epochs of what is kept, and the arms that see all data (a shortened
+schedule = RS2, InfoBatch) get the same number of steps. Score seed s, training seed 100 + s. Accuracy is that of the last epoch; the best of eight looks stands beside it because papers often print that. Noise is a share of the labels
 replaced by another class at random, or the name of an array of labels in the file (`y_worse`: the worst of three people, CIFAR-10N). Each result is a line in selection.json,
 so that a stopped run goes on; the jobs come in the order of their weight: tier 1 is random and the default in all cells. A baseline that its first seed leaves more than
 1.5 points behind the default (about two standard deviations of such a difference) gets no further seeds. One process a core.
@@ -34,6 +34,7 @@ RANDOM, DEFAULT = "random(class_balanced=True)", "blend"
 ALWAYS = ("beta_sampling", "hardest(score='el2n')", "stratified", "hardest(score='forgetting')", "d2", "k_center")
 OTHERS = ("hardest(score='dual')", "moderate", "hardest(score='grand')", "hardest(score='dyn_unc')", "hardest(score='tdds')", "herding", "diverse")
 DYNAMIC = ("shortened", "infobatch")  # arms of `clprune evaluate` that see all data
+BUDGETS = {"steps": "", "epochs": ", equal epochs", "steps x3": ", three times the steps"}
 
 
 def jobs(files: dict[str, str], seeds: int, tiers: list[int]) -> list[dict[str, Any]]:
@@ -60,6 +61,9 @@ def jobs(files: dict[str, str], seeds: int, tiers: list[int]) -> list[dict[str, 
             add(4, 0.0, keep, strategy, "epochs")
         for strategy in OTHERS:
             add(5, 0.0, keep, strategy)
+    add(6, 0.0, 1.0, "full", "steps x3")
+    for strategy in (RANDOM, DEFAULT):
+        add(6, 0.0, 0.3, strategy, "steps x3")
     return [job | {"seed": seed} for tier in tiers for seed in range(seeds) for at, job in plan if at == tier]
 
 
@@ -114,7 +118,7 @@ def measure(job: dict[str, Any], path: str, work: Path, *, n_train: int = N_TRAI
             "settled": scored["clp"]["settled"],
             "wrong_kept": float(wrong[rows].mean()),
         }
-    n_steps = epochs * -(-(n if job["budget"] == "steps" else n_keep) // BATCH)
+    n_steps = epochs * -(-(n_keep if job["budget"] == "epochs" else n) // BATCH) * (3 if job["budget"] == "steps x3" else 1)
     labels, looks = test_data.labels.numpy(), []
     right = np.zeros(len(labels), dtype=bool)
 
@@ -136,12 +140,13 @@ def measure(job: dict[str, Any], path: str, work: Path, *, n_train: int = N_TRAI
     return job | facts | {"steps": run_of.steps, "train_seconds": run_of.seconds}
 
 
-def cells(every: list[dict[str, Any]]) -> dict[tuple[str, str, bool, str], dict[float, list[dict[str, Any]]]]:
-    """Rows by data, noise, whether epochs are equal, and strategy; then by share, largest first."""
+def cells(every: list[dict[str, Any]]) -> dict[tuple[str, str, str, str], dict[float, list[dict[str, Any]]]]:
+    """Rows by data, noise, training budget and strategy; then by share, largest first."""
     order = {strategy: at for at, strategy in enumerate(("full", RANDOM, DEFAULT, *ALWAYS, *OTHERS, *DYNAMIC))}
     grouped: dict[Any, dict[float, list[dict[str, Any]]]] = {}
-    for row in sorted(every, key=lambda r: (r["data"], str(r["noise"]), r["budget"] != "steps", order[r["strategy"]], -r["keep"], r["seed"])):
-        grouped.setdefault((row["data"], str(row["noise"]), row["budget"] != "steps", row["strategy"]), {}).setdefault(row["keep"], []).append(row)
+    budgets = list(BUDGETS)
+    for row in sorted(every, key=lambda r: (r["data"], str(r["noise"]), budgets.index(r["budget"]), order[r["strategy"]], -r["keep"], r["seed"])):
+        grouped.setdefault((row["data"], str(row["noise"]), row["budget"], row["strategy"]), {}).setdefault(row["keep"], []).append(row)
     return grouped
 
 
@@ -152,20 +157,28 @@ def to_random(rows: list[dict[str, Any]], base: list[dict[str, Any]]) -> tuple[n
     return gain, t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
 
 
+def plain(rows: list[dict[str, Any]]) -> str:
+    """Mean accuracy in percent with its standard deviation; nothing where there are no rows."""
+    accuracy = 100 * np.array([row["accuracy"] for row in rows])
+    return f"{accuracy.mean():.2f}" + (f" ± {accuracy.std(ddof=1):.2f}" if len(rows) > 1 else "") if rows else ""
+
+
 def table() -> str:
-    """A row a strategy, a column a share: random's accuracy, the others' paired difference to it with the half width of its 95 % interval (none: a single seed); the best of a column in bold."""
+    """A row a strategy, a column a share: random's accuracy and that of everything, the others' paired difference to it with the half width of its 95 % interval (none: a single seed); the best of a column in bold."""
     grouped = cells(RESULTS.rows())
-    lines = ["| data | wrong labels | strategy | " + " | ".join(f"{keep:g}" for keep in KEEPS) + " |", "|---|---|---|" + "---|" * len(KEEPS)]
-    for (data, noise, by_epochs, strategy), by_keep in grouped.items():
+    lines = [
+        "| data | wrong labels | strategy | everything | " + " | ".join(f"{keep:g}" for keep in KEEPS) + " |",
+        "|---|---|---|---|" + "---|" * len(KEEPS),
+    ]
+    for (data, noise, budget, strategy), by_keep in grouped.items():
         if strategy == "full":
             continue
-        family = {s: rows for (d, w, e, s), rows in grouped.items() if (d, w, e) == (data, noise, by_epochs)}
-        texts = []
+        family = {s: rows for (d, w, b, s), rows in grouped.items() if (d, w, b) == (data, noise, budget)}
+        texts = [plain(family.get("full", {}).get(1.0, [])) if strategy == RANDOM else ""]
         for keep in KEEPS:
             rows, text = by_keep.get(keep, []), ""
             if rows and strategy == RANDOM:
-                accuracy = 100 * np.array([row["accuracy"] for row in rows])
-                text = f"{accuracy.mean():.2f}" + (f" ± {accuracy.std(ddof=1):.2f}" if len(rows) > 1 else "")
+                text = plain(rows)
             elif rows:
                 means = {
                     s: to_random(held[keep], family[RANDOM][keep])[0].mean()
@@ -176,7 +189,7 @@ def table() -> str:
                 text = f"{gain.mean():+.2f}" + ("" if np.isnan(half) else f" ± {half:.2f}")
                 text = f"**{text}**" if strategy in means and gain.mean() == max(means.values()) > 0 else text
             texts.append(text)
-        lines.append(f"| {data}{', equal epochs' if by_epochs else ''} | {NOISES.get(noise, noise)} | `{strategy}` | " + " | ".join(texts) + " |")
+        lines.append(f"| {data}{BUDGETS[budget]} | {NOISES.get(noise, noise)} | `{strategy}` | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
@@ -187,19 +200,20 @@ def details(every: list[dict[str, Any]]) -> str:
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|---|---|")
     grouped = cells(every)
-    for (data, noise, by_epochs, strategy), by_keep in grouped.items():
+    for (data, noise, budget, strategy), by_keep in grouped.items():
         for keep, cell in by_keep.items():
             accuracy = 100 * np.array([r["accuracy"] for r in cell])
-            gain, half = to_random(cell, grouped.get((data, noise, by_epochs, RANDOM), {}).get(keep, []))
+            gain, half = to_random(cell, grouped.get((data, noise, budget, RANDOM), {}).get(keep, []))
             shown = "" if strategy == RANDOM or not len(gain) else f"{gain.mean():+.2f}" + ("" if np.isnan(half) else f" ± {half:.2f}")
             spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
             kept = "" if "wrong_kept" not in cell[0] or noise == "0.0" else f"{np.mean([r['wrong_kept'] for r in cell]):.1%}"
-            full = -(-N_TRAIN // BATCH) * EPOCHS
-            scoring = np.mean([r["score_epochs"] for r in cell]) / EPOCHS if strategy not in ("full", *DYNAMIC, RANDOM) else 0.0
+            epochs = EPOCHS * (3 if budget == "steps x3" else 1)
+            full = -(-N_TRAIN // BATCH) * epochs
+            scoring = np.mean([r["score_epochs"] for r in cell]) / epochs if strategy not in ("full", *DYNAMIC, RANDOM) else 0.0
             cost = " / ".join(f"{(scoring + times * cell[0]['steps'] / full) / times:.2f}" for times in (1, 3, 10))
             best, worst = 100 * np.mean([r["best"] for r in cell]), 100 * np.mean([r["worst_class"] for r in cell])
             lines.append(
-                f"| {data}{', equal epochs' if by_epochs else ''} | {NOISES.get(noise, noise)} | `{strategy}` | {keep:g} | {accuracy.mean():.2f}{spread} | {shown} | {best:.2f} | {worst:.1f} | {kept} "
+                f"| {data}{BUDGETS[budget]} | {NOISES.get(noise, noise)} | `{strategy}` | {keep:g} | {accuracy.mean():.2f}{spread} | {shown} | {best:.2f} | {worst:.1f} | {kept} "
                 f"| {cost} | {len(cell)} |"
             )
     return "\n".join(lines)
@@ -215,12 +229,12 @@ def figure(path: Path) -> None:
 
     grouped = cells(RESULTS.rows())
     drawn = {key[:3] for key, by_keep in grouped.items() if any(len(rows) > 1 for keep, rows in by_keep.items() if keep < 1)}
-    panels = [key for key in dict.fromkeys((d, w, e) for d, w, e, _ in grouped) if not key[2] and key in drawn]
+    panels = [key for key in dict.fromkeys((d, w, b) for d, w, b, _ in grouped) if key[2] == "steps" and key in drawn]
     drawing, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
-        for (d, w, e, strategy), by_keep in grouped.items():
+        for (d, w, b, strategy), by_keep in grouped.items():
             seen = {keep: 100 * np.array([r["accuracy"] for r in rows]) for keep, rows in by_keep.items() if len(rows) > 1}
-            if (d, w, e) != panel or not seen:
+            if (d, w, b) != panel or not seen:
                 continue
             shares = sorted(seen)
             mean, spread = (np.array([getattr(seen[keep], what)() for keep in shares]) for what in ("mean", "std"))
@@ -257,7 +271,9 @@ if __name__ == "__main__":
     parser.add_argument("data", nargs="*", help="NAME=FILE.npz")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--tiers", default="1,2,3,4,5", help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines"
+        "--tiers",
+        default="1,2,3,4,5,6",
+        help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines; 6: three times the steps",
     )
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--table", action="store_true", help="print every cell")
