@@ -81,3 +81,10 @@ def test_all_that_a_gpu_should_show_runs_on_what_there_is() -> None:
     parts = {name: json.loads(told) for name, told in re.findall(r"s  ([^:]+): (.*)", done.stdout)}
     assert len(parts) == 10 and not [told for told in parts.values() if isinstance(told, str)], parts  # a part that failed is told as a sentence
     assert parts["score cifar-10"]["epochs_run"] == 2 and parts["wide"][1]["images_per_second"] > 0
+
+
+def test_the_table_at_full_scale_runs_on_what_there_is_and_goes_on_inside_a_training() -> None:
+    done = subprocess.run([sys.executable, EXAMPLES / "benchmarks" / "full_scale.py", "--short"], capture_output=True, text=True, check=True)
+    steps = dict(re.findall(r"^(\w+) .*'steps': (\d+)", done.stdout, flags=re.M))
+    assert steps == dict.fromkeys(("random", "blend", "dual", "rs2"), "2"), done.stdout
+    assert "put down after 1 of 2 steps" in done.stdout, done.stdout
