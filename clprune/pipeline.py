@@ -51,15 +51,14 @@ def score(
 ) -> dict[str, Any]:
     """Train a proxy to the end of the critical period, score every sample, write the run folder `out`; returns run.json's document.
 
-    Samples without a label are looked at, not learned from; where none has one, features are learned by contrast. `answers` is a manifest that asked for labels: those that were added to it are added to the data.
+    Samples without a label are looked at, not learned from; where none has one, no model is trained either (`embeddings.without_labels`). `answers` is a manifest that asked for labels: those that were added to it are added to the data.
     A finished run of the same arguments is returned as it is; an interrupted one goes on. Another run in the same folder is refused
     (DataError) unless `force`. Data that hold logged numbers are replayed instead: no model is trained. `embeddings` are features (N, D) of your own, an array or
     a .npy file, in the order of the data; by default they are the proxy's, of its module `layer` or of what goes into its last linear layer. Processes that torchrun started
     share the training; process 0 writes, and all get the document.
     """
     out = Path(out)
-    from clprune.contrast import N_EPOCHS, learn_without_labels, nothing_learned
-    from clprune.embeddings import given
+    from clprune.embeddings import given, nothing_trained, without_labels
     from clprune.labels import labels_digest, with_answers
     from clprune.plan import disk_bytes
     from clprune.pool import PoolWatcher
@@ -124,9 +123,8 @@ def score(
                 recorded, period, logged = replay(source, on_progress=on_progress)
                 written = scored_run(out, source, recorded, period, own or logged, None, **told)
             elif pool is not None and not len(known):
-                features, facts = (own, nothing_learned(seed)) if own is not None else learn_without_labels(
-                    source, images, proxy=proxy, seed=seed, device=device, n_epochs=min(N_EPOCHS, max_epochs), checkpoint=checkpoint, on_progress=on_progress
-                )  # fmt: skip
+                order = source.canonical_order
+                features, facts = (own, nothing_trained(seed)) if own is not None else without_labels(images, order, seed=seed, device=device)
                 written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
             else:
                 assert run is not None

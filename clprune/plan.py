@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from clprune.budget import epochs_of_trial
 from clprune.datatypes import FULL_TRAINING_EPOCHS, UNLABELLED, Source
 from clprune.errors import UsageError
+from clprune.patches import patch_features
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
 from clprune.training import Recipe, new_state, pick_device, to_device, train
@@ -52,8 +54,12 @@ def plan(
         state = new_state(build_proxy(proxy, n_classes, probe.input_shape), target, recipe)
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
-    seen = _seen(source)
+    seen, alone = _seen(source), 0.0
     per_epoch = run.seconds / run.samples_seen * seen
+    if seen == 0 and source.kind != "text":  # no label at all: features are made, nothing is trained
+        at = time.perf_counter()
+        patch_features(sample, np.arange(len(sample)), device=target)
+        alone = (time.perf_counter() - at) / len(sample) * len(source)
     steps = -(-seen // recipe.batch_size) * max_epochs
     pixels = len(source) * n_bytes
     return {
@@ -65,7 +71,7 @@ def plan(
         "max_epochs": max_epochs,
         "max_steps": steps,
         "seconds_per_epoch": per_epoch,
-        "max_minutes": per_epoch * max_epochs / 60,
+        "max_minutes": (per_epoch * max_epochs + alone) / 60,
         "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
         "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
         "device": str(target),
@@ -74,11 +80,9 @@ def plan(
 
 
 def _seen(source: Source) -> int:
-    """Samples that an epoch passes, at most: looking at unlabelled ones costs no more than learning from the others; where none is labelled, two views of each image are contrasted."""
+    """Samples that an epoch passes, at most: looking at unlabelled ones costs no more than learning from the others."""
     n_labelled = int((source.labels != UNLABELLED).sum())
-    if n_labelled == len(source):
-        return n_labelled
-    return 2 * n_labelled if n_labelled else 0 if source.kind == "text" else 2 * len(source)
+    return n_labelled if n_labelled == len(source) else 2 * n_labelled
 
 
 def search_plan(

@@ -59,6 +59,7 @@ FLOORS |= {
         "products",
         "suspects",
         "latent",
+        "patches",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
@@ -69,7 +70,6 @@ FLOORS |= {
         "plan",
         "trials",
         "scored_run",
-        "contrast",
         "selection_record",
         "evaluation",
         "savings",
@@ -96,6 +96,7 @@ FLOOR_ONE = (
     "latent",
     "distributed",
     "neighbors",
+    "patches",
     "decoding",
     "manifest",
     "live",

@@ -1,0 +1,98 @@
+"""Features of images without any label and without any training: which small patterns they are made of, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from clprune.neighbors import kmeans, unit_rows
+
+SIDE = 32  # pixels: larger images are made so small
+PATCH, FILTERS = 6, 256  # side of a patch in pixels, and how many patterns are told apart
+CELLS = 3  # a side: where in the image a pattern is, this finely
+PATCHES, FITTED_ON = 60_000, 10_000  # patches and images that filters and directions are found on
+PATCHES_AN_IMAGE = 10
+FLAT, SHRINKAGE, ABOVE = 10 / 255**2, 0.1, 0.5  # added to a patch's variance and to the eigenvalues of all; a response counts from here on
+WIDTH = 128  # of the features, at most
+POWERS = 6  # rounds of power iteration for the directions
+BLOCK = 256  # images
+
+
+def patch_features(
+    images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"], *, seed: int = 0, device: torch.device | None = None, width: int = WIDTH
+) -> Float[np.ndarray, "N D"]:
+    """Features (half precision, rows of length 1, in the order of the images) after Coates, Lee and Ng (2011, PMLR 15:215-223).
+
+    Patches of 6 x 6 pixels, brightness and contrast removed and whitened, are put into clusters by the direction in which they lie; an image is told by how strongly it answers to each centre, on average over
+    each of 3 x 3 cells, and these numbers by their `width` largest principal components, brought halfway to one size. Draws of `seed` are taken in `order` (that of the ids), so that row order has no influence. Time is linear in
+    the images.
+    """
+    device, rng = device or torch.device("cpu"), np.random.default_rng((seed, 6))
+    some = np.sort(rng.permutation(len(order))[:FITTED_ON])
+    filters = _filters(images, order[some], rng, device)
+    known = np.sqrt(np.concatenate(list(_answers(images, order[some], filters, device))))
+    middle, spread = known.mean(axis=0), known.std(axis=0) + 1e-3
+    known = (known - middle) / spread
+    width = min(width, *known.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        ways, sizes, _ = torch.svd_lowrank(torch.from_numpy(known.T @ known / len(known)), q=min(width + 8, len(known.T)), niter=POWERS)
+    project = (
+        ways[:, :width] / (sizes[:width] + 1e-5) ** 0.25
+    ).numpy()  # halfway to all of one size: of 500 to 6,000 images better neighbours than either
+    features = np.empty((len(order), width), dtype=np.float16)
+    done = 0
+    for part in _answers(images, order, filters, device):
+        features[order[done : done + len(part)]] = unit_rows(((np.sqrt(part) - middle) / spread) @ project)
+        done += len(part)
+    return features
+
+
+def _filters(
+    images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], rng: np.random.Generator, device: torch.device
+) -> tuple[Float[Tensor, "K C P Q"], Float[Tensor, "K"]]:
+    """What a patch without brightness and contrast is multiplied by to give its likeness to each pattern, and what is taken off then."""
+    found = []
+    for block in _small(images, rows[: -(-PATCHES // PATCHES_AN_IMAGE)], torch.device("cpu")):
+        size = min(PATCH, *block.shape[2:])
+        every = F.unfold(block, size).transpose(1, 2).numpy()  # (B, places, C P P)
+        at = rng.integers(0, every.shape[1], (len(every), PATCHES_AN_IMAGE))
+        found.append(every[np.arange(len(every))[:, None], at].reshape(-1, every.shape[2]))
+    patches = np.concatenate(found).astype(np.float64)
+    patches -= patches.mean(axis=1, keepdims=True)
+    patches /= np.sqrt(patches.var(axis=1, keepdims=True) + FLAT)
+    middle = patches.mean(axis=0)
+    sizes, ways = np.linalg.eigh(np.cov(patches - middle, rowvar=False).reshape(patches.shape[1], patches.shape[1]))
+    whiten = ways / np.sqrt(np.maximum(sizes, 0) + SHRINKAGE) @ ways.T
+    directions = unit_rows(((patches - middle) @ whiten).astype(np.float32))
+    centres = unit_rows(kmeans(directions, min(FILTERS, len(directions)), rng))
+    weights = centres @ whiten
+    shape = (len(weights), images.shape[3], size, size)
+    return torch.from_numpy(weights.reshape(shape).astype(np.float32)).to(device), torch.from_numpy((weights @ middle).astype(np.float32)).to(device)
+
+
+def _answers(
+    images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], filters: tuple[Tensor, Tensor], device: torch.device
+) -> Iterator[Float[np.ndarray, "B F"]]:
+    """How strongly the images of `rows` answer to each filter in each cell, a block at a time."""
+    weights, away = filters
+    total, box = weights.sum(dim=(1, 2, 3)), torch.full_like(weights[:1], 1 / weights[0].numel())
+    for block in _small(images, rows, device):
+        mean = F.conv2d(block, box)
+        contrast = torch.sqrt((F.conv2d(block * block, box) - mean * mean).clamp_min(0) + FLAT)
+        likeness = (F.conv2d(block, weights) - mean * total[:, None, None]) / contrast - away[:, None, None]
+        cells = min(CELLS, *likeness.shape[2:])
+        yield F.adaptive_avg_pool2d(F.relu(likeness - ABOVE), cells).flatten(1).cpu().numpy()
+
+
+def _small(images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], device: torch.device) -> Iterator[Float[Tensor, "B C H W"]]:
+    """The images of `rows` in [0, 1], their smaller side at most SIDE pixels, a block at a time."""
+    for start in range(0, len(rows), BLOCK):
+        block = torch.from_numpy(np.ascontiguousarray(images[rows[start : start + BLOCK]])).to(device).permute(0, 3, 1, 2).float() / 255
+        scale = SIDE / min(block.shape[2:])
+        yield F.interpolate(block, scale_factor=scale, mode="area") if scale < 1 else block
