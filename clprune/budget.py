@@ -19,7 +19,7 @@ from itertools import combinations, product
 import numpy as np
 from jaxtyping import Bool, Float
 
-from clprune.datatypes import Budget
+from clprune.datatypes import EVALUATION_EPOCHS, Budget
 from clprune.errors import UsageError
 
 EXPONENTS = np.array([0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
@@ -30,8 +30,7 @@ USELESS = (
     0.05,
 )  # standard deviations of the prior of b, equally likely: giving up useless samples changes next to nothing, or does change something
 WIDTHS = (1.0, 0.1)  # those of A, about a half, and of a, about 0
-TRIAL_EPOCHS = 10  # at least
-TRIAL_STEPS = 1_500  # at least: after fewer, a training on everything is not done yet, and a small part of it looks as good
+TRIAL_STEPS = 1_500  # at least, and EVALUATION_EPOCHS: after fewer, a training on everything is not done yet, and a small part of it looks as good
 SMALLEST = 0.02  # no smaller share is proposed
 SHARES = np.round(np.arange(0.02, 1.0001, 0.01), 2)
 
@@ -138,12 +137,12 @@ def _sampling_variance(trials: Sequence[Trial], shares: Float[np.ndarray, "S"]) 
 
 
 def epochs_of_trial(n_samples: int, batch_size: int) -> int:
-    """Epochs of `n_samples` that a trial takes unless told otherwise: TRIAL_EPOCHS, or as many as TRIAL_STEPS batches are.
+    """Epochs of `n_samples` that a trial takes unless told otherwise: EVALUATION_EPOCHS, or as many as TRIAL_STEPS batches are.
 
     >>> epochs_of_trial(50_000, 128), epochs_of_trial(1_280, 128)
-    (10, 150)
+    (30, 150)
     """
-    return max(TRIAL_EPOCHS, math.ceil(TRIAL_STEPS / math.ceil(n_samples / batch_size)))
+    return max(EVALUATION_EPOCHS, math.ceil(TRIAL_STEPS / math.ceil(n_samples / batch_size)))
 
 
 def safe_budget(
@@ -154,12 +153,13 @@ def safe_budget(
     tolerance: float = 0.005,
     confidence: float = 0.9,
     n_trials: int = 12,
+    n_epochs: int | None = None,
 ) -> Budget:
     """The smallest share whose loss of accuracy is at most `tolerance` with probability `confidence`; 1 where there is none.
 
     `train_with(share)` trains on that share of a pool and judges on samples outside it, with a new seed each time it is given the same share.
     Trainings are spent where they decide: on everything, and around the share at which the loss is as likely above the tolerance as below. The evidence of the
-    result holds every trial, the predicted loss with its 95 % interval, and a sentence. Raises UsageError for a tolerance, confidence or number of trials that cannot work.
+    result holds every trial, the predicted loss with its 95 % interval, and a sentence, which names the `n_epochs` of each training where they are given. Raises UsageError for a tolerance, confidence or number of trials that cannot work.
     """
     if not 0 < tolerance < 1:
         raise UsageError(f"--tolerance is {100 * tolerance:g} points; give a loss of accuracy in points above 0, such as 0.5.")
@@ -192,12 +192,13 @@ def safe_budget(
         "half_chance_share": float(curve.shares[_edge(curve, tolerance, 0.5)]),
         "trials": [{"keep_fraction": trial.keep_fraction, "accuracy": trial.accuracy, "n_judged": len(trial.right)} for trial in trials],
     }
+    length = "" if n_epochs is None else f" of {n_epochs} epochs; a longer one may lose more"
     if share == 1:
         said = f"keep everything: no smaller share loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}"
     else:
         said = (
             f"{share:.0%} is the smallest share that loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}: "
-            f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}), {len(trials)} short trainings"
+            f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}), {len(trials)} short trainings{length}"
         )
     return Budget(share, n_samples if share == 1 else max(1, math.ceil(share * n_samples)), "auto", evidence | {"sentence": said})
 

@@ -31,6 +31,9 @@ from jaxtyping import Float, Int
 
 from clprune.errors import MissingSignalError, UsageError
 
+EVALUATION_EPOCHS = (
+    30  # that `evaluate` trains for, and `--keep auto` with, unless told otherwise: longer ones still gain, and lose more by a smaller part
+)
 FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, TDDS): the yardstick for "share of a full training"
 HighMeans = Literal["hard", "easy"]
 UNLABELLED = -1

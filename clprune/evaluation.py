@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, UInt8
 
 from clprune import distributed
 from clprune.corruptions import SEVERITY, corrupted
-from clprune.datatypes import Evaluation, Source
+from clprune.datatypes import EVALUATION_EPOCHS, Evaluation, Source
 from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
 from clprune.energy import EnergyMeter, step_so_far
@@ -44,7 +44,6 @@ from clprune.training import (
     train,
 )
 
-EPOCHS = 30
 RANDOM_SHARES = (0.75, 1.0, 1.5, 2.0, 3.0)  # of the labels asked for: the counts at which random labelling is tried
 Job = tuple[int, str]  # a training: its seed and its arm
 CALIBRATION_BINS = 15  # equal widths of confidence, as in Guo et al. (2017, arXiv:1706.04599)
@@ -85,7 +84,7 @@ def evaluate(
         raise UsageError(f"--budget is {budget}; give equal-epochs or equal-steps.")
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
-    n_epochs, target = epochs or EPOCHS, pick_device(device)
+    n_epochs, target = epochs or EVALUATION_EPOCHS, pick_device(device)
     data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
     recipe = Recipe(schedule="cosine")
     full_steps = n_epochs * math.ceil(len(order) / recipe.batch_size)
@@ -193,7 +192,7 @@ def evaluate_pool(
     what random labelling needs for the same accuracy (interpolated, never falling), less what was asked for; seed by seed, and of the means. `checkpoint`, `data_key` and processes that have
     joined as in `evaluate`.
     """
-    n_epochs, target, recipe = epochs or EPOCHS, pick_device(device), Recipe(schedule="cosine")
+    n_epochs, target, recipe = epochs or EVALUATION_EPOCHS, pick_device(device), Recipe(schedule="cosine")
     data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
     rest = order[~np.isin(order, labelled)]
     counts = sorted({min(round(len(asked) * share), len(rest)) for share in RANDOM_SHARES})

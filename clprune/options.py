@@ -37,7 +37,7 @@ Tolerance = Annotated[float, typer.Option("--tolerance", help="With --keep auto:
 Confidence = Annotated[float, typer.Option("--confidence", help="With --keep auto: how surely no more is lost.")]
 Trials = Annotated[int, typer.Option("--trials", min=1, help="With auto: short trainings to decide by.")]
 TrialEpochs = Annotated[
-    int | None, typer.Option("--trial-epochs", min=1, help="With auto: length of each of them; by default 10, or as many as 1,500 batches are.")
+    int | None, typer.Option("--trial-epochs", min=1, help="With auto: length of each of them; by default 30, or as many as 1,500 batches are.")
 ]
 MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
 Data = Annotated[

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from clprune.budget import epochs_of_trial
-from clprune.datatypes import FULL_TRAINING_EPOCHS, UNLABELLED, Source
+from clprune.datatypes import EVALUATION_EPOCHS, FULL_TRAINING_EPOCHS, UNLABELLED, Source
 from clprune.errors import UsageError
 from clprune.patches import patch_features
 from clprune.proxies import build_proxy, proxy_for
@@ -19,7 +19,7 @@ from clprune.texts import N_BUCKETS, load_texts
 from clprune.training import Recipe, new_state, pick_device, to_device, train
 
 N_TRIALS, TRIAL_POOL = 12, 0.9  # of --keep auto: trainings, and the share of the data that they train on
-JUDGING_EPOCHS = 270  # of `evaluate` as it comes: three seeds, three arms, 30 epochs of all samples each
+JUDGING_EPOCHS = 9 * EVALUATION_EPOCHS  # of `evaluate` as it comes: three seeds, three arms
 LEAST_EPOCHS = 4  # no run ended earlier so far; the live rule looks from the third epoch on
 
 

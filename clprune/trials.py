@@ -283,6 +283,7 @@ def decide(
             tolerance=tolerance,
             confidence=confidence,
             n_trials=n_trials,
+            n_epochs=trials.n_epochs,
         )
     return budget, strategy, evidence | {"cost": trials.cost()}
 
