@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,12 @@ def given(vectors: np.ndarray | Path | str, sample_ids: np.ndarray) -> tuple[Emb
 
 
 def without_labels(
-    images: UInt8[np.ndarray, "N H W C"] | Int32[np.ndarray, "N L"], order: Int[np.ndarray, "N"], *, seed: int = 0, device: str = "auto"
+    images: UInt8[np.ndarray, "N H W C"] | Int32[np.ndarray, "N L"],
+    order: Int[np.ndarray, "N"],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Embeddings, dict[str, Any]]:
     """Features that need no label and no training, and the facts of their making: of images the patterns they are made of, of texts what their words have in common. `order` is that of the ids.
 
@@ -89,11 +95,12 @@ def without_labels(
     voted for the right class of 38 %, by the patterns of 67 %; of Fashion-MNIST of 81 % and 90 %.
     """
     started, meter = time.perf_counter(), EnergyMeter()
+    tell = (lambda done: on_progress({"stage": "features", "done": done, "total": len(order)})) if on_progress else None
     with meter:
         if images.ndim == 2:
             name, vectors = "latent semantic analysis of n-grams", latent_features(images[order], seed=seed)[np.argsort(order)]
         else:
-            name, vectors = "patterns of patches", patch_features(images, order, seed=seed, device=pick_device(device))
+            name, vectors = "patterns of patches", patch_features(images, order, seed=seed, device=pick_device(device), on_block=tell)
     facts = nothing_trained(seed, name, time.perf_counter() - started)
     return Embeddings(vectors, name), facts | {"energy_kwh": meter.kwh, "energy_method": meter.method}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -24,13 +24,19 @@ BLOCK = 256  # images
 
 
 def patch_features(
-    images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"], *, seed: int = 0, device: torch.device | None = None, width: int = WIDTH
+    images: UInt8[np.ndarray, "N H W C"],
+    order: Int[np.ndarray, "N"],
+    *,
+    seed: int = 0,
+    device: torch.device | None = None,
+    width: int = WIDTH,
+    on_block: Callable[[int], None] | None = None,
 ) -> Float[np.ndarray, "N D"]:
     """Features (half precision, rows of length 1, in the order of the images) after Coates, Lee and Ng (2011, PMLR 15:215-223).
 
     Patches of 6 x 6 pixels, brightness and contrast removed and whitened, are put into clusters by the direction in which they lie; an image is told by how strongly it answers to each centre, on average over
     each of 3 x 3 cells, and these numbers by their `width` largest principal components, brought halfway to one size. Draws of `seed` are taken in `order` (that of the ids), so that row order has no influence. Time is linear in
-    the images.
+    the images; `on_block` is told how many are done.
     """
     device, rng = device or torch.device("cpu"), np.random.default_rng((seed, 6))
     some = np.sort(rng.permutation(len(order))[:FITTED_ON])
@@ -50,6 +56,8 @@ def patch_features(
     for part in _answers(images, order, filters, device):
         features[order[done : done + len(part)]] = unit_rows(((np.sqrt(part) - middle) / spread) @ project)
         done += len(part)
+        if on_block is not None:
+            on_block(done)
     return features
 
 

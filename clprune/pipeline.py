@@ -124,7 +124,11 @@ def score(
                 written = scored_run(out, source, recorded, period, own or logged, None, **told)
             elif pool is not None and not len(known):
                 order = source.canonical_order
-                features, facts = (own, nothing_trained(seed)) if own is not None else without_labels(images, order, seed=seed, device=device)
+                features, facts = (
+                    (own, nothing_trained(seed))
+                    if own is not None
+                    else without_labels(images, order, seed=seed, device=device, on_progress=on_progress)
+                )
                 written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
             else:
                 assert run is not None
