@@ -7,6 +7,9 @@ The model. Let u be the share of samples that a selection gives up first because
 so a is what half of the useful samples cost, c how suddenly it comes (learning curves are power laws: Hestness et al., 2017, arXiv:1712.00409), and b what is gained, or
 lost, by giving up the others. An accuracy is A - loss(s) + noise. For each c and each size of the noise on a grid the posterior of (A, a, b) is Gaussian and exact; the
 grid is averaged over by marginal likelihood. Nothing is fitted per data set and no share is assumed to be safe.
+
+What giving up wrong labels gains is not there to be spent: a share is safe where the loss is within the tolerance and the first term alone is, too. Else a training
+that wrong labels had spoiled would be a reason to drop nearly everything.
 """
 
 from __future__ import annotations
@@ -49,21 +52,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """The posterior of the loss of accuracy at `shares`: a mixture of Gaussians."""
+    """The posterior of the loss of accuracy at `shares`, and of that part of it which comes from dropping useful samples: mixtures of Gaussians."""
 
     shares: Float[np.ndarray, "S"]
     weights: Float[np.ndarray, "G"]
     means: Float[np.ndarray, "G S"]
     sds: Float[np.ndarray, "G S"]
+    useful_means: Float[np.ndarray, "G S"]
+    useful_sds: Float[np.ndarray, "G S"]
 
     @property
     def mean(self) -> Float[np.ndarray, "S"]:
         return self.weights @ self.means
 
     def below(self, tolerance: float) -> Float[np.ndarray, "S"]:
-        """Probability that the loss is at most `tolerance`, for each share."""
-        z = (tolerance - self.means) / np.maximum(self.sds, 1e-12)
-        return self.weights @ (0.5 * (1 + _erf(z / math.sqrt(2))))
+        """Probability that the loss is at most `tolerance`, or that its useful part is, whichever is smaller; for each share."""
+        both = ((self.means, self.sds), (self.useful_means, self.useful_sds))
+        z = [(tolerance - means) / np.maximum(sds, 1e-12) for means, sds in both]
+        return np.minimum(*(self.weights @ (0.5 * (1 + _erf(one / math.sqrt(2)))) for one in z))
 
     def quantile(self, probability: float, at: int) -> float:
         """Quantile of the loss at share number `at`, by bisection."""
@@ -82,14 +88,14 @@ def loss_curve(trials: Sequence[Trial], useless_share: float, shares: Float[np.n
     """
     kept = np.array([trial.keep_fraction for trial in trials])
     accuracy = np.array([trial.accuracy for trial in trials])
-    weights, means, sds = [], [], []
+    weights, means, sds = [], [], []  # (G,), and two (G, 2, S): of the loss, and of its useful part
     prior_mean = np.array([0.5, 0.0, 0.0])
     for exponent, width in product(EXPONENTS, USELESS if useless_share > 0 else USELESS[:1]):
         prior_precision = np.diag(1 / np.square([*WIDTHS, width]))
         falls, cleaned = _shape(kept, useless_share, exponent)
         design = np.stack([np.ones(len(kept)), -falls, cleaned], axis=1)
         falls, cleaned = _shape(shares, useless_share, exponent)
-        wanted = np.stack([falls, -cleaned], axis=1)
+        wanted = np.stack([np.stack([falls, -cleaned], axis=1), np.stack([falls, np.zeros(len(shares))], axis=1)])
         for noise in NOISES:
             precision = prior_precision + design.T @ design / noise**2
             covariance = np.linalg.inv(precision)
@@ -100,10 +106,12 @@ def loss_curve(trials: Sequence[Trial], useless_share: float, shares: Float[np.n
             log_likelihood -= 0.5 * (math.log(noise / USUAL_NOISE) / NOISE_SPREAD) ** 2
             weights.append(log_likelihood)
             means.append(wanted @ centre[1:])
-            sds.append(np.sqrt(np.einsum("si,ij,sj->s", wanted, covariance[1:, 1:], wanted)))
+            sds.append(np.sqrt(np.einsum("wsi,ij,wsj->ws", wanted, covariance[1:, 1:], wanted)))
     weights = np.exp(np.array(weights) - max(weights))
-    sampled = np.sqrt(_sampling_variance(trials, shares))
-    return LossCurve(shares, weights / weights.sum(), np.array(means), np.hypot(np.array(sds), sampled))
+    useful = np.minimum(shares, 1 - useless_share) / (1 - useless_share)
+    sampled = np.sqrt(np.stack([_sampling_variance(trials, shares), _sampling_variance(trials, useful)]))
+    of_each, spread = np.array(means), np.hypot(np.array(sds), sampled)
+    return LossCurve(shares, weights / weights.sum(), of_each[:, 0], spread[:, 0], of_each[:, 1], spread[:, 1])
 
 
 def _shape(shares: Float[np.ndarray, "S"], useless: float, exponent: float) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"]]:
@@ -155,7 +163,7 @@ def safe_budget(
     n_trials: int = 12,
     n_epochs: int | None = None,
 ) -> Budget:
-    """The smallest share whose loss of accuracy is at most `tolerance` with probability `confidence`; 1 where there is none.
+    """The smallest share whose loss of accuracy is at most `tolerance` with probability `confidence`, also against everything but useless samples; 1 where there is none.
 
     `train_with(share)` trains on that share of a pool and judges on samples outside it, with a new seed each time it is given the same share.
     Trainings are spent where they decide: on everything, and around the share at which the loss is as likely above the tolerance as below. The evidence of the
@@ -182,23 +190,25 @@ def safe_budget(
     at = _edge(curve, tolerance, confidence)
     share = float(curve.shares[at])
     low, high = curve.quantile(0.025, at), curve.quantile(0.975, at)
-    loss = 0.0 if share == 1 else float(curve.mean[at])
+    loss, of_useful = (0.0, 0.0) if share == 1 else (float(curve.mean[at]), float(curve.weights @ curve.useful_means[:, at]))
     evidence = {
         "tolerance": tolerance,
         "confidence": confidence,
         "useless_share": useless_share,
         "predicted_loss": loss,
+        "predicted_loss_of_useful": of_useful,
         "interval": [0.0, 0.0] if share == 1 else [low, high],
         "half_chance_share": float(curve.shares[_edge(curve, tolerance, 0.5)]),
         "trials": [{"keep_fraction": trial.keep_fraction, "accuracy": trial.accuracy, "n_judged": len(trial.right)} for trial in trials],
     }
     length = "" if n_epochs is None else f" of {n_epochs} epochs; a longer one may lose more"
+    clean = f", {100 * of_useful:+.2f} against all but the {useless_share:.0%} that add nothing" if useless_share >= 0.01 else ""
     if share == 1:
         said = f"keep everything: no smaller share loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}"
     else:
         said = (
             f"{share:.0%} is the smallest share that loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}: "
-            f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}), {len(trials)} short trainings{length}"
+            f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}){clean}, {len(trials)} short trainings{length}"
         )
     return Budget(share, n_samples if share == 1 else max(1, math.ceil(share * n_samples)), "auto", evidence | {"sentence": said})
 
