@@ -21,6 +21,7 @@ from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import DataError, FingerprintError
 from clprune.storage import (
     SCHEMA_VERSION,
+    files_of,
     ids_of,
     inventory,
     new_folder,
@@ -44,8 +45,8 @@ class Manifest:
     @cached_property
     def samples(self) -> pa.Table:
         """One row a sample, in the order of the source when it was scored."""
-        require_intact(self.folder, self.document["files"])
-        return read_parquet(self.folder / "samples.parquet")
+        require_intact(self.folder, files_of(self.document["files"], "kept.npy"))
+        return read_parquet(self.folder, self.document["files"], "samples.parquet")
 
     @cached_property
     def kept_ids(self) -> np.ndarray:

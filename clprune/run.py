@@ -6,6 +6,8 @@ samples.parquet         sample_id, index, bytes, suspicion, suggested_label, dup
 trajectory/SIGNAL.npy   (E, N) float32 a signal
 trajectory/curves.csv   the indicators, at several moments an epoch
 embeddings.npy          (N, D) float16; float32 where the user gave larger numbers
+
+A table of more than 50 million rows is a folder of that name with a file for each so many.
 """
 
 from __future__ import annotations
@@ -61,8 +63,7 @@ class Run:
         return self._read("samples.parquet")
 
     def _read(self, name: str) -> pa.Table:
-        require_intact(self.folder, {name: self.document["files"][name]})
-        return read_parquet(self.folder / name)
+        return read_parquet(self.folder, self.document["files"], name)
 
     @cached_property
     def table(self) -> ScoreTable:

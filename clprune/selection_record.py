@@ -13,6 +13,7 @@ import pyarrow as pa
 from clprune.datatypes import Budget, Selection
 from clprune.manifest import Manifest, write_manifest
 from clprune.run import Run
+from clprune.storage import digest_in
 
 
 def write_selection(
@@ -79,7 +80,7 @@ def write_selection(
         "samples_seen_by_scoring": document["epochs_run"] * int(labelled.sum()),
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
         "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
-        "parent": {"scores_sha256": document["files"]["scores.parquet"]["sha256"], "samples_sha256": document["files"]["samples.parquet"]["sha256"]},
+        "parent": {f"{name}_sha256": digest_in(document["files"], f"{name}.parquet") for name in ("scores", "samples")},
         "run": {
             key: document[key]
             for key in (

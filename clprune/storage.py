@@ -36,6 +36,7 @@ SCHEMA_VERSION = 2
 OLDEST_SCHEMA_VERSION = 1  # whose documents have no seal
 SEAL = "document_sha256"
 _CHUNK_BYTES = 1 << 22
+ROWS_A_FILE = 50_000_000  # of a Parquet table
 PART = 1 << 16  # rows of a table whose ids are Python strings at the same time
 
 
@@ -214,14 +215,30 @@ def read_json(path: Path, *, what: str, sealed: bool = True, of: str | None = No
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table with page checksums; the same table gives the same bytes."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_bytes(path, buffer.getbuffer())
+    """Write a table with page checksums; the same table gives the same bytes.
+
+    More than ROWS_A_FILE rows become a folder of that name with one file for each so many, in order: what reads Parquet reads it as one table, or by parts side by side.
+    """
+    starts = range(0, max(1, len(table)), ROWS_A_FILE)
+    with _explained(path):
+        if path.is_dir():
+            shutil.rmtree(path)  # what an interruption left: one file takes its place in one step, but several cannot
+        elif len(starts) > 1:
+            path.unlink(missing_ok=True)
+    for number, start in enumerate(starts):
+        buffer = io.BytesIO()
+        pq.write_table(table.slice(start, ROWS_A_FILE), buffer, compression="zstd", write_page_checksum=True)
+        write_bytes(path if len(starts) == 1 else path / f"part-{number:05d}.parquet", buffer.getbuffer())
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a table that `write_parquet` wrote, page checksums verified."""
+def read_parquet(folder: Path, files: Mapping[str, Mapping[str, Any]], name: str, columns: list[str] | None = None) -> pa.Table:
+    """The table that `write_parquet` wrote to `folder / name`, checked against its digests in the inventory `files`, and the checksums of its pages."""
+    parts = files_of(files, name)
+    require_intact(folder, parts)
+    return pa.concat_tables([_read_parquet(folder / part, columns) for part in sorted(parts)])
+
+
+def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, page_checksum_verification=True)
     except FileNotFoundError:
@@ -287,8 +304,27 @@ def digest_of_file(path: Path) -> str:
 
 
 def inventory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Bytes and sha256 of files in `folder`, by relative path: what a manifest holds of them."""
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest_of_file(folder / name)} for name in sorted(names)}
+    """Bytes and sha256 of files in `folder`, and of those in its folders among `names`, by relative path: what a manifest holds of them."""
+    files = [
+        file for name in names for file in ([f"{name}/{part.name}" for part in (folder / name).iterdir()] if (folder / name).is_dir() else [name])
+    ]
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest_of_file(folder / name)} for name in sorted(files)}
+
+
+def files_of(files: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Mapping[str, Any]]:
+    """What an inventory holds of the file `name`, or of those in the folder of that name. Raises IntegrityError where there are none."""
+    found = {file: facts for file, facts in files.items() if file == name or file.startswith(f"{name}/")}
+    if not found:
+        raise IntegrityError(f"the inventory does not name {name}. Make it again.")
+    return found
+
+
+def digest_in(files: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The sha256 of a file in an inventory; of a folder that of its files' digests."""
+    found = files_of(files, name)
+    return (
+        str(found[name]["sha256"]) if name in found else hashlib.sha256("".join(found[part]["sha256"] for part in sorted(found)).encode()).hexdigest()
+    )
 
 
 def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]], *, links: bool = False) -> list[str]:

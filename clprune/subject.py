@@ -19,7 +19,7 @@ from clprune import families
 from clprune.datatypes import Source
 from clprune.errors import ClpruneError, DataError
 from clprune.manifest import read_manifest
-from clprune.storage import read_json, read_parquet, require_intact
+from clprune.storage import digest_in, read_json, read_parquet, require_intact
 
 NO_CLASS = "unlabelled"
 NEIGHBORS_SEARCHED = 200  # folders beside a manifest that are looked at for its run
@@ -144,15 +144,13 @@ def _run_beside(folder: Path, document: Mapping[str, Any]) -> Path | None:
                 run = read_json(place / "run.json", what="run")
             except ClpruneError:
                 continue
-            if wanted and run.get("files", {}).get("scores.parquet", {}).get("sha256") == wanted:
+            if wanted and "files" in run and digest_in(run["files"], "scores.parquet") == wanted:
                 return place
     return None
 
 
 def _samples_of_run(folder: Path, run: Mapping[str, Any]) -> pa.Table:
-    names = ["scores.parquet", "samples.parquet"]
-    require_intact(folder, {name: run["files"][name] for name in names})
-    table, more = (read_parquet(folder / name) for name in names)
+    table, more = (read_parquet(folder, run["files"], name) for name in ("scores.parquet", "samples.parquet"))
     for name in more.column_names:
         if name not in table.column_names:
             table = table.append_column(name, more[name])
@@ -161,8 +159,7 @@ def _samples_of_run(folder: Path, run: Mapping[str, Any]) -> pa.Table:
 
 def _with_distances(samples: pa.Table, run_folder: Path, run: Mapping[str, Any]) -> pa.Table:
     """Add the distances of near-duplicates, which only the run has, where its rows are those of the manifest."""
-    require_intact(run_folder, {"samples.parquet": run["files"]["samples.parquet"]})
-    more = read_parquet(run_folder / "samples.parquet", columns=["sample_id", "duplicate_distance"])
+    more = read_parquet(run_folder, run["files"], "samples.parquet", columns=["sample_id", "duplicate_distance"])
     if "duplicate_distance" in samples.column_names or not more["sample_id"].combine_chunks().equals(samples["sample_id"].combine_chunks()):
         return samples
     return samples.append_column("duplicate_distance", more["duplicate_distance"])

@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="x cannot be read"):
         read_npy(tmp_path / "x")
     with pytest.raises(IntegrityError, match="x cannot be read"):
-        read_parquet(tmp_path / "x")
+        read_parquet(tmp_path, inventory(tmp_path, ["x"]), "x")
 
 
 def test_numbers_that_json_does_not_know_are_refused_rather_than_written(tmp_path: Path) -> None:
