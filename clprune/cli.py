@@ -162,7 +162,7 @@ def plan(
         data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict,
         trainings=trainings, training_seconds=training_seconds, gpu_price=gpu_price, label_price=label_price,
     )  # fmt: skip
-    show(told, as_json, *terminal.plan_lines(told), *terminal.search_lines(told))
+    show(told, as_json, *terminal.plan_lines(told), *(terminal.search_lines(told) if "stages" in told else ()))
 
 
 @app.command()

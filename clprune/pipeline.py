@@ -187,13 +187,14 @@ def plan(
 ) -> dict[str, Any]:
     """What `score` would take, from the data's listing and a few timed steps on random images: nothing is written.
 
-    With `search` (`trainings`, `training_seconds`, `gpu_price`, `label_price`) also what the whole search would cost, what it could save, and its stages.
+    With `search` (`trainings`, `training_seconds`, `gpu_price`, `label_price`) also what the whole search would cost, what it could save, and its stages;
+    not where no sample has a label, since then there is nothing to prune.
     """
     from clprune.plan import plan as planned
     from clprune.plan import search_plan
 
     told = planned(open_data(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
-    return told | (search_plan(told, data, **search) if search else {})
+    return told | (search_plan(told, data, **search) if search and told["n_classes"] else {})
 
 
 def select(

@@ -12,8 +12,10 @@ import pytest
 import torch
 from conftest import draw_shapes
 from numpy.dtypes import StringDType
+from typer.testing import CliRunner
 
 from clprune import pipeline
+from clprune.cli import app
 from clprune.datatypes import Neighborhood, Source
 from clprune.errors import DataError, GuardError, LabelError, UsageError
 from clprune.evaluation import labels_saved
@@ -245,6 +247,8 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
     assert (none["n_classes"], none["max_steps"]) == (0, 0) and none["max_minutes"] > 0  # features are made, nothing is trained
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "open.npz")])
+    assert done.exit_code == 0 and "no sample has a label" in done.stdout and "kept" not in done.stdout
 
 
 def test_the_page_of_a_run_says_which_samples_have_no_label(scored: Path, tmp_path: Path) -> None:
