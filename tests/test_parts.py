@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import draw_shapes
@@ -50,3 +51,11 @@ def test_a_part_that_is_not_as_written_is_named_and_a_stray_one_is_not_read(tmp_
     with pytest.raises(IntegrityError, match="part-00001"):
         pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.4")
     assert not (tmp_path / "m").exists()
+
+
+def test_parts_that_an_interruption_left_do_not_stay_beside_fewer_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "ROWS_A_FILE", 100)
+    for n, files in ((350, 4), (150, 2), (80, 1), (150, 2)):
+        storage.write_parquet(tmp_path / "t.parquet", pa.table({"at": np.arange(n)}))
+        held = storage.inventory(tmp_path, ["t.parquet"])
+        assert len(held) == files and storage.read_parquet(tmp_path, held, "t.parquet")["at"].to_pylist() == list(range(n))
