@@ -67,17 +67,19 @@ class LossCurve:
 
     def below(self, tolerance: float) -> Float[np.ndarray, "S"]:
         """Probability that the loss is at most `tolerance`, or that its useful part is, whichever is smaller; for each share."""
-        both = ((self.means, self.sds), (self.useful_means, self.useful_sds))
-        z = [(tolerance - means) / np.maximum(sds, 1e-12) for means, sds in both]
-        return np.minimum(*(self.weights @ (0.5 * (1 + _erf(one / math.sqrt(2)))) for one in z))
+        return np.minimum(self._at_most(tolerance, self.means, self.sds), self._at_most(tolerance, self.useful_means, self.useful_sds))
+
+    def _at_most(self, value: float, means: Float[np.ndarray, "G *S"], sds: Float[np.ndarray, "G *S"]) -> Float[np.ndarray, "*S"]:
+        """Probability that a mixture of Gaussians is at most `value`."""
+        probability: np.ndarray = self.weights @ (0.5 * (1 + _erf((value - means) / np.maximum(sds, 1e-12) / math.sqrt(2))))
+        return probability
 
     def quantile(self, probability: float, at: int) -> float:
         """Quantile of the loss at share number `at`, by bisection."""
         low, high = float((self.means[:, at] - 8 * self.sds[:, at]).min()), float((self.means[:, at] + 8 * self.sds[:, at]).max())
         for _ in range(60):
             middle = (low + high) / 2
-            z = (middle - self.means[:, at]) / np.maximum(self.sds[:, at], 1e-12)
-            low, high = (middle, high) if self.weights @ (0.5 * (1 + _erf(z / math.sqrt(2)))) < probability else (low, middle)
+            low, high = (middle, high) if self._at_most(middle, self.means[:, at], self.sds[:, at]) < probability else (low, middle)
         return (low + high) / 2
 
 
@@ -109,7 +111,7 @@ def loss_curve(trials: Sequence[Trial], useless_share: float, shares: Float[np.n
             sds.append(np.sqrt(np.einsum("wsi,ij,wsj->ws", wanted, covariance[1:, 1:], wanted)))
     weights = np.exp(np.array(weights) - max(weights))
     useful = np.minimum(shares, 1 - useless_share) / (1 - useless_share)
-    sampled = np.sqrt(np.stack([_sampling_variance(trials, shares), _sampling_variance(trials, useful)]))
+    sampled = np.sqrt(_sampling_variance(trials, np.stack([shares, useful])))
     of_each, spread = np.array(means), np.hypot(np.array(sds), sampled)
     return LossCurve(shares, weights / weights.sum(), of_each[:, 0], spread[:, 0], of_each[:, 1], spread[:, 1])
 
@@ -121,7 +123,7 @@ def _shape(shares: Float[np.ndarray, "S"], useless: float, exponent: float) -> t
     return (np.maximum(useful, 1e-3) ** -exponent - 1) / (2**exponent - 1), cleaned
 
 
-def _sampling_variance(trials: Sequence[Trial], shares: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+def _sampling_variance(trials: Sequence[Trial], shares: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
     """Variance of the loss at each share that comes from judging on M samples only: what differs between samples in the same way in every training.
 
     With two trainings on everything and two on less, the covariance over samples of two losses that share no training holds just that part (the noise of
@@ -131,7 +133,7 @@ def _sampling_variance(trials: Sequence[Trial], shares: Float[np.ndarray, "S"]) 
     whole = [trial.right.astype(np.float64) for trial in trials if trial.keep_fraction == 1]
     n_judged = len(trials[0].right)
     if not less:
-        return np.zeros(len(shares))
+        return np.zeros(shares.shape)
     if len(whole) > 1 and len(less) > 1:
         halves = np.mean(whole[::2], axis=0), np.mean(whole[1::2], axis=0)
         found = [

@@ -13,6 +13,7 @@ import torch
 from clprune.budget import epochs_of_trial
 from clprune.datatypes import EVALUATION_EPOCHS, FULL_TRAINING_EPOCHS, UNLABELLED, Source
 from clprune.errors import UsageError
+from clprune.latent import latent_features
 from clprune.patches import patch_features
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
@@ -56,9 +57,9 @@ def plan(
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
     seen, alone = _seen(source), 0.0
     per_epoch = run.seconds / run.samples_seen * seen
-    if seen == 0 and source.kind != "text":  # no label at all: features are made, nothing is trained
+    if seen == 0:  # no label at all: features are made, nothing is trained
         at = time.perf_counter()
-        patch_features(sample, np.arange(len(sample)), device=target)
+        _ = latent_features(sample) if source.kind == "text" else patch_features(sample, np.arange(len(sample)), device=target)
         alone = (time.perf_counter() - at) / len(sample) * len(source)
     steps = -(-seen // recipe.batch_size) * max_epochs
     pixels = len(source) * n_bytes

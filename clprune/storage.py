@@ -234,6 +234,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def read_parquet(folder: Path, files: Mapping[str, Mapping[str, Any]], name: str, columns: list[str] | None = None) -> pa.Table:
     """The table that `write_parquet` wrote to `folder / name`, checked against its digests in the inventory `files`, and the checksums of its pages."""
     parts = files_of(files, name)
+    if not parts:
+        raise IntegrityError(f"{folder}: its inventory does not name {name}. Restore it, or make it again.")
     require_intact(folder, parts)
     return pa.concat_tables([_read_parquet(folder / part, columns) for part in sorted(parts)])
 
@@ -312,19 +314,14 @@ def inventory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def files_of(files: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Mapping[str, Any]]:
-    """What an inventory holds of the file `name`, or of those in the folder of that name. Raises IntegrityError where there are none."""
-    found = {file: facts for file, facts in files.items() if file == name or file.startswith(f"{name}/")}
-    if not found:
-        raise IntegrityError(f"the inventory does not name {name}. Make it again.")
-    return found
+    """What an inventory holds of the file `name`, or of those in the folder of that name."""
+    return {file: facts for file, facts in files.items() if file == name or file.startswith(f"{name}/")}
 
 
 def digest_in(files: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    """The sha256 of a file in an inventory; of a folder that of its files' digests."""
-    found = files_of(files, name)
-    return (
-        str(found[name]["sha256"]) if name in found else hashlib.sha256("".join(found[part]["sha256"] for part in sorted(found)).encode()).hexdigest()
-    )
+    """The sha256 of a file in an inventory; of a folder that of its files' digests; "" where it names neither."""
+    digests = [facts["sha256"] for _, facts in sorted(files_of(files, name).items())]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else "".join(digests)
 
 
 def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]], *, links: bool = False) -> list[str]:

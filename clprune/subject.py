@@ -144,7 +144,7 @@ def _run_beside(folder: Path, document: Mapping[str, Any]) -> Path | None:
                 run = read_json(place / "run.json", what="run")
             except ClpruneError:
                 continue
-            if wanted and "files" in run and digest_in(run["files"], "scores.parquet") == wanted:
+            if wanted and digest_in(run.get("files", {}), "scores.parquet") == wanted:
                 return place
     return None
 

@@ -205,11 +205,9 @@ def found_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
-    minutes = plan["max_minutes"]
-    takes = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} s"
     return [
         f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
-        f"no sample has a label: nothing is trained, features take about {takes} on {plan['device']}; `clprune select RUN --label-budget N` then says what to label first"
+        f"no sample has a label: nothing is trained, features take about {60 * plan['max_minutes']:,.0f} s on {plan['device']}; `clprune select RUN --label-budget N` then says what to label first"
         if plan["n_classes"] == 0
         else f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch, timed on random inputs); it stops by itself when the critical period has ended",
         f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",

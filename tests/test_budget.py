@@ -98,7 +98,7 @@ def test_the_posterior_is_that_of_a_sum_over_a_fine_grid() -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("EXPONENTS", [exponent]), ("NOISES", [noise]), ("USELESS", (width,))):
             patch.setattr(module, name, value)
-        patch.setattr(module, "_sampling_variance", lambda trials, shares: np.zeros(len(shares)))
+        patch.setattr(module, "_sampling_variance", lambda trials, shares: np.zeros(shares.shape))
         curve = loss_curve(trials, useless, np.array([at]))
     assert curve.mean[0] == pytest.approx(mean, abs=2e-4)
     assert curve.sds[0, 0] == pytest.approx(sd, rel=0.02)

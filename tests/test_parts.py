@@ -23,6 +23,9 @@ def test_a_run_and_its_manifest_in_parts_say_what_they_say_in_one_file(tmp_path:
     for name, rows_a_file in (("one", 1_000), ("parts", 100)):
         monkeypatch.setattr(storage, "ROWS_A_FILE", rows_a_file)
         pipeline.score(str(tmp_path / "data.npz"), tmp_path / name / "run", max_epochs=2)
+        storage.write_json(
+            tmp_path / name / "another" / "run.json", {"schema_version": storage.SCHEMA_VERSION, "kind": "run", "files": {}}
+        )  # looked at first
         kept[name] = pipeline.select(tmp_path / name / "run", tmp_path / name / "m", keep="0.4")
         pipeline.report([tmp_path / name / "m"], tmp_path / name / "page.html")
     table = tmp_path / "parts" / "run" / "scores.parquet"

@@ -86,6 +86,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_npy(tmp_path / "x")
     with pytest.raises(IntegrityError, match="x cannot be read"):
         read_parquet(tmp_path, inventory(tmp_path, ["x"]), "x")
+    with pytest.raises(IntegrityError, match=r"does not name y\.parquet"):
+        read_parquet(tmp_path, inventory(tmp_path, ["x"]), "y.parquet")
 
 
 def test_numbers_that_json_does_not_know_are_refused_rather_than_written(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import clprune
+from clprune import pipeline
 from clprune.errors import UsageError
 from clprune.labels import add_answers
 from clprune.latent import latent_features
@@ -144,6 +145,7 @@ def test_latent_features_have_the_likeness_of_the_full_decomposition() -> None:
 def test_texts_without_any_label_are_asked_for_and_answers_make_the_classes(tmp_path: Path) -> None:
     rows = opinions(600, 3)
     path = write(tmp_path / "open.csv", [row | {"label": ""} for row in rows], [])
+    assert pipeline.plan(str(path))["max_minutes"] > 0  # the features' time
     run = clprune.score(str(path), tmp_path / "run")
     assert (run["n_classes"], run["epochs_run"], run["proxy"]) == (0, 0, "none: latent semantic analysis of n-grams")
     first = clprune.select(tmp_path / "run", tmp_path / "m", label_budget=100)
