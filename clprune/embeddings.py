@@ -98,11 +98,12 @@ def without_labels(
     tell = (lambda done: on_progress({"stage": "features", "done": done, "total": len(order)})) if on_progress else None
     with meter:
         if images.ndim == 2:
-            name, vectors = "latent semantic analysis of n-grams", latent_features(images[order], seed=seed)[np.argsort(order)]
+            target, name, vectors = "cpu", "latent semantic analysis of n-grams", latent_features(images[order], seed=seed)[np.argsort(order)]
         else:
-            name, vectors = "patterns of patches", patch_features(images, order, seed=seed, device=pick_device(device), on_block=tell)
+            on = pick_device(device)
+            target, name, vectors = str(on), "patterns of patches", patch_features(images, order, seed=seed, device=on, on_block=tell)
     facts = nothing_trained(seed, name, time.perf_counter() - started)
-    return Embeddings(vectors, name), facts | {"energy_kwh": meter.kwh, "energy_method": meter.method}
+    return Embeddings(vectors, name), facts | {"device": target, "energy_kwh": meter.kwh, "energy_method": meter.method}
 
 
 def nothing_trained(seed: int, features: str = "embeddings given", seconds: float = 0.0) -> dict[str, Any]:
