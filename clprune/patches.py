@@ -20,7 +20,7 @@ PATCHES_AN_IMAGE = 10
 FLAT, SHRINKAGE, ABOVE = 10 / 255**2, 0.1, 0.5  # added to a patch's variance and to the eigenvalues of all; a response counts from here on
 WIDTH = 128  # of the features, at most
 POWERS = 6  # rounds of power iteration for the directions
-BLOCK = 256  # images
+BLOCK = 64  # images: their answers, 256 a place, are still near the processor
 
 
 def patch_features(
@@ -52,9 +52,10 @@ def patch_features(
         ways[:, :width] / (sizes[:width] + 1e-5) ** 0.25
     ).numpy()  # halfway to all of one size: of 500 to 6,000 images better neighbours than either
     features = np.empty((len(order), width), dtype=np.float16)
-    done = 0
-    for part in _answers(images, order, filters, device):
-        features[order[done : done + len(part)]] = unit_rows(((np.sqrt(part) - middle) / spread) @ project)
+    features[order[some]] = unit_rows(known @ project)
+    done, rest = len(some), np.delete(order, some)
+    for part in _answers(images, rest, filters, device):
+        features[rest[done - len(some) :][: len(part)]] = unit_rows(((np.sqrt(part) - middle) / spread) @ project)
         done += len(part)
         if on_block is not None:
             on_block(done)
@@ -89,13 +90,13 @@ def _answers(
 ) -> Iterator[Float[np.ndarray, "B F"]]:
     """How strongly the images of `rows` answer to each filter in each cell, a block at a time."""
     weights, away = filters
-    total, box = weights.sum(dim=(1, 2, 3)), torch.full_like(weights[:1], 1 / weights[0].numel())
+    box = torch.full_like(weights[:1], 1 / weights[0].numel())
+    centred = weights - weights.mean(dim=(1, 2, 3), keepdim=True)  # takes the brightness of a patch off
     for block in _small(images, rows, device):
         mean = F.conv2d(block, box)
-        contrast = torch.sqrt((F.conv2d(block * block, box) - mean * mean).clamp_min(0) + FLAT)
-        likeness = (F.conv2d(block, weights) - mean * total[:, None, None]) / contrast - away[:, None, None]
-        cells = min(CELLS, *likeness.shape[2:])
-        yield F.adaptive_avg_pool2d(F.relu(likeness - ABOVE), cells).flatten(1).cpu().numpy()
+        contrast = (F.conv2d(block * block, box) - mean * mean).clamp_min_(0).add_(FLAT).rsqrt_()
+        likeness = F.conv2d(block, centred).mul_(contrast).sub_((away + ABOVE)[:, None, None]).relu_()  # in place: memory is what this takes
+        yield F.adaptive_avg_pool2d(likeness, min(CELLS, *likeness.shape[2:])).flatten(1).cpu().numpy()
 
 
 def _small(images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], device: torch.device) -> Iterator[Float[Tensor, "B C H W"]]:

@@ -58,9 +58,13 @@ def plan(
     seen, alone = _seen(source), 0.0
     per_epoch = run.seconds / run.samples_seen * seen
     if seen == 0:  # no label at all: features are made, nothing is trained
-        at = time.perf_counter()
-        _ = latent_features(sample) if source.kind == "text" else patch_features(sample, np.arange(len(sample)), device=target)
-        alone = (time.perf_counter() - at) / len(sample) * len(source)
+        took = []
+        for part in (sample[: len(sample) // 4], sample):
+            at = time.perf_counter()
+            _ = latent_features(part) if source.kind == "text" else patch_features(part, np.arange(len(part)), device=target)
+            took.append(time.perf_counter() - at)
+        each = max(0.0, took[1] - took[0]) / (len(sample) - len(sample) // 4)
+        alone = took[1] + each * (len(source) - len(sample))  # the patterns are found once, however many images there are
     steps = -(-seen // recipe.batch_size) * max_epochs
     pixels = len(source) * n_bytes
     return {
