@@ -195,7 +195,7 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Features of the samples in the source's order, from the proxy at the end of the critical period."""
+    """Features of the samples in the source's order, from the proxy at the end of the critical period (with samples without a label: from the finished one)."""
 
     vectors: Float[np.ndarray, "N D"]  # float16 or float32, memory-mapped when large
     layer: str

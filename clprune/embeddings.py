@@ -18,12 +18,12 @@ from clprune.datatypes import Embeddings
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError
 from clprune.latent import latent_features
+from clprune.neighbors import LARGEST_HALF, in_half
 from clprune.patches import patch_features
 from clprune.storage import mapped_npy, read_npy
 from clprune.training import DeviceData, TokenData, pick_device, predict
 
 BLOCK = 16_384  # samples; a multiple of the batch size, so that blocks have no influence on the features
-LARGEST = float(np.finfo(np.float16).max)
 
 
 def embed(
@@ -48,7 +48,7 @@ def embed(
             part = rows[start : start + BLOCK]
             features = first if start == 0 else predict(model, data, rows=part, exact=exact, layer=layer)[1]
             assert features is not None
-            out[part] = np.clip(features, -LARGEST, LARGEST)
+            out[part] = in_half(features)
     return Embeddings(read_npy(file, mapped=True) if file is not None else out, layer or "")
 
 
@@ -70,7 +70,7 @@ def given(vectors: np.ndarray | Path | str, sample_ids: np.ndarray) -> tuple[Emb
         block = np.ascontiguousarray(array[start : start + BLOCK])
         digest.update(block.data)
         broken += (start + np.flatnonzero(~np.isfinite(block).all(axis=1))).tolist()
-        narrow = narrow and bool(np.abs(block).max() <= LARGEST)
+        narrow = narrow and bool(np.abs(block).max() <= LARGEST_HALF)
     if broken:
         named = ", ".join(f"row {row} ({sample_ids[row]})" for row in broken[:3])
         raise DataError(

@@ -17,7 +17,7 @@ from clprune.latent import latent_features
 from clprune.patches import patch_features
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
-from clprune.training import Recipe, new_state, pick_device, to_device, train
+from clprune.training import Recipe, finishing_steps, new_state, pick_device, to_device, train
 
 N_TRIALS, TRIAL_POOL = 12, 0.9  # of --keep auto: trainings, and the share of the data that they train on
 JUDGING_EPOCHS = 9 * EVALUATION_EPOCHS  # of `evaluate` as it comes: three seeds, three arms
@@ -56,7 +56,7 @@ def plan(
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
     seen, alone = _seen(source), 0.0
-    per_epoch = run.seconds / run.samples_seen * seen
+    per_step, per_epoch = run.seconds / run.steps, run.seconds / run.samples_seen * seen
     if seen == 0:  # no label at all: features are made, nothing is trained
         took = []
         for part in (sample[: len(sample) // 4], sample):
@@ -65,7 +65,9 @@ def plan(
             took.append(time.perf_counter() - at)
         each = max(0.0, took[1] - took[0]) / (len(sample) - len(sample) // 4)
         alone = took[1] + each * (len(source) - len(sample))  # the patterns are found once, however many images there are
-    steps = -(-seen // recipe.batch_size) * max_epochs
+    steps, finishing = -(-seen // recipe.batch_size) * max_epochs, 0
+    if 0 < seen and len(source.labelled) < len(source):
+        finishing = finishing_steps(-(-len(source.labelled) // recipe.batch_size) * max_epochs, recipe.batch_size)
     pixels = len(source) * n_bytes
     return {
         "source": source.locator,
@@ -74,9 +76,9 @@ def plan(
         "image": form,
         "skipped": len(source.skipped),
         "max_epochs": max_epochs,
-        "max_steps": steps,
+        "max_steps": steps + finishing,
         "seconds_per_epoch": per_epoch,
-        "max_minutes": (per_epoch * max_epochs + alone) / 60,
+        "max_minutes": (per_epoch * max_epochs + per_step * finishing + alone) / 60,
         "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
         "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
         "device": str(target),

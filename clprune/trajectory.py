@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from clprune import distributed
 from clprune.batch_norm import over_all_processes
 from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
-from clprune.embeddings import LARGEST, embed
+from clprune.embeddings import embed
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
+from clprune.neighbors import in_half
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.signals import network_fisher
@@ -31,6 +32,7 @@ from clprune.training import (
     Recipe,
     TokenData,
     TrainingState,
+    finishing_steps,
     new_state,
     pick_device,
     pixel_statistics,
@@ -78,7 +80,7 @@ def record_trajectory(
     epoch and an interrupted run with the same arguments goes on from there. The learning rate (of SGD with momentum 0.9) is 0.05 per 128 samples of a
     batch unless given, so that the pace in samples hardly depends on the batch size (Goyal et al., 2017, arXiv:1706.02677). `whole_network` records the
     Fisher trace of all weights too, by one backward pass over 256 samples an epoch. `live_folder` is where `live.json` goes. `watch(model, statistics, epochs_done)` is called before each
-    epoch is committed, with `last=True` when the run is over. Features are those of `layer` (see `embed`), kept in `embeddings_file`; where the user's own `embeddings` are given, none are taken.
+    epoch is committed; for it alone the model is trained on when the run is over (`finishing_steps`), and then it is called with `last=True`. Features are those of `layer` (see `embed`), kept in `embeddings_file`; where the user's own `embeddings` are given, none are taken.
     Where processes have `joined` they train together; process 0 records, watches, decides and writes, and the others get None. Raises UsageError, DataError or TrainingError.
     """
     if max_epochs < 1:
@@ -150,8 +152,14 @@ def record_trajectory(
             if on_progress:
                 on_progress({"stage": "embed", "done": 0, "total": 1})
             embeddings = _features(state, data, order, exact, layer, embeddings_file, tap.layer or "")
-        if watch is not None and first:
-            watch(state.model, statistics, state.epochs_done, last=True)
+        if watch is not None:
+            if on_progress:
+                on_progress({"stage": "finish", "done": 0, "total": 1})
+            n_steps = state.steps_done + finishing_steps(state.steps_done, batch_size)
+            falling = replace(recipe, schedule="cosine")
+            train(state, data, falling, n_epochs=1, n_steps=n_steps, seed=seed, rows=order, together=n_processes > 1)
+            if first:
+                watch(state.model, statistics, state.epochs_done, last=True)
     if not first:
         return None
     seconds = seconds_before + time.perf_counter() - started
@@ -186,7 +194,7 @@ def _features(
     _, features = predict(state.model, data, rows=mine if len(mine) else order[:1], exact=exact, layer=layer)  # the width must be known to all
     if features is None:
         return None
-    found = distributed.rows_to_first(np.clip(features[: len(mine)], -LARGEST, LARGEST).astype(np.float16), [len(block) for block in blocks])
+    found = distributed.rows_to_first(in_half(features[: len(mine)]), [len(block) for block in blocks])
     if found is None:
         return None
     vectors = np.empty_like(found)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ from clprune.errors import DataError, GuardError, LabelError, UsageError
 from clprune.evaluation import labels_saved
 from clprune.labels import add_answers, with_answers
 from clprune.manifest import Manifest, read_manifest
-from clprune.pool import PoolWatcher, guesses, labelled_first, nearness_scores, pool_scores
+from clprune.pool import PoolWatcher, labelled_first, nearness_scores, pool_scores
 from clprune.proxies import build_proxy
 from clprune.run import read_run
 from clprune.sources import open_source
+from clprune.training import finishing_steps
 
 N, LABELLED = 300, 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_finish() -> Iterator[None]:
+    """A watched model is trained on for 50 steps instead of 400: enough for 60 shapes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clprune.training.FINISHING_SAMPLES", 50 * 128)
+        yield
 
 
 def pool_file(folder: Path, **more: Any) -> Path:
@@ -70,7 +80,8 @@ def test_looking_costs_no_more_than_learning_but_for_the_last_look(scored: Path)
     pool = read_run(scored / "run").document["pool"]
     assert (pool["n_labelled"], pool["n_unlabelled"], pool["round"]) == (LABELLED, N - LABELLED, 1)
     *before, last = pool["watched_after_epochs"]
-    assert last == 6 and before
+    assert before and before[-1] <= 6
+    assert last == 6 + finishing_steps(6, 128) == 56  # 60 labelled samples are one batch
     for number, epoch in enumerate(before, 1):
         assert number * (N - LABELLED) <= 3 * LABELLED * epoch
 
@@ -78,13 +89,11 @@ def test_looking_costs_no_more_than_learning_but_for_the_last_look(scored: Path)
 def test_pool_scores_agree_with_loops() -> None:
     rng = np.random.default_rng(0)
     signals = {"predicted": rng.integers(0, 3, (4, 20)).astype(np.float32), "p_top": rng.random((4, 20)), "margin": rng.random((4, 20))}
-    found, votes = pool_scores(signals), guesses(signals, 3)
+    found = pool_scores(signals)
     for at in range(20):
         classes = signals["predicted"][:, at].tolist()
         assert found["prediction_changes"][at] == pytest.approx(sum(a != b for a, b in itertools.pairwise(classes)) / 3)
-        assert found["uncertainty"][at] == pytest.approx(1 - sum(signals["margin"][:, at]) / 4)
-        weight = [sum(p for c, p in zip(classes, signals["p_top"][:, at], strict=True) if c == k) for k in range(3)]
-        assert votes[at] == weight.index(max(weight))
+        assert found["uncertainty"][at] == pytest.approx(1 - signals["margin"][3, at])
     vectors, held = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(5, 4)).astype(np.float32)
     near = nearness_scores(vectors, held)
     unit, other = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (vectors, held))
@@ -108,6 +117,30 @@ def test_what_was_looked_at_before_an_interruption_is_taken_back(tmp_path: Path)
     broken.write_bytes(broken.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="was changed"):
         PoolWatcher(source, source.images, folder=tmp_path / "c")(model, None, 6)
+
+
+def test_all_vectors_are_of_one_model_and_an_interruption_before_the_last_look_changes_nothing(tmp_path: Path) -> None:
+    images = draw_shapes(N, 0)[0]
+    images[-1] = images[0]  # labelled, and as one without a label
+    file = str(pool_file(tmp_path, x_train=images))
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["stage"] == "finish":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.score(file, tmp_path / "stopped", max_epochs=3, on_progress=stop)
+    told: list[str] = []
+    pipeline.score(file, tmp_path / "stopped", max_epochs=3, on_progress=lambda event: told.append(event["stage"]))
+    assert "embed" in told and told.count("train") == 1  # that it goes on
+    pipeline.score(file, tmp_path / "run", max_epochs=3)
+    whole, resumed = read_run(tmp_path / "run"), read_run(tmp_path / "stopped")
+    for name, values in whole.table.values.items():
+        np.testing.assert_array_equal(resumed.table.values[name], values)
+    assert whole.vectors is not None and resumed.vectors is not None
+    np.testing.assert_array_equal(resumed.vectors, whole.vectors)
+    np.testing.assert_allclose(whole.vectors[-1].astype(float), whole.vectors[0].astype(float), rtol=0.02, atol=0.02)
+    assert np.abs(whole.vectors[1].astype(float) - whole.vectors[0].astype(float)).max() > 0.2
 
 
 def test_only_unlabelled_samples_are_asked_for_and_only_labelled_ones_kept(scored: Path, tmp_path: Path) -> None:
@@ -243,7 +276,10 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
 
 def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path) -> None:
     some = pipeline.plan(str(scored / "pool.npz"), max_epochs=5)
-    assert (some["n_classes"], some["max_steps"]) == (4, 5)  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch
+    assert (some["n_classes"], some["max_steps"]) == (
+        4,
+        55,
+    )  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch; then it is finished
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
     assert (none["n_classes"], none["max_steps"]) == (0, 0) and none["max_minutes"] > 0  # features are made, nothing is trained
