@@ -315,12 +315,17 @@ def _period(subject: Subject) -> dict[str, Any]:
         for name, end in sorted(ends.items())
     ]
     interval = "" if clp["interval"] is None else f", interval of the deciding curves {clp['interval'][0]:.1f} to {clp['interval'][1]:.1f}"
+    after = (
+        f" and (before the last look at what has no label) {more} more"
+        if (more := (subject.scoring.get("pool") or {}).get("finishing_epochs"))
+        else ""
+    )
     state = "Ended by" if clp["settled"] else "Not established; used up to"
     return {
         "figure": figure,
         "sentence": f"{state} epoch {clp['end_epoch']}, from epoch {clp['start_epoch']}{interval}; confidence {clp['confidence']:.2f}: {clp['reason']}.",
         "table": table("ends", "Where each deciding curve bends, in epochs", ["curve", "end, epochs"], rows),
-        "cost": f"{subject.scoring['epochs_run']} epochs of {subject.scoring['proxy']} were run, {share(subject.scoring['share_of_full_training'])} of the epochs of a full training of {subject.scoring['share_is_of_epochs']}.",
+        "cost": f"{subject.scoring['epochs_run']}{after} epochs of {subject.scoring['proxy']} were run, {share(subject.scoring['share_of_full_training'])} of the epochs of a full training of {subject.scoring['share_is_of_epochs']}.",
     }
 
 

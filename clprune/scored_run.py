@@ -116,7 +116,9 @@ def _document(
         "proxy": facts["proxy"],
         "seed": facts["seed"],
         "epochs_run": trajectory.n_epochs,
-        "share_of_full_training": 0.0 if facts.get("already_paid") else trajectory.n_epochs / FULL_TRAINING_EPOCHS,
+        "share_of_full_training": 0.0
+        if facts.get("already_paid")
+        else (trajectory.n_epochs + facts.get("finishing_epochs", 0)) / FULL_TRAINING_EPOCHS,
         "share_is_of_epochs": FULL_TRAINING_EPOCHS,
         "seconds": all_seconds,
         "timings": {
@@ -138,7 +140,9 @@ def _document(
         "skipped": [list(pair) for pair in source.skipped],
         "notes": [*source.facts.get("notes", []), *notes(source, missing, neighborhood.facts)],
         "has_test_split": source.load_test is not None,
-        "pool": None if pool is None else dict(pool.facts) | {"watched_after_epochs": pool.epochs},
+        "pool": None
+        if pool is None
+        else dict(pool.facts) | {"watched_after_epochs": pool.epochs, "finishing_epochs": facts.get("finishing_epochs", 0)},
         "versions": _versions(),
     }
     if facts.get("processes", 1) > 1:

@@ -131,7 +131,9 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
     if not run["has_test_split"]:
         lines.append("note: these data have no test part; `clprune evaluate` will need --test DATA")
     lines.append(f"{run['suspects']['n']:,} labels suspected wrong, {run['duplicates']['n']:,} near-duplicates")
-    share = f"{run['epochs_run']} proxy epochs, {run['share_of_full_training']:.1%} of the epochs of a full training of {run['share_is_of_epochs']}"
+    finishing = run["pool"].get("finishing_epochs", 0) if run.get("pool") else 0
+    epochs = f"{run['epochs_run']} proxy epochs" + (f" and {finishing} more before the last look" if finishing else "")
+    share = f"{epochs}, {run['share_of_full_training']:.1%} of the epochs of a full training of {run['share_is_of_epochs']}"
     if clp["settled"]:
         lines.append(f"critical period: ended by epoch {clp['end_epoch']}: {clp['reason']}; cost {share}")
     elif not run["n_classes"]:

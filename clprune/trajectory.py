@@ -121,7 +121,7 @@ def record_trajectory(
         recorder.publish(live_folder, title=source.locator, max_epochs=max_epochs, resumable=checkpoint is not None)
     if seconds_before and on_progress:
         on_progress({"stage": "train", "done": state.epochs_done, "total": max_epochs, "message": f"resumed after epoch {state.epochs_done}"})
-    meter, deciding = EnergyMeter(), deciding_indicators()
+    meter, deciding, finishing = EnergyMeter(), deciding_indicators(), 0
 
     def end_epoch(now: TrainingState) -> bool:
         return distributed.on_first(lambda: record_epoch(now))
@@ -157,7 +157,7 @@ def record_trajectory(
                 on_progress({"stage": "finish", "done": 0, "total": 1})
             n_steps = state.steps_done + finishing_steps(state.steps_done, batch_size)
             falling = replace(recipe, schedule="cosine")
-            train(state, data, falling, n_epochs=1, n_steps=n_steps, seed=seed, rows=order, together=n_processes > 1)
+            finishing = train(state, data, falling, n_epochs=1, n_steps=n_steps, seed=seed, rows=order, together=n_processes > 1).epochs
             if first:
                 watch(state.model, statistics, state.epochs_done, last=True)
     if not first:
@@ -174,6 +174,7 @@ def record_trajectory(
         "energy_kwh": None if meter.kwh is None or seconds_before else meter.kwh + kwh_before,
         "energy_method": "not measured: the run was interrupted" if seconds_before else meter.method,
         "max_epochs": max_epochs,
+        "finishing_epochs": finishing,
         "processes": n_processes,
     }
     if n_processes > 1:  # the meter sees this process only

@@ -84,6 +84,7 @@ def test_looking_costs_no_more_than_learning_but_for_the_last_look(scored: Path)
     assert last == 6 + finishing_steps(6, 128) == 56  # 60 labelled samples are one batch
     for number, epoch in enumerate(before, 1):
         assert number * (N - LABELLED) <= 3 * LABELLED * epoch
+    assert pool["finishing_epochs"] == 50 and read_run(scored / "run").document["share_of_full_training"] == 56 / 200
 
 
 def test_pool_scores_agree_with_loops() -> None:
