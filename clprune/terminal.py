@@ -257,6 +257,7 @@ def selection_lines(document: Mapping[str, Any]) -> list[str]:
         return [
             f"{document['n_kept']:,} of {document['n_samples']:,} to be labelled, by {document['strategy']}: {reasons}",
             f"guessed classes: {guessed or 'not known'}",
+            f"choosing took {document['timings']['score_seconds'] + document['timings']['select_seconds']:,.0f} s",
         ]
     smallest = min(document["kept_per_class"])
     return [*found, f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
