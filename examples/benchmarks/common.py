@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from clprune.proxies import build_proxy
-from clprune.training import DeviceData, Recipe, new_state, predict, seed_everything, to_device, train
+from clprune.training import DeviceData, Recipe, TokenData, new_state, predict, seed_everything, to_device, train
 
 torch.set_num_threads(1)  # one process a core; also where torch was imported before the variables above were set
 N_TRAIN = 15_000
@@ -51,12 +51,19 @@ def auc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def trained_on(
-    rows: np.ndarray, data: DeviceData, test: DeviceData, *, n_classes: int, seed: int, n_steps: int, model: str = "small_cnn"
+    rows: np.ndarray,
+    data: DeviceData | TokenData,
+    test: DeviceData | TokenData,
+    *,
+    n_classes: int,
+    seed: int,
+    n_steps: int,
+    model: str = "small_cnn",
 ) -> dict[str, Any]:
     """Train `model` on `rows` for so many steps of 128 with one cosine; accuracy (last epoch), by class, that of the worst class, and seconds."""
     seed_everything(seed)
     recipe = Recipe(schedule="cosine")
-    state = new_state(build_proxy(model, n_classes, data.input_shape), data.pixels.device, recipe)
+    state = new_state(build_proxy(model, n_classes, data.input_shape), data.device, recipe)
     run = train(state, data, recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=np.sort(rows))
     labels = test.labels.numpy()
     right = predict(state.model, test)[0].argmax(axis=1) == labels

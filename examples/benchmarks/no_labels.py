@@ -1,50 +1,84 @@
 """What to label first where nothing is labelled: a representative part or typical samples, against random ones.
 
     python examples/benchmarks/no_labels.py fashion=FASHION.npz cifar10=CIFAR10.npz
+    python examples/benchmarks/no_labels.py sst2=FOLDER --seeds 10     # that of text.py
     python examples/benchmarks/no_labels.py --table
 
-15,000 class-balanced training images without any label. `clprune score` makes features of them, `clprune select --label-budget` asks for 1 % and for 10 % of them, the way of a user; the small CNN is trained on what was asked for, and on as many random images, with as many steps as 10 epochs of all 15,000, and tested on the full test set. Run seed s, training seed 100 + s. One line a
+15,000 class-balanced training images, or the 6,920 sentences of SST-2, without any label. `clprune score` makes features of them, `clprune select --label-budget` asks for 1 % and for 10 % of them, the way of a user; the small CNN (of texts the bag of n-grams) is trained on what was asked for, and on as many random samples, with as many steps as 10 epochs of all, and tested on the full test set. Run seed s, training seed 100 + s. One line a
 budget and seed; a stopped run goes on with the next.
 """
 
 from __future__ import annotations
 
+import csv
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from common import Results, arguments, bench_scale, on_cpu, trained_on
+from text import written
 
 from clprune import pipeline
 from clprune.evaluation import t_975
+from clprune.inputs import held_out_inputs, held_out_part, inputs_of
+from clprune.sources import open_source
+from clprune.training import DeviceData, TokenData, to_device
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "strategy", "labels", "seed"))
-BUDGETS, STEPS = (150, 1_500), 10 * 118
+SHARES, EPOCHS = (0.01, 0.1), 10
 STRATEGIES = ("random_in_clusters", "typical_clusters")
 
 
-def measure(path: str, seed: int, wanted: list[tuple[str, int]]) -> list[dict[str, Any]]:
-    """Accuracy on what clprune asks for and on random samples, for each strategy and number of labels."""
-    held, rows, accuracy_of_random = bench_scale(path, with_ids=True), [], {}
-    data, test = on_cpu(held)
-    n = len(held["ids"])
+def of_images(path: str, folder: Path) -> tuple[str, DeviceData | TokenData, DeviceData | TokenData, str]:
+    """The pool without labels as a file in `folder`; the same with labels and the test set, on the device; what is trained."""
+    held = bench_scale(path, with_ids=True)
+    np.savez(folder / "pool.npz", x_train=held["x_train"], y_train=np.full(len(held["ids"]), -1), ids=held["ids"])
+    return str(folder / "pool.npz"), *on_cpu(held), "small_cnn"
+
+
+def of_texts(path: str, folder: Path) -> tuple[str, DeviceData | TokenData, DeviceData | TokenData, str]:
+    """The same of SST-2."""
+    whole = written(Path(path), folder)
+    lines = list(csv.DictReader(whole.open(encoding="utf-8")))
+    with open(folder / "pool.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("id", "text", "label"))
+        writer.writeheader()
+        writer.writerows({"id": line["id"], "text": line["text"], "label": ""} for line in lines if line["split"] == "train")
+    source = open_source(str(whole))
+    tokens, rule = inputs_of(source, None)
+    test = held_out_part(source)
+    device = torch.device("cpu")
+    return str(folder / "pool.csv"), to_device(tokens, source.labels, device), to_device(held_out_inputs(test, rule), test.labels, device), "text_bag"
+
+
+def measure(path: str, seed: int, has: Callable[[str, int], bool]) -> list[dict[str, Any]]:
+    """Accuracy on what clprune asks for and on random samples, for each strategy and number of labels that is not there yet."""
+    rows: list[dict[str, Any]] = []
+    accuracy_of_random: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/pool.npz", x_train=held["x_train"], y_train=np.full(n, -1), ids=held["ids"])
+        pool, data, test, model = (of_texts if Path(path).is_dir() else of_images)(path, Path(folder))
+        n, labels = len(data), data.labels.numpy()
+        wanted = [(rule, round(share * n)) for rule in STRATEGIES for share in SHARES if not has(rule, round(share * n))]
+        if not wanted:
+            return rows
+        fixed: dict[str, Any] = {"n_classes": int(labels.max()) + 1, "seed": 100 + seed, "n_steps": EPOCHS * -(-n // 128), "model": model}
         began = time.perf_counter()
-        pipeline.score(f"{folder}/pool.npz", f"{folder}/run", seed=seed)
+        pipeline.score(pool, f"{folder}/run", seed=seed)
         score_seconds = time.perf_counter() - began
         for strategy, count in wanted:
             began = time.perf_counter()
             made = pipeline.select(f"{folder}/run", f"{folder}/m{count}", label_budget=count, strategy=strategy, seed=seed, force=True).samples
             asked, select_seconds = made.filter(made["kept"])["index"].to_numpy(), time.perf_counter() - began
-            found = trained_on(asked, data, test, n_classes=10, seed=100 + seed, n_steps=STEPS)
+            found = trained_on(asked, data, test, **fixed)
             if count not in accuracy_of_random:
                 random = np.random.default_rng((seed, 43)).permutation(n)[:count]
-                accuracy_of_random[count] = trained_on(random, data, test, n_classes=10, seed=100 + seed, n_steps=STEPS)["accuracy"]
+                accuracy_of_random[count] = trained_on(random, data, test, **fixed)["accuracy"]
             row = {"strategy": strategy, "labels": count, "accuracy": found["accuracy"], "accuracy_of_random": accuracy_of_random[count]}
-            row |= {"classes": np.bincount(held["y_train"][asked], minlength=10).tolist(), "train_seconds": found["train_seconds"]}
+            row |= {"classes": np.bincount(labels[asked], minlength=fixed["n_classes"]).tolist(), "train_seconds": found["train_seconds"]}
             rows.append(row | {"score_seconds": score_seconds, "select_seconds": select_seconds})
     return rows
 
@@ -72,6 +106,5 @@ def table() -> str:
 if __name__ == "__main__":
     files, seeds, part, parts = arguments(__doc__, table, seeds=3)
     for name, seed in [(name, seed) for seed in seeds for name in files][part::parts]:
-        if wanted := [(rule, n) for rule in STRATEGIES for n in BUDGETS if not RESULTS.has(data=name, strategy=rule, labels=n, seed=seed)]:
-            for row in measure(files[name], seed, wanted):
-                RESULTS.add({"data": name, "seed": seed} | row)
+        for row in measure(files[name], seed, lambda rule, n, name=name, seed=seed: RESULTS.has(data=name, strategy=rule, labels=n, seed=seed)):  # type: ignore[misc]
+            RESULTS.add({"data": name, "seed": seed} | row)
