@@ -19,7 +19,7 @@ DEFAULT_STRATEGY = "blend"
 DEFAULT_FOR_LOSSES = "blend(score='loss_variability')"  # the nearest to DUAL where there is no probability: what was learned or forgotten meanwhile
 DEFAULT_FOR_TEXTS = "blend(scored_share=0.0)"  # a bag of n-grams learns its texts by heart within the run, and then what it finds hard is no guide (examples/benchmarks/text.py)
 DEFAULT_TO_ASK = "uncertain_clusters"
-DEFAULT_WITHOUT_LABELS = "typical_clusters"
+DEFAULT_WITHOUT_LABELS = "cluster_medoids"
 
 
 def default_strategy(table: ScoreTable, *, of_texts: bool = False) -> str:

@@ -14,9 +14,10 @@ from numpy.dtypes import StringDType
 from clprune import families
 from clprune.datatypes import Budget, ScoreTable
 from clprune.errors import DataError, UsageError
-from clprune.neighbors import LARGEST, clusters
+from clprune.neighbors import LARGEST, clusters, kmeans
 from clprune.products import _libraries, one_thread
 from clprune.selection import select
+from clprune.strategies._quota import proportional_quota
 from clprune.strategies.beta_sampling import beta_sampling
 from clprune.strategies.cluster_prototypes import cluster_prototypes
 from clprune.strategies.d2 import d2
@@ -45,7 +46,9 @@ def run(name: str, vectors: np.ndarray, n_keep: int, order: np.ndarray | None = 
     return member(*given, n_keep, np.random.default_rng(0), **options)
 
 
-@pytest.mark.parametrize("name", sorted(set(ON_VECTORS) - {"cluster_prototypes", "random_in_clusters", "typical_clusters", "uncertain_clusters"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(ON_VECTORS) - {"cluster_medoids", "cluster_prototypes", "random_in_clusters", "typical_clusters", "uncertain_clusters"})
+)
 def test_row_order_has_no_influence_where_nothing_ties(name: str) -> None:
     vectors, order = blobs(200, 6, 1), np.random.default_rng(2).permutation(200)
     assert set(order[run(name, vectors, 70, order)].tolist()) == set(run(name, vectors, 70).tolist())
@@ -299,6 +302,26 @@ def test_libraries_with_different_numbers_of_threads_do_no_harm() -> None:
     finally:
         for library, number in zip(libraries, before, strict=True):
             library.set_num_threads(number)
+
+
+@pytest.mark.parametrize("n_keep", [1, 4, 15, 60])
+def test_the_middle_or_the_most_typical_of_each_cluster_leads_as_in_a_loop(n_keep: int) -> None:
+    vectors, repeats = blobs(90, 3, 8), np.where(np.arange(90) < 10, 20, -1)
+    typicality = np.random.default_rng(1).integers(0, 9, 90).astype(float)  # with ties
+    alone = np.arange(10, 90)
+    centroids = kmeans(vectors[alone], min(n_keep, 16), np.random.default_rng(0))  # of five or more each
+    distance = np.linalg.norm(vectors[alone][:, None] - centroids, axis=2)
+    at = distance.argmin(axis=1)
+    quota = proportional_quota(np.bincount(at), n_keep)
+    for name, worth in (("cluster_medoids", -distance.min(axis=1)), ("typical_clusters", typicality[alone])):
+        needs = (vectors, repeats) if name == "cluster_medoids" else (typicality, vectors, repeats)
+        picked = families.find("strategies", name)(*needs, n_keep, np.random.default_rng(0)).tolist()
+        assert len(set(picked)) == n_keep and not set(picked) & set(range(10))
+        assert np.bincount(at[np.array(picked) - 10], minlength=len(quota)).tolist() == quota.tolist()
+        leaders = [max(np.flatnonzero(at == c), key=lambda row: (round(float(worth[row]), 4), -row)) + 10 for c in np.flatnonzero(quota)]
+        assert set(picked[: len(leaders)]) == set(leaders)
+        everything = families.find("strategies", name)(*needs, 90, np.random.default_rng(0))
+        assert sorted(everything[80:].tolist()) == list(range(10))  # near-duplicates come last
 
 
 def test_a_representative_part_holds_each_region_by_its_size_and_repeats_come_last() -> None:

@@ -264,7 +264,7 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
     run = pipeline.score(str(pool), tmp_path / "run", max_epochs=2)
     assert (run["n_classes"], run["pool"]["n_labelled"], run["clp"]["settled"]) == (0, 0, False)
     first = pipeline.select(tmp_path / "run", tmp_path / "m1", label_budget=40)
-    assert first.document["strategy"] == "typical_clusters"
+    assert first.document["strategy"] == "cluster_medoids"
     truth = np.load(pool)["y_all"]
     rows = first.samples.filter(first.samples["kept"]).to_pylist()
     (tmp_path / "a.csv").write_text("sample_id,label\n" + "".join(f"{row['sample_id']},shape{truth[row['index']]}\n" for row in rows))

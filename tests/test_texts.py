@@ -150,7 +150,7 @@ def test_texts_without_any_label_are_asked_for_and_answers_make_the_classes(tmp_
     assert (run["n_classes"], run["epochs_run"], run["proxy"]) == (0, 0, "none: latent semantic analysis of n-grams")
     first = clprune.select(tmp_path / "run", tmp_path / "m", label_budget=100)
     asked = set(first.kept_ids.tolist())
-    assert first.document["strategy"] == "typical_clusters" and len(asked) == 100
+    assert first.document["strategy"] == "cluster_medoids" and len(asked) == 100
     (tmp_path / "a.csv").write_text("sample_id,label\n" + "".join(f"{row['id']},{row['label']}\n" for row in rows if row["id"] in asked))
     add_answers(tmp_path / "m", [tmp_path / "a.csv"])
     second = clprune.score(str(path), tmp_path / "run2", max_epochs=4, answers=tmp_path / "m")

@@ -11,10 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.distributed import share_out
-from clprune.neighbors import clusters
+from clprune.neighbors import clusters, kmeans, nearest_of
 from clprune.products import product
+from clprune.strategies._quota import by_class, proportional_quota
 
 EXACT_UP_TO = 5_000  # vectors: their distances take 100 MB
+MOST_CLUSTERS = 4_000  # that lead to one sample or a few each: k-means costs by them
+PER_CLUSTER = 5  # samples, at least: in smaller clusters no sample stands for others
 RESOLUTION = 1e-6  # of the largest squared length: smaller differences are float32's rounding, and count as ties
 
 Greedy = Callable[[Float[np.ndarray, "M D"], int], tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]]
@@ -59,6 +62,33 @@ def _of_large(
     if n_keep < len(found) and all(np.isinf(worth[0]) for _, worth in found):
         return greedy_by_cluster(greedy, vectors, np.sort([path[0] for path, _ in found]), n_keep, rng)
     return np.concatenate([path for path, _ in found])[np.argsort(-np.concatenate([worth for _, worth in found]), kind="stable")[:n_keep]]
+
+
+def led_by(
+    vectors: Float[np.ndarray, "N D"],
+    duplicate_of: Int[np.ndarray, "N"],
+    n_keep: int,
+    rng: np.random.Generator,
+    *,
+    worth: Float[np.ndarray, "N"] | None = None,
+) -> Int[np.ndarray, "K"]:
+    """k-means with a cluster for each of `n_keep`, as long as clusters hold PER_CLUSTER; each gives by its size, its sample of the highest `worth` (None: the one nearest to its centroid) before others at random.
+
+    The first samples of all clusters come first, near-duplicates last. Ties go to the smaller position.
+    """
+    alone, last = np.flatnonzero(duplicate_of < 0), np.flatnonzero(duplicate_of >= 0)
+    wanted = min(n_keep, len(alone))
+    points = vectors if len(alone) == len(vectors) else vectors[alone]
+    centroids = kmeans(points, max(1, min(wanted, len(alone) // PER_CLUSTER, MOST_CLUSTERS)), rng)
+    away, at = nearest_of(centroids, points)
+    cost = away.astype(np.float64) ** 2 if worth is None else -worth[alone]
+    least = np.full(len(centroids), np.inf)
+    np.minimum.at(least, at, cost)
+    ties = np.flatnonzero(cost <= least[at] + RESOLUTION * np.ptp(cost))  # the two of a cluster are equally far from its middle, but for rounding
+    chance = rng.random(len(alone))
+    chance[ties[np.unique(at[ties], return_index=True)[1]]] = -1  # leads
+    chosen = by_class(np.argsort(chance, kind="stable"), at, proportional_quota(np.bincount(at), wanted))
+    return np.concatenate([alone[chosen], last[: n_keep - wanted]])
 
 
 def farthest_first(points: Float[np.ndarray, "M D"], n_keep: int) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:

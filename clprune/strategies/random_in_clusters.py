@@ -18,8 +18,8 @@ def random_in_clusters(
 ) -> Int[np.ndarray, "K"]:
     """k-means with sqrt(N) clusters, at most MOST_CLUSTERS and as many as wanted; each gives by its size, at random inside. Near-duplicates come last.
 
-    Such a choice represents the pool at least as well as a random one: what varies between clusters no longer varies between choices. Where a class has few samples to be labelled, typical ones were
-    measured to be better (`typical_clusters`, examples/benchmarks/no_labels.py). Draws once for k-means and once for the order inside; ties of sizes go to the smaller cluster number.
+    Such a choice represents the pool at least as well as a random one: what varies between clusters no longer varies between choices. Where few are wanted, those in the middle were
+    measured to be better (`cluster_medoids`, examples/benchmarks/no_labels.py). Draws once for k-means and once for the order inside; ties of sizes go to the smaller cluster number.
     """
     alone, last = np.flatnonzero(duplicate_of < 0), np.flatnonzero(duplicate_of >= 0)
     wanted = min(n_keep, len(alone))

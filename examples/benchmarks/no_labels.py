@@ -30,7 +30,7 @@ from clprune.training import DeviceData, TokenData, to_device
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "strategy", "labels", "seed"))
 SHARES, EPOCHS = (0.01, 0.1), 10
-STRATEGIES = ("random_in_clusters", "typical_clusters")
+STRATEGIES = ("random_in_clusters", "typical_clusters", "cluster_medoids")
 
 
 def of_images(path: str, folder: Path) -> tuple[str, DeviceData | TokenData, DeviceData | TokenData, str]:
