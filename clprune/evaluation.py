@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from clprune import distributed
+from clprune.budget import epochs_of_trial
 from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import EVALUATION_EPOCHS, Evaluation, Source
 from clprune.dynamic import ARMS as DYNAMIC
@@ -188,15 +189,17 @@ def evaluate_pool(
 ) -> dict[str, Any]:
     """How many labels asking for `asked` saves: accuracy with them, with as many random ones, and with 0.75, 1.5, 2 and 3 times as many, on top of the `labelled` rows.
 
-    `labels` are all known here. Every training has as many steps; a random arm is drawn anew for each seed, and larger ones hold the smaller. The saving is read off the axis of labels:
+    `labels` are all known here. Every training has as many steps, those of `epochs` of the largest arm (30, or as many as 1,500 steps are); a random arm is drawn anew for each seed, and larger ones hold the smaller. The saving is read off the axis of labels:
     what random labelling needs for the same accuracy (interpolated, never falling), less what was asked for; seed by seed, and of the means. `checkpoint`, `data_key` and processes that have
     joined as in `evaluate`.
     """
-    n_epochs, target, recipe = epochs or EVALUATION_EPOCHS, pick_device(device), Recipe(schedule="cosine")
+    target, recipe = pick_device(device), Recipe(schedule="cosine")
     data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
     rest = order[~np.isin(order, labelled)]
     counts = sorted({min(round(len(asked) * share), len(rest)) for share in RANDOM_SHARES})
-    n_steps = n_epochs * math.ceil((len(labelled) + counts[-1]) / recipe.batch_size)
+    largest = len(labelled) + counts[-1]
+    n_epochs = epochs or epochs_of_trial(largest, recipe.batch_size)  # few labels need many: what 30 steps learn tells nothing
+    n_steps = n_epochs * math.ceil(largest / recipe.batch_size)
     key = {
         "proxy": proxy,
         "steps": n_steps,

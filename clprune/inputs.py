@@ -74,7 +74,7 @@ def in_classes_of(source: Source, test: Source) -> Source:
 
 
 def trainable(proxy: str, source: Source) -> str:
-    """The proxy of a run, or the usual one where the run came from a training that was not ours."""
+    """The proxy of a run, or the usual one where the run came from a training that was not ours, or from none (`embeddings.nothing_trained`)."""
     from clprune.proxies import proxy_for
 
-    return proxy_for(source.kind, "small_cnn") if proxy in ("own loop", "logged") else proxy
+    return proxy_for(source.kind, "small_cnn") if proxy in ("own loop", "logged") or proxy.startswith("none:") else proxy

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,19 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
     assert second["class_names"] == [f"shape{c}" for c in range(4)] and second["pool"]["n_labelled"] == 40
     with pytest.raises(GuardError, match="no sample has a label"):
         pipeline.select(tmp_path / "run", tmp_path / "k", keep="0.5", strategy="random")
+
+
+def test_a_first_round_can_be_measured_and_few_labels_are_trained_on_for_long_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clprune.labelling import evaluate_pool
+
+    monkeypatch.setattr("clprune.budget.TRIAL_STEPS", 40)  # instead of 1,500
+    file = str(unlabelled_file(tmp_path))
+    pipeline.score(file, tmp_path / "run")
+    pipeline.select(tmp_path / "run", tmp_path / "m", label_budget=20)
+    with suppress(GuardError):  # whether they are worth more than random ones is not asked here
+        evaluate_pool(tmp_path / "m", f"{file}?labels=y_all", seeds=1)
+    found = json.loads((tmp_path / "m" / "pool.json").read_text())
+    assert (found["proxy"], found["n_labelled"], found["steps"]) == ("small_cnn", 0, 40)
 
 
 def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path) -> None:
