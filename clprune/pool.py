@@ -2,7 +2,7 @@
 
 No signal here needs a label: the class that the model predicts and its changes between epochs, its confidence, the margin between the two likeliest
 classes, nearness to what is labelled and to the others. A watched epoch costs one forward pass over the pool; epochs are watched as far as that stays
-within what learning from the labelled part costs. The last look is in any case, and at a model that was trained on after the period's end (`trajectory.finishing_steps`):
+within what learning from the labelled part costs. The last look is in any case, and at a model that was trained on after the period's end (`training.finishing_steps`):
 it says what is uncertain, which class is guessed, and what is near to what.
 """
 

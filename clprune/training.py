@@ -28,10 +28,8 @@ Draw = Callable[
 ]  # (epoch, share of the training that is done) -> its rows, and loss weights (N,) or None
 
 PREDICTED_AT_ONCE = 512  # rows of a forward pass without training
-FINISHING_SAMPLES, FINISHING_SHARE = (
-    51_200,
-    5,
-)  # a watched run is finished with so many samples, or with this part of what it took before where that is more
+FINISHING_SAMPLES = 51_200  # that a watched model is trained on after the critical period, 400 batches of 128
+FINISHING_SHARE = 5  # or this part of its steps so far, where that is more
 
 
 @dataclass(frozen=True)
