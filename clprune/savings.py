@@ -115,9 +115,9 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     run, share, of_epochs = document["run"], float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
     tried = document.get("trials", {}).get("cost", {"trainings": 0, "epochs": 0.0})
     share += tried["epochs"] / of_epochs
-    spent = f"{run['epochs_run']} proxy epochs" + (
-        f" and {tried['epochs']:.0f} of {tried['trainings']} short trainings" if tried["trainings"] else ""
-    )
+    finishing = (document.get("pool") or {}).get("finishing_epochs", 0)
+    spent = f"{run['epochs_run']} proxy epochs" + (f" and {finishing} more before the last look" if finishing else "")
+    spent += f" and {tried['epochs']:.0f} of {tried['trainings']} short trainings" if tried["trainings"] else ""
     yardstick = (
         f"{_n_trainings(trainings)}, less {spent}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
     )

@@ -77,7 +77,7 @@ def write_selection(
         "reasons": summary,
         "unique_samples_kept": len(selection.kept_ids),
         "samples_seen_per_epoch": len(selection.kept_ids),
-        "samples_seen_by_scoring": document["epochs_run"] * int(labelled.sum()),
+        "samples_seen_by_scoring": (document["epochs_run"] + (pool or {}).get("finishing_epochs", 0)) * int(labelled.sum()),
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
         "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
         "parent": {f"{name}_sha256": digest_in(document["files"], f"{name}.parquet") for name in ("scores", "samples")},

@@ -26,6 +26,7 @@ from clprune.manifest import Manifest, read_manifest
 from clprune.pool import PoolWatcher, labelled_first, nearness_scores, pool_scores
 from clprune.proxies import build_proxy
 from clprune.run import read_run
+from clprune.savings import savings
 from clprune.sources import open_source
 from clprune.training import finishing_steps
 
@@ -152,6 +153,9 @@ def test_only_unlabelled_samples_are_asked_for_and_only_labelled_ones_kept(score
     kept = pipeline.select(scored / "run", tmp_path / "k", keep="0.5")
     rows = kept.samples.filter(kept.samples["kept"])
     assert len(rows) == LABELLED // 2 and min(rows["label"].to_pylist()) >= 0 and not kept.asks
+    assert kept.document["samples_seen_by_scoring"] == (6 + 50) * LABELLED
+    (cost,) = [line for line in savings(kept).lines if line.name == "cost of pruning: time"]
+    assert "6 proxy epochs and 50 more before the last look" in cost.note
     with pytest.raises(GuardError, match="only 2"):
         pipeline.select(scored / "run", tmp_path / "n", label_budget=N)
     with pytest.raises(UsageError, match="either --keep"):
