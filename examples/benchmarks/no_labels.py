@@ -1,4 +1,4 @@
-"""What to label first where nothing is labelled: a representative part or typical samples, against random ones.
+"""What to label first where nothing is labelled: a representative part, typical samples or the middle of each cluster, against random ones.
 
     python examples/benchmarks/no_labels.py fashion=FASHION.npz cifar10=CIFAR10.npz
     python examples/benchmarks/no_labels.py sst2=FOLDER --seeds 10     # that of text.py
@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,19 @@ def of_texts(path: str, folder: Path) -> tuple[str, DeviceData | TokenData, Devi
     return str(folder / "pool.csv"), to_device(tokens, source.labels, device), to_device(held_out_inputs(test, rule), test.labels, device), "text_bag"
 
 
-def measure(path: str, seed: int, has: Callable[[str, int], bool]) -> list[dict[str, Any]]:
+def measure(path: str, data_name: str, seed: int) -> list[dict[str, Any]]:
     """Accuracy on what clprune asks for and on random samples, for each strategy and number of labels that is not there yet."""
     rows: list[dict[str, Any]] = []
     accuracy_of_random: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         pool, data, test, model = (of_texts if Path(path).is_dir() else of_images)(path, Path(folder))
         n, labels = len(data), data.labels.numpy()
-        wanted = [(rule, round(share * n)) for rule in STRATEGIES for share in SHARES if not has(rule, round(share * n))]
+        wanted = [
+            (rule, round(share * n))
+            for rule in STRATEGIES
+            for share in SHARES
+            if not RESULTS.has(data=data_name, strategy=rule, labels=round(share * n), seed=seed)
+        ]
         if not wanted:
             return rows
         fixed: dict[str, Any] = {"n_classes": int(labels.max()) + 1, "seed": 100 + seed, "n_steps": EPOCHS * -(-n // 128), "model": model}
@@ -106,5 +110,5 @@ def table() -> str:
 if __name__ == "__main__":
     files, seeds, part, parts = arguments(__doc__, table, seeds=3)
     for name, seed in [(name, seed) for seed in seeds for name in files][part::parts]:
-        for row in measure(files[name], seed, lambda rule, n, name=name, seed=seed: RESULTS.has(data=name, strategy=rule, labels=n, seed=seed)):  # type: ignore[misc]
+        for row in measure(files[name], name, seed):
             RESULTS.add({"data": name, "seed": seed} | row)
