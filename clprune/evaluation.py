@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from clprune import distributed
-from clprune.budget import epochs_of_trial
+from clprune.budget import TRIAL_STEPS, epochs_of_trial
 from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import EVALUATION_EPOCHS, Evaluation, Source
 from clprune.dynamic import ARMS as DYNAMIC
@@ -111,7 +111,13 @@ def evaluate(
         kwh = [finished[job][part] for job in some for part in ("energy_kwh", "test_energy_kwh")]
         facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
     facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
-    return Evaluation(summary, _comparison(summary), facts)
+    comparison = _comparison(summary)
+    if "sentence" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
+        enough = epochs_of_trial(len(order) if budget == "equal-steps" else len(kept), recipe.batch_size)
+        comparison["sentence"] += (
+            f" So short a training ({n_steps:,} steps) may not show what a longer one would: --epochs {enough} gives {TRIAL_STEPS:,}."
+        )
+    return Evaluation(summary, comparison, facts)
 
 
 def _carried_out(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +23,13 @@ FLAT, SHRINKAGE, ABOVE = 10 / 255**2, 0.1, 0.5  # added to a patch's variance an
 WIDTH = 128  # of the features, at most
 POWERS = 6  # rounds of power iteration for the directions
 BLOCK = 64  # images: their answers, 256 a place, are still near the processor
+PART = 8_192  # images whose features are held together: what an interruption can lose, some ten seconds
+
+Arrays = dict[str, np.ndarray]
+
+
+def _nothing_held(name: str, make: Callable[[], Arrays]) -> Arrays:
+    return make()
 
 
 def patch_features(
@@ -30,36 +39,58 @@ def patch_features(
     seed: int = 0,
     device: torch.device | None = None,
     width: int = WIDTH,
+    held: Callable[[str, Callable[[], Arrays]], Arrays] = _nothing_held,
     on_block: Callable[[int], None] | None = None,
 ) -> Float[np.ndarray, "N D"]:
     """Features (half precision, rows of length 1, in the order of the images) after Coates, Lee and Ng (2011, PMLR 15:215-223).
 
     Patches of 6 x 6 pixels, brightness and contrast removed and whitened, are put into clusters by the direction in which they lie; an image is told by how strongly it answers to each centre, on average over
     each of 3 x 3 cells, and these numbers by their `width` largest principal components, brought halfway to one size. Draws of `seed` are taken in `order` (that of the ids), so that row order has no influence. Time is linear in
-    the images; `on_block` is told how many are done.
+    the images; `on_block` is told how many are done. What is found first, and then the features of each PART images, are asked of `held(name, make)`, which may give what `make()` gave for that name before: names
+    hold a digest of the images in that order, `seed` and `width`.
     """
-    device, rng = device or torch.device("cpu"), np.random.default_rng((seed, 6))
+    device = device or torch.device("cpu")
+    digest = hashlib.blake2b(repr((seed, width, PART, images.shape)).encode(), digest_size=16)
+    for start in range(0, len(order), PART):
+        digest.update(np.ascontiguousarray(images[order[start : start + PART]]).data)
+    key = digest.hexdigest()
+    rng = np.random.default_rng((seed, 6))
     some = np.sort(rng.permutation(len(order))[:FITTED_ON])
-    filters = _filters(images, order[some], rng, device)
-    known = np.sqrt(np.concatenate(list(_answers(images, order[some], filters, device))))
+    fitted = held(f"{key}-patterns", lambda: _fitted(images, order[some], rng, seed, width, device))
+    features = np.empty((len(order), fitted["features"].shape[1]), dtype=np.float16)
+    features[order[some]] = fitted["features"]
+    rest = np.delete(order, some)
+    for start in range(0, len(rest), PART):
+        rows = rest[start : start + PART]
+        features[rows] = held(f"{key}-{start // PART:05d}", partial(_seen_with, fitted, images, rows, device))["features"]
+        if on_block is not None:
+            on_block(len(some) + start + len(rows))
+    return features
+
+
+def _fitted(
+    images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], rng: np.random.Generator, seed: int, width: int, device: torch.device
+) -> Arrays:
+    """What all images are then seen with, found on those of `rows`: the filters, and the directions of their answers; and the features of these."""
+    weights, away = _filters(images, rows, rng, device)
+    known = np.sqrt(np.concatenate(list(_answers(images, rows, (weights, away), device))))
     middle, spread = known.mean(axis=0), known.std(axis=0) + 1e-3
     known = (known - middle) / spread
     width = min(width, *known.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ways, sizes, _ = torch.svd_lowrank(torch.from_numpy(known.T @ known / len(known)), q=min(width + 8, len(known.T)), niter=POWERS)
-    project = (
-        ways[:, :width] / (sizes[:width] + 1e-5) ** 0.25
-    ).numpy()  # halfway to all of one size: of 500 to 6,000 images better neighbours than either
-    features = np.empty((len(order), width), dtype=np.float16)
-    features[order[some]] = unit_rows(known @ project)
-    done, rest = len(some), np.delete(order, some)
-    for part in _answers(images, rest, filters, device):
-        features[rest[done - len(some) :][: len(part)]] = unit_rows(((np.sqrt(part) - middle) / spread) @ project)
-        done += len(part)
-        if on_block is not None:
-            on_block(done)
-    return features
+    # Halfway to all of one size: of 500 to 6,000 images better neighbours than either.
+    project = (ways[:, :width] / (sizes[:width] + 1e-5) ** 0.25).numpy()
+    found = {"weights": weights.cpu().numpy(), "away": away.cpu().numpy(), "middle": middle, "spread": spread, "project": project}
+    return found | {"features": unit_rows(known @ project).astype(np.float16)}
+
+
+def _seen_with(fitted: Arrays, images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "B"], device: torch.device) -> Arrays:
+    """The features of the images of `rows`."""
+    filters = torch.from_numpy(fitted["weights"]).to(device), torch.from_numpy(fitted["away"]).to(device)
+    blocks = [((np.sqrt(part) - fitted["middle"]) / fitted["spread"]) @ fitted["project"] for part in _answers(images, rows, filters, device)]
+    return {"features": unit_rows(np.concatenate(blocks)).astype(np.float16)}
 
 
 def _filters(

@@ -127,7 +127,7 @@ def score(
                 features, facts = (
                     (own, nothing_trained(seed))
                     if own is not None
-                    else without_labels(images, order, seed=seed, device=device, on_progress=on_progress)
+                    else without_labels(images, order, seed=seed, device=device, folder=checkpoint, on_progress=on_progress)
                 )
                 written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
             else:

@@ -252,3 +252,13 @@ def test_other_test_data_are_taken_by_the_names_of_their_classes(tmp_path: Path)
         pipeline.evaluate(tmp_path / "m-x", test=str(tmp_path / "more.npz"))
     with pytest.raises(DataError, match="--test"):
         pipeline.evaluate(tmp_path / "m-x")
+
+
+def test_a_short_training_is_said_to_be_short_and_how_to_have_a_longer_one(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = evaluated(manifest, seeds=1, epochs=1, against="random")
+    n_steps, said = short["arms"]["pruned"]["runs"][0]["steps"], short["comparison"]["sentence"]
+    assert f"({n_steps} steps)" in said
+    enough = int(said.split("--epochs ")[1].split()[0])
+    assert (enough - 1) * n_steps < 1500 <= enough * n_steps
+    monkeypatch.setattr("clprune.evaluation.TRIAL_STEPS", n_steps)
+    assert "--epochs" not in evaluated(manifest, seeds=1, epochs=1, against="random")["comparison"]["sentence"]

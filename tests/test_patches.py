@@ -1,10 +1,14 @@
 """Features of images without any label: an answer to a pattern is what its definition says, row order has no influence, and the neighbours are of one class more often than those of the pixels."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from clprune import patches
+from clprune.embeddings import without_labels
 from clprune.inputs import inputs_of
 from clprune.patches import patch_features
 from clprune.sources import open_source
@@ -64,3 +68,39 @@ def test_near_ones_are_of_one_class_more_often_than_by_pixels() -> None:
 
     by_pixels = agreement(images.reshape(1500, -1).astype(np.float64))
     assert agreement(patch_features(images, np.arange(1500)).astype(np.float64)) > by_pixels + 0.03
+
+
+def test_an_interrupted_one_goes_on_with_the_parts_it_had_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "FITTED_ON", 100)
+    monkeypatch.setattr(patches, "PART", 60)
+    images, order = np.random.default_rng(4).integers(0, 256, (300, 12, 12, 1)).astype(np.uint8), np.random.default_rng(5).permutation(300)
+    whole, facts = without_labels(images, order, seed=2, device="cpu")
+    seen: list[int] = []
+    real = patches._seen_with
+
+    def counted(fitted: patches.Arrays, images: np.ndarray, rows: np.ndarray, device: torch.device) -> patches.Arrays:
+        seen.append(len(rows))
+        return real(fitted, images, rows, device)
+
+    def killed(event: dict[str, Any]) -> None:
+        if event["done"] > 200:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(patches, "_seen_with", counted)
+    with pytest.raises(KeyboardInterrupt):
+        without_labels(images, order, seed=2, device="cpu", folder=tmp_path, on_progress=killed)
+    assert seen == [60, 60]
+    (spoiled,) = (tmp_path / "features").glob("*-00001-*")
+    spoiled.write_bytes(spoiled.read_bytes()[:-3] + b"abc")
+    monkeypatch.setattr(patches, "_fitted", None)  # must not be found again: another number of threads could find other signs
+    again, after = without_labels(images, order, seed=2, device="cpu", folder=tmp_path)
+    assert seen == [60, 60, 60, 60, 20]  # all but the first part, which was there and whole
+    np.testing.assert_array_equal(again.vectors, whole.vectors)
+    assert facts["seconds_before"] == 0 < after["seconds_before"] < after["seconds"]
+    assert (after["energy_kwh"], after["energy_method"]) == (None, "not measured: the run was interrupted")
+    monkeypatch.undo()
+    monkeypatch.setattr(patches, "FITTED_ON", 100)
+    images[order[299]] ^= 255  # another image
+    other, _ = without_labels(images, order, seed=2, device="cpu", folder=tmp_path)
+    np.testing.assert_array_equal(other.vectors, without_labels(images, order, seed=2, device="cpu")[0].vectors)
+    assert (other.vectors[order[299]] != whole.vectors[order[299]]).any()
