@@ -47,33 +47,35 @@ def patch_features(
     Patches of 6 x 6 pixels, brightness and contrast removed and whitened, are put into clusters by the direction in which they lie; an image is told by how strongly it answers to each centre, on average over
     each of 3 x 3 cells, and these numbers by their `width` largest principal components, brought halfway to one size. Draws of `seed` are taken in `order` (that of the ids), so that row order has no influence. Time is linear in
     the images; `on_block` is told how many are done. What is found first, and then the features of each PART images, are asked of `held(name, make)`, which may give what `make()` gave for that name before: names
-    hold a digest of the images in that order, `seed` and `width`.
+    hold a digest of the images in that order and of all that is set.
     """
     device = device or torch.device("cpu")
-    digest = hashlib.blake2b(repr((seed, width, PART, images.shape)).encode(), digest_size=16)
+    settings = seed, width, SIDE, PATCH, FILTERS, CELLS, PATCHES, PATCHES_AN_IMAGE, FITTED_ON, FLAT, SHRINKAGE, ABOVE, POWERS, PART, images.shape
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
     for start in range(0, len(order), PART):
         digest.update(np.ascontiguousarray(images[order[start : start + PART]]).data)
     key = digest.hexdigest()
-    rng = np.random.default_rng((seed, 6))
-    some = np.sort(rng.permutation(len(order))[:FITTED_ON])
-    fitted = held(f"{key}-patterns", lambda: _fitted(images, order[some], rng, seed, width, device))
+    fitted = held(f"{key}-patterns", lambda: find_patterns(images, order, seed=seed, width=width, device=device))
+    some = fitted["rows"]
     features = np.empty((len(order), fitted["features"].shape[1]), dtype=np.float16)
     features[order[some]] = fitted["features"]
     rest = np.delete(order, some)
     for start in range(0, len(rest), PART):
         rows = rest[start : start + PART]
-        features[rows] = held(f"{key}-{start // PART:05d}", partial(_seen_with, fitted, images, rows, device))["features"]
+        features[rows] = held(f"{key}-{start // PART:05d}", partial(features_by, fitted, images, rows, device))["features"]
         if on_block is not None:
             on_block(len(some) + start + len(rows))
     return features
 
 
-def _fitted(
-    images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], rng: np.random.Generator, seed: int, width: int, device: torch.device
+def find_patterns(
+    images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"], *, seed: int = 0, width: int = WIDTH, device: torch.device
 ) -> Arrays:
-    """What all images are then seen with, found on those of `rows`: the filters, and the directions of their answers; and the features of these."""
-    weights, away = _filters(images, rows, rng, device)
-    known = np.sqrt(np.concatenate(list(_answers(images, rows, (weights, away), device))))
+    """What all images are then seen with, the filters and the directions of their answers, found on FITTED_ON of them: at the places `rows` in `order`, whose `features` are there too."""
+    rng = np.random.default_rng((seed, 6))
+    some = np.sort(rng.permutation(len(order))[:FITTED_ON])
+    weights, away = _filters(images, order[some], rng, device)
+    known = np.sqrt(np.concatenate(list(_answers(images, order[some], (weights, away), device))))
     middle, spread = known.mean(axis=0), known.std(axis=0) + 1e-3
     known = (known - middle) / spread
     width = min(width, *known.shape)
@@ -82,12 +84,12 @@ def _fitted(
         ways, sizes, _ = torch.svd_lowrank(torch.from_numpy(known.T @ known / len(known)), q=min(width + 8, len(known.T)), niter=POWERS)
     # Halfway to all of one size: of 500 to 6,000 images better neighbours than either.
     project = (ways[:, :width] / (sizes[:width] + 1e-5) ** 0.25).numpy()
-    found = {"weights": weights.cpu().numpy(), "away": away.cpu().numpy(), "middle": middle, "spread": spread, "project": project}
+    found = {"rows": some, "weights": weights.cpu().numpy(), "away": away.cpu().numpy(), "middle": middle, "spread": spread, "project": project}
     return found | {"features": unit_rows(known @ project).astype(np.float16)}
 
 
-def _seen_with(fitted: Arrays, images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "B"], device: torch.device) -> Arrays:
-    """The features of the images of `rows`."""
+def features_by(fitted: Arrays, images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "B"], device: torch.device) -> Arrays:
+    """The `features` of the images of `rows`, by what `find_patterns` found on these or on others."""
     filters = torch.from_numpy(fitted["weights"]).to(device), torch.from_numpy(fitted["away"]).to(device)
     blocks = [((np.sqrt(part) - fitted["middle"]) / fitted["spread"]) @ fitted["project"] for part in _answers(images, rows, filters, device)]
     return {"features": unit_rows(np.concatenate(blocks)).astype(np.float16)}

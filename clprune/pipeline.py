@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def score(
         own, digest = given(embeddings, source.sample_ids)
         asked |= {"embeddings": digest}
     known = source.labelled
-    checkpoint = out / "checkpoint"
+    checkpoint, goes_on = out / "checkpoint", (out / "live.json").exists() and not (force or (out / "run.json").exists())
 
     def begin() -> dict[str, Any] | None:
         """Make the folder ready; the document of a finished run where there is one."""
@@ -109,8 +110,9 @@ def score(
             told["decode_seconds"] = time.perf_counter() - started
             if len(known) < len(source):
                 pool = PoolWatcher(
-                    source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent, layer=layer, embeddings=own
-                )
+                    source, images, device=device, folder=checkpoint, still_open=still_open, parent=parent, layer=layer, embeddings=own,
+                    features=partial(without_labels, images, source.canonical_order, seed=seed, device=device, on_progress=on_progress), seed=seed,
+                )  # fmt: skip
         if images is not None and len(known):
             run = record_trajectory(
                 source if pool is None else source.part(known), images if pool is None else images[known], **training,
@@ -127,7 +129,7 @@ def score(
                 features, facts = (
                     (own, nothing_trained(seed))
                     if own is not None
-                    else without_labels(images, order, seed=seed, device=device, folder=checkpoint, on_progress=on_progress)
+                    else without_labels(images, order, seed=seed, device=device, goes_on=goes_on, on_progress=on_progress)
                 )
                 written = unlabelled_run(out, source, features, facts, images, pool=pool, **told)
             else:

@@ -55,16 +55,16 @@ def plan(
         state = new_state(build_proxy(proxy, n_classes, probe.input_shape), target, recipe)
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
-    seen, alone = _seen(source), 0.0
+    seen, features = _seen(source), 0.0
     per_step, per_epoch = run.seconds / run.steps, run.seconds / run.samples_seen * seen
-    if seen == 0:  # no label at all: features are made, nothing is trained
+    if len(source.labelled) < len(source) and (seen == 0 or source.kind == "image"):  # features without labels are made of all
         took = []
         for part in (sample[: len(sample) // 4], sample):
             at = time.perf_counter()
             _ = latent_features(part) if source.kind == "text" else patch_features(part, np.arange(len(part)), device=target)
             took.append(time.perf_counter() - at)
         each = max(0.0, took[1] - took[0]) / (len(sample) - len(sample) // 4)
-        alone = took[1] + each * (len(source) - len(sample))  # the patterns are found once, however many images there are
+        features = took[1] + each * (len(source) - len(sample))  # the patterns are found once, however many images there are
     steps, finishing = -(-seen // recipe.batch_size) * max_epochs, 0
     if 0 < seen and len(source.labelled) < len(source):
         finishing = finishing_steps(-(-len(source.labelled) // recipe.batch_size) * max_epochs, recipe.batch_size)
@@ -78,7 +78,7 @@ def plan(
         "max_epochs": max_epochs,
         "max_steps": steps + finishing,
         "seconds_per_epoch": per_epoch,
-        "max_minutes": (per_epoch * max_epochs + per_step * finishing + alone) / 60,
+        "max_minutes": (per_epoch * max_epochs + per_step * finishing + features) / 60,
         "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
         "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
         "device": str(target),

@@ -3,13 +3,13 @@
 No signal here needs a label: the class that the model predicts and its changes between epochs, its confidence, the margin between the two likeliest
 classes, nearness to what is labelled and to the others. A watched epoch costs one forward pass over the pool; epochs are watched as far as that stays
 within what learning from the labelled part costs. The last look is in any case, and at a model that was trained on after the period's end (`training.finishing_steps`):
-it says what is uncertain, which class is guessed, and what is near to what.
+it says what is uncertain and what is near to what, and together with a kernel machine on features without labels which class is guessed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 
 from clprune.datatypes import UNLABELLED, Embeddings, HighMeans, Neighborhood, ScoreTable, Source
 from clprune.errors import IntegrityError
+from clprune.kernel_ridge import class_probabilities
 from clprune.neighborhood import find_neighborhood
 from clprune.neighbors import in_half, nearest, nearest_of, unit_rows
 from clprune.storage import write_bytes
@@ -37,10 +38,11 @@ HIGH_MEANS: dict[str, HighMeans] = {
 
 
 class PoolWatcher:
-    """Looks at the unlabelled rows of `images` after epochs of a proxy run; `signals` (E, U) and `vectors` (N, D), those of all rows in half precision, are there after the last one.
+    """Looks at the unlabelled rows of `images` after epochs of a proxy run; `signals` (E, U), `guess` and `vectors` (N, D), those of all rows in half precision, are there after the last one.
 
     Rows are those without a label, in the order of the source. With `folder` every look is committed to it, so that an interrupted run goes on with
-    the looks that it had taken.
+    the looks that it had taken. `guess` (U,) is the class for which the model of the last look and a kernel machine, by the user's `embeddings` or by `features()`, speak together, the model's probabilities made
+    as sure as the machine's: the greatest product of the two. What is uncertain is the model's alone to say: labels chosen by what both are unsure of served a network no better.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class PoolWatcher:
         parent: Mapping[str, Any] | None = None,
         layer: str | None = None,
         embeddings: Embeddings | None = None,
+        features: Callable[[], tuple[Embeddings, Any]] | None = None,
+        seed: int = 0,
     ) -> None:
         self.rows, known = np.flatnonzero(source.labels == UNLABELLED), source.labelled
         self._known = known[np.argsort(source.sample_ids[known], kind="stable")]
@@ -64,6 +68,7 @@ class PoolWatcher:
             "round": 1 + (int(parent["round"]) if parent else 0),
             "parent": parent,
         }
+        self._class_of_known, self._features, self._seed = source.labels[self._known], features, seed
         self._order = np.argsort(source.sample_ids[self.rows], kind="stable")  # looked at in the order of ids, so that row order has no influence
         self._images, self._labels, self._device, self._folder = images, np.zeros(len(source), dtype=np.int64), pick_device(device), folder
         self._data: Any = None
@@ -71,6 +76,7 @@ class PoolWatcher:
         self.still_open = np.zeros(len(source), dtype=bool) if still_open is None else still_open  # asked for in an earlier round, not answered yet
         self._looks: dict[int, dict[str, np.ndarray]] = {}
         self.vectors: Float[np.ndarray, "N D"] | None = None
+        self.guess: Int[np.ndarray, "U"] | None = None
 
     def __call__(self, model: Any, statistics: tuple[np.ndarray, np.ndarray] | None, epochs_done: int, *, last: bool = False) -> None:
         """Look now, if that is affordable after `epochs_done` epochs or this is the `last` moment."""
@@ -82,12 +88,23 @@ class PoolWatcher:
             self._data = to_device(self._images, self._labels, self._device, statistics=statistics)
         logits, features = predict(model, self._data, rows=self.rows[self._order], layer=self._layer)
         back = np.argsort(self._order)
-        self._looks[epochs_done] = _look(logits[back])
+        p = _probabilities(logits[back])
+        self._looks[epochs_done] = _look(p)
         if last:
+            other = self._by_kernel(p.shape[1])
+            self.guess = (p if other is None else as_sure_as(other, p) * other).argmax(axis=1)
             self.vectors = self._given if self._given is not None or features is None else self._of_all(model, features[back])
         elif self._folder is not None:
             content = save(self._looks[epochs_done])
             write_bytes(self._folder / f"pool-{epochs_done:04d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors", content)
+
+    def _by_kernel(self, n_classes: int) -> Float[np.ndarray, "U C"] | None:
+        """Probabilities by features that no label has formed, where there are such: of few labels a kernel machine on them makes more than a network does."""
+        if (vectors := self._given) is None:
+            if self._features is None or self._images.ndim != 4:  # of SST-2's sentences the words in common told less than the model had learned
+                return None
+            vectors = self._features()[0].vectors
+        return class_probabilities(vectors[self._known], self._class_of_known, vectors[self.rows], n_classes=n_classes, seed=self._seed)
 
     def _of_all(self, model: Any, of_pool: Float[np.ndarray, "U D"]) -> Float[np.ndarray, "N D"]:
         """Features of all rows under the model of the last look, from those of the pool."""
@@ -118,9 +135,26 @@ class PoolWatcher:
         return {name: np.stack([self._looks[epoch][name] for epoch in self.epochs]) for name in ("predicted", "p_top", "margin")}
 
 
-def _look(logits: Float[np.ndarray, "U C"]) -> dict[str, Float[np.ndarray, "U"]]:
+def _probabilities(logits: Float[np.ndarray, "U C"]) -> Float[np.ndarray, "U C"]:
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    p = shifted / shifted.sum(axis=1, keepdims=True)
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def as_sure_as(honest: Float[np.ndarray, "U C"], p: Float[np.ndarray, "U C"]) -> Float[np.ndarray, "U C"]:
+    """`p` sharpened or softened (p^a, its sum 1) until its greatest probabilities are on average those of `honest`.
+
+    A network that knows its few labels by heart is sure of everything; of two that are equally sure each has its say.
+    """
+    logs, target = np.log(np.maximum(p, 1e-12)), honest.max(axis=1).mean()
+    low, high = 0.0, 8.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        raised = _probabilities(middle * logs)
+        low, high = (low, middle) if raised.max(axis=1).mean() > target else (middle, high)
+    return _probabilities(high * logs)
+
+
+def _look(p: Float[np.ndarray, "U C"]) -> dict[str, Float[np.ndarray, "U"]]:
     second, top = np.partition(p, -2, axis=1)[:, -2:].T
     return {"predicted": p.argmax(axis=1).astype(np.float32), "p_top": top.astype(np.float32), "margin": (top - second).astype(np.float32)}
 
@@ -157,7 +191,7 @@ def with_pool(
 ) -> tuple[ScoreTable, Neighborhood, Embeddings | None]:
     """Table, neighbourhood and vectors of all rows of `source`, from those of its labelled part and what the pool saw. Scores that a sample cannot have are NaN.
 
-    The suggested label of a sample without one is the class that was predicted at the last look. Of samples that repeat each other a labelled one stays, so that nothing
+    The suggested label of a sample without one is the pool's guess. Of samples that repeat each other a labelled one stays, so that nothing
     that is labelled is asked for again.
     """
     n, rows, known = len(source), pool.rows, source.labelled
@@ -166,7 +200,7 @@ def with_pool(
     suspicion, suggested = np.zeros(n), np.full(n, UNLABELLED)
     suspicion[known], suggested[known] = neighborhood.suspicion, neighborhood.suggested_label
     signals, vectors = pool.signals, pool.vectors
-    suggested[rows] = signals["predicted"][-1]
+    suggested[rows] = pool.guess
     scores = pool_scores(signals)
     if vectors is not None:
         scores |= nearness_scores(vectors[rows], vectors[known])

@@ -427,14 +427,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CLPRUNE_CACHE") or user_cache_path("clprune"))
 
 
-def remembered(kind: str, key: str, make: Callable[[], dict[str, np.ndarray]], *, home: Path | None = None) -> dict[str, np.ndarray]:
-    """The arrays that `make()` gave for this key before, from the cache or from `home`; else `make()`, whose result is kept there. They must depend on what the key digests alone.
+def remembered(kind: str, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays that `make()` gave for this key before, from the cache; else `make()`, whose result is kept there. They must depend on what the key digests alone.
 
     A file that is not as it was written counts as missing, and a cache that cannot be written does no harm.
     """
     from safetensors.numpy import load, save
 
-    folder = (home or cache_folder()) / kind
+    folder = cache_folder() / kind
     for path in folder.glob(f"{key}-*.safetensors"):
         with suppress(OSError):
             content = path.read_bytes()

@@ -60,6 +60,7 @@ FLOORS |= {
         "suspects",
         "latent",
         "patches",
+        "kernel_ridge",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
@@ -97,6 +98,7 @@ FLOOR_ONE = (
     "distributed",
     "neighbors",
     "patches",
+    "kernel_ridge",
     "decoding",
     "manifest",
     "live",

@@ -70,13 +70,18 @@ def test_near_ones_are_of_one_class_more_often_than_by_pixels() -> None:
     assert agreement(patch_features(images, np.arange(1500)).astype(np.float64)) > by_pixels + 0.03
 
 
+def some_images() -> np.ndarray:
+    return np.random.default_rng(4).integers(0, 256, (300, 12, 12, 1)).astype(np.uint8)
+
+
 def test_an_interrupted_one_goes_on_with_the_parts_it_had_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "FITTED_ON", 100)
     monkeypatch.setattr(patches, "PART", 60)
-    images, order = np.random.default_rng(4).integers(0, 256, (300, 12, 12, 1)).astype(np.uint8), np.random.default_rng(5).permutation(300)
-    whole, facts = without_labels(images, order, seed=2, device="cpu")
+    whole, facts = without_labels(images := some_images(), order := np.random.default_rng(5).permutation(300), seed=2, device="cpu")
+    monkeypatch.setattr("clprune.embeddings.REMEMBERED_FROM", 300)
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path))
     seen: list[int] = []
-    real = patches._seen_with
+    real = patches.features_by
 
     def counted(fitted: patches.Arrays, images: np.ndarray, rows: np.ndarray, device: torch.device) -> patches.Arrays:
         seen.append(len(rows))
@@ -86,21 +91,23 @@ def test_an_interrupted_one_goes_on_with_the_parts_it_had_and_no_others(tmp_path
         if event["done"] > 200:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(patches, "_seen_with", counted)
+    monkeypatch.setattr(patches, "features_by", counted)
     with pytest.raises(KeyboardInterrupt):
-        without_labels(images, order, seed=2, device="cpu", folder=tmp_path, on_progress=killed)
+        without_labels(images, order, seed=2, device="cpu", on_progress=killed)
     assert seen == [60, 60]
     (spoiled,) = (tmp_path / "features").glob("*-00001-*")
     spoiled.write_bytes(spoiled.read_bytes()[:-3] + b"abc")
-    monkeypatch.setattr(patches, "_fitted", None)  # must not be found again: another number of threads could find other signs
-    again, after = without_labels(images, order, seed=2, device="cpu", folder=tmp_path)
+    fitted = patches.find_patterns
+    monkeypatch.setattr(patches, "find_patterns", None)  # must not be found again: another number of threads could find other signs
+    again, after = without_labels(images, order, seed=2, device="cpu", goes_on=True)
     assert seen == [60, 60, 60, 60, 20]  # all but the first part, which was there and whole
     np.testing.assert_array_equal(again.vectors, whole.vectors)
     assert facts["seconds_before"] == 0 < after["seconds_before"] < after["seconds"]
+    assert without_labels(images, order, seed=2, device="cpu")[1]["seconds_before"] == 0  # another round: paid for already
     assert (after["energy_kwh"], after["energy_method"]) == (None, "not measured: the run was interrupted")
-    monkeypatch.undo()
-    monkeypatch.setattr(patches, "FITTED_ON", 100)
+    monkeypatch.setattr(patches, "find_patterns", fitted)
     images[order[299]] ^= 255  # another image
-    other, _ = without_labels(images, order, seed=2, device="cpu", folder=tmp_path)
+    other, _ = without_labels(images, order, seed=2, device="cpu")
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path / "empty"))
     np.testing.assert_array_equal(other.vectors, without_labels(images, order, seed=2, device="cpu")[0].vectors)
     assert (other.vectors[order[299]] != whole.vectors[order[299]]).any()

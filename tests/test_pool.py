@@ -16,19 +16,21 @@ from conftest import draw_shapes
 from numpy.dtypes import StringDType
 from typer.testing import CliRunner
 
+import clprune.plan
 from clprune import pipeline
 from clprune.cli import app
-from clprune.datatypes import Neighborhood, Source
+from clprune.datatypes import Embeddings, Neighborhood, Source
 from clprune.errors import DataError, GuardError, LabelError, UsageError
 from clprune.evaluation import labels_saved
+from clprune.kernel_ridge import class_probabilities
 from clprune.labels import add_answers, with_answers
 from clprune.manifest import Manifest, read_manifest
-from clprune.pool import PoolWatcher, labelled_first, nearness_scores, pool_scores
+from clprune.pool import PoolWatcher, as_sure_as, labelled_first, nearness_scores, pool_scores
 from clprune.proxies import build_proxy
 from clprune.run import read_run
 from clprune.savings import savings
 from clprune.sources import open_source
-from clprune.training import finishing_steps
+from clprune.training import finishing_steps, pick_device, predict, to_device
 
 N, LABELLED = 300, 60
 
@@ -120,6 +122,66 @@ def test_what_was_looked_at_before_an_interruption_is_taken_back(tmp_path: Path)
     broken.write_bytes(broken.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="was changed"):
         PoolWatcher(source, source.images, folder=tmp_path / "c")(model, None, 6)
+
+
+def test_a_guess_is_that_of_the_model_and_of_a_kernel_machine_together_and_uncertainty_is_the_models(tmp_path: Path) -> None:
+    source = open_source(str(pool_file(tmp_path)))
+    assert source.images is not None
+    model, labels = build_proxy("small_cnn", 4, (1, 16, 16)), np.load(tmp_path / "pool.npz")["y_train"]
+    known, rows = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    vectors = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
+    vectors[:, 0] += 3 * draw_shapes(N, 0)[1]
+    alone = predict(model, to_device(source.images, np.zeros(N, dtype=np.int64), pick_device("cpu")), rows=rows)[0].astype(np.float64)
+    alone = np.exp(alone) / np.exp(alone).sum(axis=1, keepdims=True)
+    other = class_probabilities(vectors[known], labels[known], vectors[rows], n_classes=4)
+    both = as_sure_as(other, alone) * other
+    assert (both.argmax(axis=1) != alone.argmax(axis=1)).mean() > 0.2
+    own, ranked = Embeddings(vectors, "given"), np.sort(alone, axis=1)
+    cases: list[tuple[dict[str, Any], np.ndarray]] = [({}, alone), ({"features": lambda: (own, {})}, both)]
+    for told, expected in (*cases, ({"embeddings": own, "features": None}, both)):
+        watcher = PoolWatcher(source, source.images, **told)
+        watcher(model, None, 3, last=True)
+        assert watcher.guess is not None and (watcher.guess == expected.argmax(axis=1)).mean() > 0.99
+        np.testing.assert_allclose(watcher.signals["margin"][-1], ranked[:, -1] - ranked[:, -2], atol=1e-3)
+
+
+def test_a_run_suggests_what_is_guessed_with_features_that_no_label_has_formed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Embeddings(np.eye(4, dtype=np.float32)[draw_shapes(N, 0)[1]] + 0.01, "told")
+    monkeypatch.setattr("clprune.embeddings.without_labels", lambda images, order, **more: (telling, {}))
+    monkeypatch.setattr("clprune.training.FINISHING_SAMPLES", 128)
+    pipeline.score(str(pool_file(tmp_path)), tmp_path / "run", max_epochs=1)
+    run = read_run(tmp_path / "run")
+    assert (run.neighborhood.suggested_label[LABELLED:] == draw_shapes(N, 0)[1][LABELLED:]).mean() > 0.95
+
+
+def test_an_interrupted_first_round_is_charged_with_what_it_had_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("clprune.embeddings.REMEMBERED_FROM", 0)
+    monkeypatch.setattr("clprune.patches.FITTED_ON", 100)
+    monkeypatch.setattr("clprune.patches.PART", 50)
+    file = str(unlabelled_file(tmp_path))
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["stage"] == "features":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.score(file, tmp_path / "run", on_progress=stop)
+    stopped, alone = (pipeline.score(file, tmp_path / name) for name in ("run", "other"))
+    assert stopped["energy_kwh"] is None and "interrupted" in stopped["energy_method"] and "interrupted" not in alone["energy_method"]
+    np.testing.assert_array_equal(read_run(tmp_path / "run").vectors, read_run(tmp_path / "other").vectors)
+
+
+def test_what_is_made_as_sure_as_another_ranks_the_classes_as_before() -> None:
+    rng = np.random.default_rng(3)
+    p, honest = (rng.dirichlet(np.full(5, size), 400) for size in (0.1, 0.8))
+    for target in (honest, p, p**3 / (p**3).sum(axis=1, keepdims=True)):
+        made = as_sure_as(target, p)
+        assert made.max(axis=1).mean() == pytest.approx(target.max(axis=1).mean(), abs=1e-3)
+        np.testing.assert_allclose(made.sum(axis=1), 1)
+        np.testing.assert_array_equal(made.argmax(axis=1), p.argmax(axis=1))
+    even = np.full((400, 5), 0.2)
+    np.testing.assert_allclose(as_sure_as(even, p), even, atol=1e-3)
 
 
 def test_all_vectors_are_of_one_model_and_an_interruption_before_the_last_look_changes_nothing(tmp_path: Path) -> None:
@@ -293,12 +355,21 @@ def test_a_first_round_can_be_measured_and_few_labels_are_trained_on_for_long_en
     assert (found["proxy"], found["n_labelled"], found["steps"]) == ("small_cnn", 0, 40)
 
 
-def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path) -> None:
+def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    real = clprune.plan.patch_features
+
+    def counted(images: np.ndarray, order: np.ndarray, **more: Any) -> np.ndarray:
+        made.append(len(order))
+        return real(images, order, **more)
+
+    monkeypatch.setattr(clprune.plan, "patch_features", counted)
     some = pipeline.plan(str(scored / "pool.npz"), max_epochs=5)
     assert (some["n_classes"], some["max_steps"]) == (
         4,
         55,
     )  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch; then it is finished
+    assert len(made) == 2  # features without labels are made of a pool, too
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
     assert (none["n_classes"], none["max_steps"]) == (0, 0) and none["max_minutes"] > 0  # features are made, nothing is trained

@@ -142,7 +142,7 @@ def test_latent_features_have_the_likeness_of_the_full_decomposition() -> None:
     np.testing.assert_allclose(np.abs(latent_features(tokens[order], width=5)), np.abs(found[order]), atol=1e-3)
 
 
-def test_texts_without_any_label_are_asked_for_and_answers_make_the_classes(tmp_path: Path) -> None:
+def test_texts_without_any_label_are_asked_for_and_answers_make_the_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = opinions(600, 3)
     path = write(tmp_path / "open.csv", [row | {"label": ""} for row in rows], [])
     assert pipeline.plan(str(path))["max_minutes"] > 0  # the features' time
@@ -153,6 +153,7 @@ def test_texts_without_any_label_are_asked_for_and_answers_make_the_classes(tmp_
     assert first.document["strategy"] == "cluster_medoids" and len(asked) == 100
     (tmp_path / "a.csv").write_text("sample_id,label\n" + "".join(f"{row['id']},{row['label']}\n" for row in rows if row["id"] in asked))
     add_answers(tmp_path / "m", [tmp_path / "a.csv"])
+    monkeypatch.setattr("clprune.embeddings.without_labels", lambda *_, **__: pytest.fail("of texts the model alone guesses"))
     second = clprune.score(str(path), tmp_path / "run2", max_epochs=4, answers=tmp_path / "m")
     assert sorted(second["class_names"]) == ["neg", "pos"] and second["pool"]["n_labelled"] == 100
     more = clprune.select(tmp_path / "run2", tmp_path / "m2", label_budget=50)

@@ -58,6 +58,8 @@ def tables() -> dict[str, str]:
         "reliability",
         "label_budget",
         "no_labels",
+        "few_labels",
+        "guesses",
         "suspects",
         "near_duplicates",
         "harm",
