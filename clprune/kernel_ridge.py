@@ -39,7 +39,7 @@ def class_probabilities(
         basis = product(np.exp(-bandwidth / usual * distances), whiten)
         for weights, left_out in _regressions(basis, targets):
             for sharpness in SHARPNESSES:
-                p = _softmax(sharpness * left_out)[np.arange(len(rows)), labels[rows]]
+                p = softmax(sharpness * left_out)[np.arange(len(rows)), labels[rows]]
                 loss = -float(np.log(np.maximum(p, 1e-12)).mean())
                 if best is None or loss < best[0]:
                     best = (loss, bandwidth, sharpness, product(whiten, weights))
@@ -48,7 +48,7 @@ def class_probabilities(
     found = np.empty((len(wanted), n_classes))
     for start in range(0, len(wanted), BLOCK):
         near = np.exp(-bandwidth / usual * _distances(wanted[start : start + BLOCK].astype(np.float64), centres))
-        found[start : start + BLOCK] = _softmax(sharpness * product(near, weights))
+        found[start : start + BLOCK] = softmax(sharpness * product(near, weights))
     return found
 
 
@@ -70,6 +70,7 @@ def _distances(a: Float[np.ndarray, "A D"], b: Float[np.ndarray, "B D"]) -> Floa
     return np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * product(a, np.ascontiguousarray(b.T)), 0)
 
 
-def _softmax(values: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
-    raised = np.exp(values - values.max(axis=1, keepdims=True))
+def softmax(values: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
+    """Probabilities in double precision, from logits or log-probabilities."""
+    raised = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)

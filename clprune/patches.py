@@ -71,7 +71,11 @@ def patch_features(
 def find_patterns(
     images: UInt8[np.ndarray, "N H W C"], order: Int[np.ndarray, "N"], *, seed: int = 0, width: int = WIDTH, device: torch.device
 ) -> Arrays:
-    """What all images are then seen with, the filters and the directions of their answers, found on FITTED_ON of them: at the places `rows` in `order`, whose `features` are there too."""
+    """What all images are then seen with, found on FITTED_ON of them, the draws those of `seed`.
+
+    `weights` (K, C, P, P) and `away` (K,): the likeness of a patch to each pattern is a product with the one less the other; `middle` and `spread` (F,) of the answers in all cells, and `project` (F, D), which makes features of them.
+    `rows` (M,) are the places in `order` of those that it was found on, `features` (M, D) theirs, in half precision.
+    """
     rng = np.random.default_rng((seed, 6))
     some = np.sort(rng.permutation(len(order))[:FITTED_ON])
     weights, away = _filters(images, order[some], rng, device)
@@ -89,7 +93,7 @@ def find_patterns(
 
 
 def features_by(fitted: Arrays, images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "B"], device: torch.device) -> Arrays:
-    """The `features` of the images of `rows`, by what `find_patterns` found on these or on others."""
+    """The `features` (B, D), half precision, rows of length 1, of the images of `rows`, by what `find_patterns` found on these or on others."""
     filters = torch.from_numpy(fitted["weights"]).to(device), torch.from_numpy(fitted["away"]).to(device)
     blocks = [((np.sqrt(part) - fitted["middle"]) / fitted["spread"]) @ fitted["project"] for part in _answers(images, rows, filters, device)]
     return {"features": unit_rows(np.concatenate(blocks)).astype(np.float16)}

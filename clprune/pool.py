@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from clprune.datatypes import UNLABELLED, Embeddings, HighMeans, Neighborhood, ScoreTable, Source
 from clprune.errors import IntegrityError
-from clprune.kernel_ridge import class_probabilities
+from clprune.kernel_ridge import class_probabilities, softmax
 from clprune.neighborhood import find_neighborhood
 from clprune.neighbors import in_half, nearest, nearest_of, unit_rows
 from clprune.storage import write_bytes
@@ -88,7 +88,7 @@ class PoolWatcher:
             self._data = to_device(self._images, self._labels, self._device, statistics=statistics)
         logits, features = predict(model, self._data, rows=self.rows[self._order], layer=self._layer)
         back = np.argsort(self._order)
-        p = _probabilities(logits[back])
+        p = softmax(logits[back])
         self._looks[epochs_done] = _look(p)
         if last:
             other = self._by_kernel(p.shape[1])
@@ -135,11 +135,6 @@ class PoolWatcher:
         return {name: np.stack([self._looks[epoch][name] for epoch in self.epochs]) for name in ("predicted", "p_top", "margin")}
 
 
-def _probabilities(logits: Float[np.ndarray, "U C"]) -> Float[np.ndarray, "U C"]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
 def as_sure_as(honest: Float[np.ndarray, "U C"], p: Float[np.ndarray, "U C"]) -> Float[np.ndarray, "U C"]:
     """`p` sharpened or softened (p^a, its sum 1) until its greatest probabilities are on average those of `honest`.
 
@@ -149,9 +144,9 @@ def as_sure_as(honest: Float[np.ndarray, "U C"], p: Float[np.ndarray, "U C"]) ->
     low, high = 0.0, 8.0
     for _ in range(20):
         middle = (low + high) / 2
-        raised = _probabilities(middle * logs)
+        raised = softmax(middle * logs)
         low, high = (low, middle) if raised.max(axis=1).mean() > target else (middle, high)
-    return _probabilities(high * logs)
+    return softmax(high * logs)
 
 
 def _look(p: Float[np.ndarray, "U C"]) -> dict[str, Float[np.ndarray, "U"]]:

@@ -18,7 +18,7 @@ import torch
 from common import Results, arguments, bench_scale
 
 from clprune import pipeline
-from clprune.evaluation import t_975
+from clprune.evaluation import interval_of
 from clprune.kernel_ridge import class_probabilities
 from clprune.patches import features_by, find_patterns
 from clprune.run import read_run
@@ -65,7 +65,8 @@ def table() -> str:
         cells = []
         for name in STRATEGIES:
             gain = 100 * np.array([row[name] - row["random"] for row in mine])
-            half = f" ± {t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)):.2f}" if len(gain) > 1 else ""
+            interval = interval_of(gain)
+            half = f" ± {(interval[1] - interval[0]) / 2:.2f}" if interval else ""
             cells.append(f"{100 * np.mean([row[name] for row in mine]):.2f} | {gain.mean():+.2f}{half}")
         lines.append(f"| {data} | {labels:,} | {100 * np.mean([row['random'] for row in mine]):.2f} | {' | '.join(cells)} | {len(mine)} |")
     return "\n".join(lines)
