@@ -419,6 +419,7 @@ def _reproduce(subject: Subject) -> dict[str, Any]:
     facts_table = [
         ["scored", f"{subject.scored_at:%Y-%m-%d %H:%M UTC} ({subject.scored_at_method})" if subject.scored_at else "unknown"],
         ["device", subject.scoring["device"]],
+        ["numbers", subject.scoring.get("number_format", "unknown")],
     ]
     facts_table += [["threads", subject.scoring.get("threads")], ["seed of the proxy run", asked["seed"]]]
     facts_table += [["seed of the selection", document["seed"]]] if subject.manifest is not None else []

@@ -132,6 +132,7 @@ def _document(
         "energy_method": step.method if measured and step is not None else facts["energy_method"],
         "device": facts["device"],
         "threads": facts["threads"],
+        "number_format": facts.get("number_format", "the user's"),
         "recipe": facts["recipe"],
         "image_rule": image_rule,
         "scores_missing": missing,

@@ -46,7 +46,7 @@ class Recipe:
     copies: int = 1  # augmented views of each sample an epoch (k in the paper), in so many passes
     flip: bool = True
     crop_padding: int | None = None  # pixels; None: an eighth of the side
-    exact: bool = False  # float32, contiguous layout, deterministic algorithms, instead of bf16 and channels_last
+    exact: bool = False  # float32, contiguous layout, deterministic algorithms, instead of channels_last and `number_format`
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def number_format(device: torch.device, *, exact: bool = False) -> torch.dtype:
+    """What a forward pass computes in: bfloat16 where the device multiplies it in hardware, float32 elsewhere and where `exact`.
+
+    A processor without such instructions is eleven times slower in bfloat16 than in float32 (AMD Zen 3); with them it is 2.5 times faster.
+    """
+    if exact:
+        return torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type != "cpu":
+        return torch.bfloat16
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 cannot tell
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
 def prepare_model(model: nn.Module, device: torch.device, recipe: Recipe) -> nn.Module:
     """Move a model to the device, in the memory layout of the recipe."""
     model = model.to(device)
@@ -292,7 +307,7 @@ def train(
     model, optimizer, device = state.model, state.optimizer, data.device
     chosen = np.arange(len(data)) if rows is None or callable(rows) else np.asarray(rows)
     loss_weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=device)
-    tap = FeatureTap(model) if observe is not None else None
+    tap, numbers = FeatureTap(model) if observe is not None else None, number_format(device, exact=recipe.exact)
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(recipe.exact)
     started, first_step, first_epoch, seen, stop = time.perf_counter(), state.steps_done, state.epochs_done, 0, False
@@ -322,12 +337,12 @@ def train(
                 at = torch.from_numpy(batch_rows[part]).to(device, non_blocking=True)
                 shifts = None if drawn_shifts is None else torch.from_numpy(drawn_shifts[part]).to(device, non_blocking=True)
                 flips = None if drawn_flips is None else torch.from_numpy(drawn_flips[part]).to(device, non_blocking=True)
-                images = data.batch(at, shifts=shifts, flips=flips, dtype=torch.float32 if recipe.exact else torch.bfloat16)
+                images = data.batch(at, shifts=shifts, flips=flips, dtype=numbers)
                 labels = data.labels.index_select(0, at)
                 progress = (state.epochs_done + number / len(batches)) / n_epochs if n_steps is None else state.steps_done / n_steps
                 for group in optimizer.param_groups:
                     group["lr"] = rate_at(state.steps_done * recipe.batch_size, progress, recipe)
-                with torch.autocast(device.type, torch.bfloat16, enabled=not recipe.exact):
+                with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
                     logits = model(images)
                 losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
                 weighted = losses if loss_weights is None else losses * loss_weights.index_select(0, at)
@@ -395,15 +410,15 @@ def predict(
     layer: str | None = None,
 ) -> tuple[Float[np.ndarray, "N C"], Float[np.ndarray, "N D"] | None]:
     """Logits and features (see FeatureTap) of `rows` (all by default) in that order, in evaluation mode, without augmentation."""
-    device = data.device
+    device, numbers = data.device, number_format(data.device, exact=exact)
     tap, was_training = FeatureTap(model, layer), model.training
     model.eval()
     logits, features = [], []
     try:
         chosen = torch.arange(len(data)) if rows is None else torch.from_numpy(np.asarray(rows))
         for part in chosen.split(batch_size):
-            images = data.batch(part.to(device), shifts=None, flips=None, dtype=torch.float32 if exact else torch.bfloat16)
-            with torch.autocast(device.type, torch.bfloat16, enabled=not exact):
+            images = data.batch(part.to(device), shifts=None, flips=None, dtype=numbers)
+            with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
                 logits.append(model(images).float().cpu())
             if tap.features is not None:
                 features.append(tap.features.float().cpu())

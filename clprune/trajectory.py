@@ -34,6 +34,7 @@ from clprune.training import (
     TrainingState,
     finishing_steps,
     new_state,
+    number_format,
     pick_device,
     pixel_statistics,
     predict,
@@ -86,6 +87,7 @@ def record_trajectory(
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
     target, order = pick_device(device), source.canonical_order
+    numbers = str(number_format(target, exact=exact)).removeprefix("torch.")
     n_processes, first = distributed.world_size(), distributed.is_first()
     rate = Recipe.learning_rate * batch_size / Recipe.batch_size if learning_rate is None else learning_rate
     if batch_size < 1 or not 0 <= rate < float("inf"):
@@ -110,6 +112,7 @@ def record_trajectory(
         "whole_network": whole_network,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "number_format": numbers,
         "processes": n_processes,
     }
     before = distributed.on_first(lambda: _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0))
@@ -168,6 +171,7 @@ def record_trajectory(
         "seed": seed,
         "device": str(target),
         "recipe": asdict(recipe),
+        "number_format": numbers,
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "seconds_before": seconds_before,
@@ -239,7 +243,7 @@ def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     document = read_json(folder / "checkpoint.json", what="checkpoint")
     if changed := [name for name in key if ({"processes": 1} | document["key"]).get(name) != key[name]]:
         raise DataError(
-            f"{folder.parent} holds an interrupted run with another {', '.join(changed)}. Finish it with the same arguments, or pass --force to start anew."
+            f"{folder.parent} holds an interrupted run with another {', '.join(changed)}. Finish it with the same arguments on the same kind of machine, or pass --force to start anew."
         )
     for name, digest in document["files"].items():
         if not (folder / name).is_file() or digest_of_file(folder / name) != digest:

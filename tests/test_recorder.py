@@ -14,6 +14,7 @@ from clprune.errors import DataError, UsageError
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.sources import open_source
+from clprune.training import number_format
 from clprune.trajectory import record_trajectory
 
 
@@ -166,6 +167,9 @@ def test_a_loss_that_is_not_finite_is_named_and_does_not_pass_for_unseen() -> No
         recorder.end_epoch()
 
 
+CPU = torch.device("cpu")
+
+
 def plain_loop(source: Source, seed: int, exact: bool) -> Recorder:
     """What somebody would write who wants the recipe of `score`: three lines of it are clprune's."""
     images, order = np.asarray(source.images), source.canonical_order
@@ -196,8 +200,8 @@ def plain_loop(source: Source, seed: int, exact: bool) -> Recorder:
             y = torch.from_numpy(source.labels[rows])
             for group in optimizer.param_groups:
                 group["lr"] = 0.05 * min(1.0, (step + 1) * 128 / 6400)
-            with torch.autocast("cpu", torch.bfloat16, enabled=not exact):
-                logits = model(x if exact else x.bfloat16())
+            with torch.autocast("cpu", torch.bfloat16, enabled=number_format(CPU, exact=exact) is torch.bfloat16):
+                logits = model(x.to(number_format(CPU, exact=exact)))
             optimizer.zero_grad()
             F.cross_entropy(logits.float(), y).backward()
             optimizer.step()

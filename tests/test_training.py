@@ -1,5 +1,8 @@
 """The training loop against slow plain versions and laws."""
 
+import math
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,19 @@ from conftest import draw_shapes
 
 from clprune.errors import TrainingError, UsageError
 from clprune.proxies import build_proxy
-from clprune.training import Recipe, epoch_rows, new_state, pick_device, predict, rate_at, seed_everything, to_device, train
+from clprune.training import (
+    Recipe,
+    epoch_rows,
+    new_state,
+    number_format,
+    pick_device,
+    predict,
+    prepare_model,
+    rate_at,
+    seed_everything,
+    to_device,
+    train,
+)
 
 CPU = torch.device("cpu")
 
@@ -97,3 +112,27 @@ def test_a_loss_that_is_not_a_number_stops_with_the_epoch_named() -> None:
 def test_a_missing_device_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="not available"):
         pick_device("cuda:7" if not torch.cuda.is_available() else "xpu:9")
+
+
+def test_numbers_are_short_where_the_hardware_multiplies_short_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for able, expected in (({"avx2": True}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert number_format(CPU) is expected
+        assert number_format(CPU, exact=True) is torch.float32
+
+
+def test_the_chosen_number_format_is_not_the_slow_one_here() -> None:
+    """Against the clock: a step in the other format must not be much quicker than one in the chosen one."""
+    images, labels = draw_shapes(512, 0)
+    images = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    data = to_device(images, labels, CPU)
+    took = {}
+    for numbers in (torch.float32, torch.bfloat16):
+        model = prepare_model(build_proxy("small_cnn", 4, data.input_shape), CPU, Recipe())
+        for attempt in range(3):
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=numbers is torch.bfloat16):
+                logits = model(data.batch(torch.arange(64), shifts=None, flips=None, dtype=numbers))
+            logits.float().sum().backward()
+            took[numbers] = min(took.get(numbers, math.inf), time.perf_counter() - started) if attempt else math.inf
+    assert took[number_format(CPU)] < 2 * min(took.values()), took

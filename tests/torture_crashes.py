@@ -439,7 +439,7 @@ def scoring_until(folder: str, out: str, exact: bool, threads: int, step: int, c
 
 
 def resumes(count: int, rng: np.random.Generator, folder: Path) -> tuple[int, list[str]]:
-    """Kill a score at a random training step, some twice, and go on: every file must have the bytes of an unbroken run, in float32 and bfloat16, with one thread and two."""
+    """Kill a score at a random training step, some twice, and go on: every file must have the bytes of an unbroken run, with and without --exact, with one thread and two."""
     prepared(folder)
     ways, whole, failures = [(exact, threads) for exact in (True, False) for threads in (1, 2)], {}, []
     steps = CONTEXT.Value("i", 0)
@@ -452,7 +452,7 @@ def resumes(count: int, rng: np.random.Generator, folder: Path) -> tuple[int, li
         exact, threads = ways[number % len(ways)]
         out = folder / "resumed"
         shutil.rmtree(out, ignore_errors=True)
-        where = f"resume {number} ({'float32' if exact else 'bfloat16'}, {threads} threads)"
+        where = f"resume {number} ({'exact' if exact else 'fast'}, {threads} threads)"
         for last in (n_steps, n_steps // 2)[: 1 + number % 2]:
             step = int(rng.integers(1, last + 1))
             where += f", killed at step {step}"

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import Results, arguments, bench_scale, on_cpu
+from common import Results, arguments, bench_scale, on_device
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clp_schedule import ARMS, train_arm
@@ -55,7 +55,7 @@ def table() -> str:
 if __name__ == "__main__":
     files, seeds, part, parts = arguments(__doc__, table, seeds=5)
     for name, seed in [(name, seed) for seed in seeds for name in files][part::parts]:
-        data, test = on_cpu(bench_scale(files[name]))
+        data, test = on_device(bench_scale(files[name]))
         for arm in sorted(ARMS, key=lambda arm: ("detected" not in arm, ARMS.index(arm))):
             if RESULTS.has(data=name, arm=arm, seed=seed):
                 continue

@@ -16,9 +16,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+from filelock import FileLock
 
+from clprune import pipeline
 from clprune.proxies import build_proxy
-from clprune.training import DeviceData, Recipe, TokenData, new_state, predict, seed_everything, to_device, train
+from clprune.storage import read_npy, write_npy
+from clprune.training import DeviceData, Recipe, TokenData, new_state, pick_device, predict, seed_everything, to_device, train
 
 torch.set_num_threads(1)  # one process a core; also where torch was imported before the variables above were set
 N_TRAIN = 15_000
@@ -65,17 +68,34 @@ def trained_on(
     recipe = Recipe(schedule="cosine")
     state = new_state(build_proxy(model, n_classes, data.input_shape), data.device, recipe)
     run = train(state, data, recipe, n_epochs=1, n_steps=n_steps, seed=seed, rows=np.sort(rows))
-    labels = test.labels.numpy()
+    labels = test.labels.cpu().numpy()
     right = predict(state.model, test)[0].argmax(axis=1) == labels
     per_class = [float(right[labels == c].mean()) for c in np.unique(labels)]
     return {"accuracy": float(right.mean()), "worst_class": min(per_class), "per_class": per_class, "steps": run.steps, "train_seconds": run.seconds}
 
 
-def on_cpu(held: dict[str, np.ndarray]) -> tuple[DeviceData, DeviceData]:
-    """Training and test data of `bench_scale` where the small CNN trains."""
-    device = torch.device("cpu")
+def on_device(held: dict[str, np.ndarray]) -> tuple[DeviceData, DeviceData]:
+    """Training and test data of `bench_scale` where the models train: the GPU, if there is one."""
+    device = pick_device("auto")
     data = to_device(held["x_train"], held["y_train"], device)
-    return data, to_device(held["x_test"], held["y_test"], device, statistics=(data.mean.numpy(), data.std.numpy()))
+    return data, to_device(held["x_test"], held["y_test"], device, statistics=(data.mean.cpu().numpy(), data.std.cpu().numpy()))
+
+
+def machine() -> str:
+    """Where `on_device` trains, for the rows of a table that tells seconds."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def kept_rows(data: str, work: Path, keep: float, strategy: str, seed: int, *, device: str = "auto") -> np.ndarray:
+    """Rows of the file `data` that `strategy` keeps, after `clprune score` with the usual proxy; the run and the answer are kept in `work`."""
+    file, run = work / f"kept-{strategy.partition('(')[0]}-{keep}-{seed}.npy", work / f"run-{seed}"
+    with FileLock(work / f"run-{seed}.lock"):
+        if not file.exists():
+            if not (run / "run.json").exists():
+                pipeline.score(data, run, seed=seed, device=device)
+            kept = pipeline.select(run, work / f"m-{seed}", keep=str(keep), strategy=strategy, seed=seed, force=True).samples
+            write_npy(file, np.sort(kept.filter(kept["kept"])["index"].to_numpy()))
+    return read_npy(file)
 
 
 class Results:

@@ -1,7 +1,8 @@
 """All of CIFAR-10 and ResNet-18, as the papers do it: what the small proxy chose against random, DUAL and RS2 at the same total views. For a GPU.
 
-    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --minutes 9 --part 0/2 &      # two trainings side by side fill one card better than one
-    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --minutes 9 --part 1/2        # the same commands again go on, also inside a training
+    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --prepare          # what needs no GPU: scores of the small proxy and what they keep
+    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 --part 0/2 &   # trainings side by side fill one card better than one
+    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 --part 1/2     # the same commands again go on, also inside a training
     python examples/benchmarks/full_scale.py --table
     python examples/benchmarks/full_scale.py --short                                            # 200 drawn images on whatever there is; nothing is kept
 
@@ -20,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results
+from common import Results, kept_rows, machine
 from filelock import FileLock
 from gpu_suite import data_of, drawn_npz
 
-from clprune import pipeline
 from clprune.dynamic import dynamic_arm
 from clprune.evaluation import t_975
 from clprune.proxies import build_proxy
@@ -36,7 +36,7 @@ from clprune.training import DeviceData, Recipe, TrainingState, new_state, pick_
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strategy", "seed"))
 MODEL, EPOCHS, DUAL_EPOCHS = "resnet18", 200, 30
-KEEPS, ARMS, RANDOM = (0.5, 0.3, 0.7, 0.2, 0.1), ("random", "blend", "dual", "rs2"), "random(class_balanced=True)"
+KEEPS, ARMS, RANDOM = (0.1, 0.3, 0.5, 0.2, 0.7), ("random", "blend", "dual", "rs2"), "random(class_balanced=True)"
 RECIPE = Recipe(learning_rate=0.1, schedule="cosine")
 BEGINNING = Recipe(learning_rate=0.1)  # of such a training: the cosine has hardly begun to fall in its first 30 epochs
 
@@ -47,27 +47,23 @@ def fresh(data: DeviceData, recipe: Recipe, seed: int) -> TrainingState:
 
 
 def kept_by(arm: str, keep: float, seed: int, path: str, data: DeviceData, work: Path, dual_epochs: int) -> np.ndarray:
-    """Rows that an arm keeps; runs are scored once a seed."""
-    with FileLock(work / f"scored-{seed}.lock"):
-        if arm == "dual":
-            file = work / f"dual-{seed}-{keep}.npy"
-            if not file.exists():
-                labels, state = data.labels.cpu().numpy(), fresh(data, BEGINNING, seed)
-                recorder = Recorder(range(len(labels)), n_classes=int(labels.max()) + 1, model=state.model)
-                train(
-                    state, data, RECIPE, n_epochs=dual_epochs, seed=seed, observe=recorder.observe, end_epoch=lambda _: recorder.end_epoch() and False
-                )
-                period = recorder.critical_period()
-                table, _ = score_table(recorder.trajectory(), type(period)(**(period.__dict__ | {"start_epoch": 0, "end_epoch": dual_epochs})))
-                for share in KEEPS:
-                    budget = budget_for(share, len(labels))
-                    write_npy(work / f"dual-{seed}-{share}.npy", np.sort(select(table, budget, strategy="beta_sampling", seed=seed).kept_indices))
-            return read_npy(file)
-        run = work / f"run-{seed}"
-        if not (run / "run.json").exists():
-            pipeline.score(path, run, seed=seed, device=str(data.device))
-        kept = pipeline.select(run, work / f"m-{seed}", keep=str(keep), strategy=RANDOM if arm == "random" else arm, seed=seed, force=True).samples
-        return np.sort(kept.filter(kept["kept"])["index"].to_numpy())
+    """Rows that an arm keeps."""
+    if arm != "dual":
+        return kept_rows(path, work, keep, RANDOM if arm == "random" else arm, seed, device=str(data.device))
+    with FileLock(work / f"dual-{seed}.lock"):
+        file = work / f"dual-{seed}-{keep}.npy"
+        if not file.exists():
+            labels, state = data.labels.cpu().numpy(), fresh(data, BEGINNING, seed)
+            recorder = Recorder(range(len(labels)), n_classes=int(labels.max()) + 1, model=state.model)
+            train(
+                state, data, BEGINNING, n_epochs=dual_epochs, seed=seed, observe=recorder.observe, end_epoch=lambda _: recorder.end_epoch() and False
+            )
+            period = recorder.critical_period()
+            table, _ = score_table(recorder.trajectory(), type(period)(**(period.__dict__ | {"start_epoch": 0, "end_epoch": dual_epochs})))
+            for share in KEEPS:
+                budget = budget_for(share, len(labels))
+                write_npy(work / f"dual-{seed}-{share}.npy", np.sort(select(table, budget, strategy="beta_sampling", seed=seed).kept_indices))
+        return read_npy(file)
 
 
 def measure(
@@ -97,8 +93,7 @@ def measure(
     labels = test.labels.cpu().numpy()
     right = predict(state.model, test)[0].argmax(axis=1) == labels
     worst = min(float(right[labels == c].mean()) for c in np.unique(labels))
-    machine = torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else "cpu"
-    return {"accuracy": float(right.mean()), "worst_class": worst, "steps": state.steps_done, "seconds": seconds, "machine": machine}
+    return {"accuracy": float(right.mean()), "worst_class": worst, "steps": state.steps_done, "seconds": seconds, "machine": machine()}
 
 
 def table() -> str:
@@ -143,6 +138,7 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=9.0, help="an unfinished training is put down after so many")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clprune-full-scale")
+    parser.add_argument("--prepare", action="store_true", help="score with the small proxy and select, train nothing")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
@@ -155,7 +151,12 @@ if __name__ == "__main__":
         over, place = time.time() + 60 * given.minutes, given.work / name
         place.mkdir(parents=True, exist_ok=True)
         images, tests = data_of(Path(file), pick_device(given.device))
-        plan = [{"data": name, "keep": keep, "strategy": arm, "seed": seed} for seed in range(given.seeds) for keep in KEEPS for arm in ARMS]
+        if given.prepare:
+            for seed in range(given.seeds):
+                for arm, keep in ((arm, keep) for arm in ("random", "blend") for keep in KEEPS):
+                    kept_by(arm, keep, seed, file, images, place, DUAL_EPOCHS)
+            continue
+        plan = [{"data": name, "keep": keep, "strategy": arm, "seed": seed} for keep in KEEPS for seed in range(given.seeds) for arm in ARMS]
         for wanted in plan[this::of]:
             if time.time() < over and not RESULTS.has(**wanted):
                 row = measure(wanted, file, images, tests, place, over)

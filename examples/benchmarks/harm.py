@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Results, on_cpu, trained_on
+from common import Results, on_device, trained_on
 
 from clprune import pipeline
 from clprune.harm import harm_by_class
@@ -43,7 +43,7 @@ def made(path: str, rare: str, easy: str) -> dict[str, np.ndarray]:
 def measure(path: str, rare: str, easy: str) -> None:
     """Score one case, select at every share, train on what is not trained on yet."""
     held, case = made(path, rare, easy), {"rare": rare, "easy": easy}
-    data, test = on_cpu(held)
+    data, test = on_device(held)
     n = len(held["y_train"])
 
     def train_on(rows: np.ndarray, keep: float, arm: str, seed: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Results, arguments, on_cpu, trained_on
+from common import Results, arguments, on_device, trained_on
 
 from clprune import pipeline
 from clprune.evaluation import t_975
@@ -59,7 +59,7 @@ def measure(path: str, kind: str, seed: int, wanted: list[tuple[float, str]]) ->
         for name, values in held.items()
     }
     held = (rare_classes if kind == RARE else pairs_of_classes)(held)
-    train_data, test_data = on_cpu(held)
+    train_data, test_data = on_device(held)
     sizes, rows = np.bincount(held["y_train"]), []
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/data.npz", x_train=held["x_train"], y_train=held["y_train"])

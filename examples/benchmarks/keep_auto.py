@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import Results, arguments, on_cpu, trained_on, with_noise
+from common import Results, arguments, on_device, trained_on, with_noise
 
 from clprune import pipeline
 from clprune.manifest import read_manifest
@@ -40,7 +40,7 @@ def case(path: str, kind: str, seed: int) -> dict[str, np.ndarray]:
 
 def one(path: str, kind: str, seed: int) -> dict[str, object]:
     held = case(path, kind, seed)
-    train_data, test_data = on_cpu(held)
+    train_data, test_data = on_device(held)
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/case.npz"
         np.savez(file, **{name: held[name] for name in ("x_train", "y_train", "ids")})

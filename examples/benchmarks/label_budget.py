@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Results, arguments, bench_scale, on_cpu
+from common import Results, arguments, bench_scale, on_device
 
 from clprune import pipeline
 from clprune.evaluation import t_975
@@ -102,7 +102,7 @@ def trained(rows: np.ndarray, data: DeviceData, test: DeviceData, seed: int) -> 
     recipe = Recipe(schedule="cosine")
     state = new_state(build_proxy("small_cnn", 10, data.input_shape), data.device, recipe)
     train(state, data, recipe, n_epochs=1, n_steps=STEPS, seed=seed, rows=np.sort(rows))
-    accuracy = float((predict(state.model, test)[0].argmax(axis=1) == test.labels.numpy()).mean())
+    accuracy = float((predict(state.model, test)[0].argmax(axis=1) == test.labels.cpu().numpy()).mean())
     logits, features = predict(state.model, data)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     assert features is not None
@@ -112,7 +112,7 @@ def trained(rows: np.ndarray, data: DeviceData, test: DeviceData, seed: int) -> 
 def run_of(rule: str, path: str, seed: int) -> dict[str, Any]:
     """All rounds of one rule."""
     held = bench_scale(path, with_ids=True)
-    data, test = on_cpu(held)
+    data, test = on_device(held)
     n, labels, rng = len(held["ids"]), held["y_train"], np.random.default_rng((seed, 41))
     labelled = rng.permutation(n)[: ROUNDS[0]]
     accuracies, choosing, classes = [], 0.0, []

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results, arguments, bench_scale, on_cpu, trained_on
+from common import Results, arguments, bench_scale, on_device, trained_on
 from text import written
 
 from clprune import pipeline
@@ -36,7 +36,7 @@ def of_images(path: str, folder: Path) -> tuple[str, DeviceData | TokenData, Dev
     """The pool without labels as a file in `folder`; the same with labels and the test set, on the device; what is trained."""
     held = bench_scale(path, with_ids=True)
     np.savez(folder / "pool.npz", x_train=held["x_train"], y_train=np.full(len(held["ids"]), -1), ids=held["ids"])
-    return str(folder / "pool.npz"), *on_cpu(held), "small_cnn"
+    return str(folder / "pool.npz"), *on_device(held), "small_cnn"
 
 
 def of_texts(path: str, folder: Path) -> tuple[str, DeviceData | TokenData, DeviceData | TokenData, str]:
@@ -60,7 +60,7 @@ def measure(path: str, data_name: str, seed: int) -> list[dict[str, Any]]:
     accuracy_of_random: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         pool, data, test, model = (of_texts if Path(path).is_dir() else of_images)(path, Path(folder))
-        n, labels = len(data), data.labels.numpy()
+        n, labels = len(data), data.labels.cpu().numpy()
         wanted = [
             (rule, round(share * n))
             for rule in STRATEGIES

@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from common import Results, arguments, bench_scale, on_cpu
+from common import Results, arguments, bench_scale, on_device
 
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
@@ -28,7 +28,7 @@ STOPS = (1, 2, 3, 4, 6, 8, 10, 15, 22, 30)
 def scores_by_stop(path: str, seed: int) -> tuple[dict[int, dict[str, np.ndarray]], int | None]:
     """Every score after each stop, and where the live rule fired."""
     held = bench_scale(path)
-    data, _ = on_cpu(held)
+    data, _ = on_device(held)
     seed_everything(seed)
     state = new_state(build_proxy("small_cnn", 10, data.input_shape), data.device, Recipe())
     recorder = Recorder(range(len(data)), n_classes=10, model=state.model)

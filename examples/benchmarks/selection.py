@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import N_TRAIN, Results, bench_scale, on_cpu, with_noise
+from common import N_TRAIN, Results, bench_scale, on_device, with_noise
 
 from clprune.evaluation import t_975
 
@@ -99,7 +99,7 @@ def measure(job: dict[str, Any], path: str, work: Path, *, n_train: int = N_TRAI
 
     held = labelled(path, job["noise"], n_train)
     wrong = held["y_train"] != held["y_clean"]
-    train_data, test_data = on_cpu(held)
+    train_data, test_data = on_device(held)
     n, seed, observe, facts = len(wrong), 100 + job["seed"], None, {}
     rows: Any = np.arange(n)
     n_keep = round(job["keep"] * n)
@@ -119,7 +119,7 @@ def measure(job: dict[str, Any], path: str, work: Path, *, n_train: int = N_TRAI
             "wrong_kept": float(wrong[rows].mean()),
         }
     n_steps = epochs * -(-(n_keep if job["budget"] == "epochs" else n) // BATCH) * (3 if job["budget"] == "steps x3" else 1)
-    labels, looks = test_data.labels.numpy(), []
+    labels, looks = test_data.labels.cpu().numpy(), []
     right = np.zeros(len(labels), dtype=bool)
 
     def look(state: TrainingState) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from common import Results, arguments, bench_scale, on_cpu, trained_on
+from common import Results, arguments, bench_scale, on_device, trained_on
 
 from clprune.neighborhood import find_neighborhood
 from clprune.proxies import build_proxy
@@ -28,7 +28,7 @@ STOPS, KEEPS, EPOCHS = (1, 2, 3, 4, 6, 8, 10, 15, 22, 30), (0.5, 0.2), 10
 
 def one_seed(name: str, path: str, seed: int) -> None:
     held = bench_scale(path)
-    labels, (data, test) = held["y_train"], on_cpu(held)
+    labels, (data, test) = held["y_train"], on_device(held)
     seed_everything(seed)
     state = new_state(build_proxy("small_cnn", 10, data.input_shape), data.pixels.device, Recipe())
     recorder, features, periods = Recorder(range(len(labels)), n_classes=10, model=state.model), {}, {}

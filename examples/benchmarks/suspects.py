@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Results, auc, bench_scale, on_cpu
+from common import Results, auc, bench_scale, on_device
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "noise", "samples", "seed"))
 SHARE, BATCH = 0.2, 128
@@ -53,7 +53,7 @@ def cross_validated(held: dict[str, np.ndarray], labels: np.ndarray, seed: int, 
     from clprune.proxies import build_proxy
     from clprune.training import Recipe, new_state, predict, seed_everything, train
 
-    data, _ = on_cpu(held | {"y_train": labels})
+    data, _ = on_device(held | {"y_train": labels})
     n_classes, probability = int(labels.max()) + 1, np.empty((len(labels), int(labels.max()) + 1))
     parts = np.array_split(np.random.default_rng((seed, 41)).permutation(len(labels)), FOLDS)
     for fold, part in enumerate(parts):

@@ -1,41 +1,29 @@
-"""Does a subset that the small CNN chose serve another model? ResNet-18 trained on it, against as many random samples.
+"""Does a subset that the small CNN chose serve another model? ResNet-18 trained on it, against as many random samples. For a GPU.
 
-    python examples/benchmarks/transfer.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 0/2 &
-    python examples/benchmarks/transfer.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 1/2
+    python examples/benchmarks/transfer.py fashion=FASHION.npz cifar10=CIFAR10.npz --work WORK --prepare    # what needs no GPU: scores and what is kept
+    python examples/benchmarks/transfer.py fashion=FASHION.npz cifar10=CIFAR10.npz --work WORK --part 0/2 &
+    python examples/benchmarks/transfer.py fashion=FASHION.npz cifar10=CIFAR10.npz --work WORK --part 1/2
     python examples/benchmarks/transfer.py --table
 
-15,000 class-balanced training images, scored by the small CNN (seed s), `blend` and random (class-balanced) at 0.5 and 0.3; ResNet-18 (training seed 100 + s) with as many steps of 128 as 10 epochs of all
-15,000, one cosine, last epoch, full test set. On two CPU threads a training takes about 15 minutes.
+15,000 class-balanced training images, scored by the small CNN (seed s), `blend` and random (class-balanced) at 0.5 and 0.3; ResNet-18 (training seed 100 + s) with as many steps of 128 as 20 epochs of all
+15,000, one cosine, last epoch, full test set. `all` is ResNet-18 on all 15,000.
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from common import Results, arguments, bench_scale, on_cpu, trained_on
+from common import Results, bench_scale, kept_rows, machine, on_device, trained_on
+from filelock import FileLock
 
-from clprune import pipeline
 from clprune.evaluation import t_975
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strategy", "seed"))
-RANDOM, DEFAULT, MODEL, STEPS = "random(class_balanced=True)", "blend", "resnet18", 10 * 118
+RANDOM, DEFAULT, MODEL, STEPS = "random(class_balanced=True)", "blend", "resnet18", 20 * 118
 KEEPS = (0.5, 0.3)
-
-
-def measure(path: str, keep: float, strategy: str, seed: int) -> dict[str, Any]:
-    """Score with the small CNN, select, train ResNet-18."""
-    held = bench_scale(path, with_ids=True)
-    data, test = on_cpu(held)
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/data.npz", x_train=held["x_train"], y_train=held["y_train"], ids=held["ids"])
-        scored = pipeline.score(f"{folder}/data.npz", f"{folder}/run", seed=seed)
-        kept = pipeline.select(f"{folder}/run", f"{folder}/m", keep=str(keep), strategy=strategy, seed=seed).samples
-        rows = np.sort(kept.filter(kept["kept"])["index"].to_numpy())
-    found = trained_on(rows, data, test, n_classes=10, seed=100 + seed, n_steps=STEPS, model=MODEL)
-    return {name: found[name] for name in ("accuracy", "worst_class", "steps", "train_seconds")} | {"score_epochs": scored["epochs_run"]}
 
 
 def table() -> str:
@@ -54,8 +42,30 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    files, seeds, part, parts = arguments(__doc__, table, seeds=3)
-    jobs = [(name, keep, strategy, seed) for seed in seeds for name in files for keep in KEEPS for strategy in (RANDOM, DEFAULT)]
-    for name, keep, strategy, seed in jobs[part::parts]:
-        if not RESULTS.has(data=name, keep=keep, strategy=strategy, seed=seed):
-            RESULTS.add({"data": name, "keep": keep, "strategy": strategy, "seed": seed} | measure(files[name], keep, strategy, seed))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", help="NAME=FILE.npz")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", default="0/1", help="0/2 and 1/2 for two processes")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clprune-transfer")
+    parser.add_argument("--prepare", action="store_true", help="score with the small proxy and select, train nothing")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    if given.table:
+        print(table())
+    part, parts = map(int, given.part.split("/"))
+    for name, file in (item.split("=", 1) for item in given.data):
+        place, held = given.work / name, bench_scale(file, with_ids=True)
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "data.lock"):
+            if not (scored := place / "data.npz").exists():
+                np.savez(scored, x_train=held["x_train"], y_train=held["y_train"], ids=held["ids"])
+        images, tests = on_device(held)
+        arms = [(keep, strategy) for keep in KEEPS for strategy in (RANDOM, DEFAULT)] + [(1.0, "all")]
+        plan = [(keep, strategy, seed) for seed in range(given.seeds) for keep, strategy in arms]
+        for keep, strategy, seed in plan[part::parts]:
+            key = {"data": name, "keep": keep, "strategy": strategy, "seed": seed}
+            rows = np.arange(len(images)) if strategy == "all" else kept_rows(str(scored), place, keep, strategy, seed)
+            if given.prepare or RESULTS.has(**key):
+                continue
+            found = trained_on(rows, images, tests, n_classes=10, seed=100 + seed, n_steps=STEPS, model=MODEL)
+            RESULTS.add(key | {name: found[name] for name in ("accuracy", "worst_class", "steps", "train_seconds")} | {"machine": machine()})
