@@ -7,8 +7,9 @@ differ by at most one). Order and augmentation of an epoch depend on (seed, epoc
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -186,7 +187,7 @@ def number_format(device: torch.device, *, exact: bool = False) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type != "cpu":
         return torch.bfloat16
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 cannot tell
+    able: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # an early torch cannot tell
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
@@ -252,7 +253,9 @@ def new_state(model: nn.Module, device: torch.device, recipe: Recipe) -> Trainin
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]  # biases and normalisation are not decayed
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    optimizer = torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True if device.type == "cuda" else None
+    )
     return TrainingState(model, optimizer)
 
 
@@ -308,8 +311,12 @@ def train(
     chosen = np.arange(len(data)) if rows is None or callable(rows) else np.asarray(rows)
     loss_weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=device)
     tap, numbers = FeatureTap(model) if observe is not None else None, number_format(device, exact=recipe.exact)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(recipe.exact)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if recipe.exact and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+    torch.use_deterministic_algorithms(
+        recipe.exact, warn_only=device.type == "cuda"
+    )  # there some layers have no deterministic backward pass: torch names them
     started, first_step, first_epoch, seen, stop = time.perf_counter(), state.steps_done, state.epochs_done, 0, False
     first_recipe, steps_left = recipe, math.inf if n_steps is None else n_steps - state.steps_done
     model.train()
@@ -378,7 +385,7 @@ def train(
                 optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
             stop = ended and later is None
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         if tap is not None:
             tap.close()
     return TrainingRun(

@@ -114,7 +114,8 @@ class Results:
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             rows = sorted([*self.rows(), row], key=lambda r: json.dumps([r.get(name) for name in self.key]))
-            self.path.write_text(json.dumps(rows, indent=0) + "\n")
+            (new := self.path.with_suffix(".new")).write_text(json.dumps(rows, indent=0) + "\n")
+            new.replace(self.path)  # at once: a process may be stopped here
         print(time.strftime("%H:%M:%S"), {name: value for name, value in row.items() if not isinstance(value, list | dict)}, flush=True)
 
 

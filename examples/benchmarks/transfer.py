@@ -60,8 +60,8 @@ if __name__ == "__main__":
             if not (scored := place / "data.npz").exists():
                 np.savez(scored, x_train=held["x_train"], y_train=held["y_train"], ids=held["ids"])
         images, tests = on_device(held)
-        arms = [(keep, strategy) for keep in KEEPS for strategy in (RANDOM, DEFAULT)] + [(1.0, "all")]
-        plan = [(keep, strategy, seed) for seed in range(given.seeds) for keep, strategy in arms]
+        plan = [(keep, strategy, seed) for seed in range(given.seeds) for keep in KEEPS for strategy in (RANDOM, DEFAULT)]
+        plan += [(1.0, "all", seed) for seed in range(given.seeds)]
         for keep, strategy, seed in plan[part::parts]:
             key = {"data": name, "keep": keep, "strategy": strategy, "seed": seed}
             rows = np.arange(len(images)) if strategy == "all" else kept_rows(str(scored), place, keep, strategy, seed)
