@@ -9,7 +9,8 @@ from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Neighborhood
 from clprune.discriminant import held_out_posterior
-from clprune.neighbors import matches, nearest, unit_rows
+from clprune.neighbors import matcher, nearest, unit_rows
+from clprune.products import by_threads
 from clprune.storage import remembered
 
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
@@ -20,6 +21,7 @@ RANK = 12  # the partner whose distance says how crowded a place is; larger grou
 CHANCE = 1000  # samples, of which one may be flagged by chance
 COMPARISON = 1  # raised when images are compared in another way, so that what was found before is not used
 REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
+AT_ONCE = 4_096  # images that one thread looks at together
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 
 
@@ -200,16 +202,22 @@ def _compared(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P 2"],
     Partners are the N_CANDIDATES nearest small images under each view; r is the largest correlation of an image under the view with its partner, over the views that found the
     pair. Images are smoothed first: what JPEG and noise change are fine details, what parts two similar things are not.
     """
-    n, views, still, smooth = len(gray), _views(), (False, 0, 0), _smooth(gray)
-    partners = matches(_small(_seen(smooth, still)), (_small(_seen(smooth, view)) for view in views), N_CANDIDATES)
-    core, found = _standard(_seen(smooth, still)), []
-    for view, at in zip(views, partners, strict=True):
-        moved, r = _standard(_seen(smooth, view)), np.empty(at.shape, dtype=np.float32)
-        for place in range(at.shape[1]):
-            for start in range(0, n, 4096):
-                rows = slice(start, start + 4096)
-                r[rows, place] = np.einsum("nd,nd->n", moved[rows], core[at[rows, place]])
-        found.append(r)
+    n, still = len(gray), (False, 0, 0)
+    blocks = [slice(start, start + AT_ONCE) for start in range(0, n, AT_ONCE)]
+    smooth: np.ndarray = np.concatenate(by_threads(lambda rows: _smooth(gray[rows]), blocks))
+    core: np.ndarray = np.concatenate(by_threads(lambda rows: _standard(_seen(smooth[rows], still)), blocks))
+    match = matcher(np.concatenate(by_threads(lambda rows: _small(_seen(smooth[rows], still)), blocks)), N_CANDIDATES)
+
+    def look(view: tuple[bool, int, int]) -> tuple[Int[np.ndarray, "N k"], Float[np.ndarray, "N k"]]:
+        at = match(np.concatenate([_small(_seen(smooth[rows], view)) for rows in blocks]))
+        r = np.empty(at.shape, dtype=np.float32)
+        for rows in blocks:
+            moved = _standard(_seen(smooth[rows], view))
+            for place in range(at.shape[1]):
+                r[rows, place] = np.einsum("nd,nd->n", moved, core[at[rows, place]])
+        return at, r
+
+    partners, found = zip(*by_threads(look, _views()), strict=True)
     owners = np.concatenate([np.repeat(np.arange(n), at.shape[1]) for at in partners])
     other, best = np.concatenate([at.ravel() for at in partners]), np.concatenate([r.ravel() for r in found])
     pairs, best = np.sort(np.stack([owners, other], axis=1), axis=1)[other >= 0], best[other >= 0]

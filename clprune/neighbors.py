@@ -10,7 +10,7 @@ Torch is imported before faiss, so that both share one OpenMP runtime; index fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,17 +73,17 @@ def nearest(vectors: Float[np.ndarray, "N D"], k: int, *, exact_up_to: int = EXA
     return distances, at
 
 
-def matches(
-    base: Float[np.ndarray, "N D"], queries: Iterable[Float[np.ndarray, "M D"]], k: int, *, same: bool = True, exact_up_to: int = 20_000
-) -> list[Int[np.ndarray, "M k"]]:
-    """For every view (M, D), the `k` nearest rows of `base`, -1 where there are fewer; if `same`, views show the rows of `base`, and a row is not matched to itself.
+def matcher(
+    base: Float[np.ndarray, "N D"], k: int, *, same: bool = True, exact_up_to: int = 20_000
+) -> Callable[[Float[np.ndarray, "M D"]], Int[np.ndarray, "M k"]]:
+    """A function that gives, for a view (M, D), the `k` nearest rows of `base`, -1 where there are fewer; if `same`, views show the rows of `base`, and a row is not matched to itself.
 
-    Searched by cells above `exact_up_to` rows: recall matters little here, since a partner is met from several views.
+    Searched by cells above `exact_up_to` rows: recall matters little here, since a partner is met from several views. One call is the work of one thread; several may run at once.
     """
     cells = _cells(base, exact_up_to, n_near=4)
-    found = []
-    for view in queries:
-        at = _search(base, cells, min(k + same + SPARE, len(base)), view)
+
+    def match(view: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "M k"]:
+        at = _search(base, cells, min(k + same + SPARE, len(base)), view, n_threads=1)
         if same:
             at = np.where(at == np.arange(len(base))[:, None], -1, at)
         best = np.full((len(view), k), -1, dtype=np.int64)
@@ -91,8 +91,9 @@ def matches(
             rows = np.arange(start, min(start + BLOCK, len(view)))
             order = np.lexsort((at[rows], _squared(view, rows, base, at[rows])), axis=1)[:, :k]
             best[rows, : order.shape[1]] = at[rows[:, None], order]
-        found.append(best)
-    return found
+        return best
+
+    return match
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ def _cells(points: Float[np.ndarray, "N D"], exact_up_to: int, *, n_near: int | 
     return _Cells(rows, centroids, near)
 
 
-def _search(points: Float[np.ndarray, "N D"], cells: _Cells, k: int, queries: Float[np.ndarray, "M D"] | None = None) -> Int[np.ndarray, "M k"]:
+def _search(
+    points: Float[np.ndarray, "N D"], cells: _Cells, k: int, queries: Float[np.ndarray, "M D"] | None = None, *, n_threads: int | None = None
+) -> Int[np.ndarray, "M k"]:
     """About the `k` nearest of `points` for each of `queries` (by default the points themselves), in no particular order, -1 where the cells hold fewer."""
     if queries is None:
         queries, groups = points, cells.rows
@@ -139,19 +142,19 @@ def _search(points: Float[np.ndarray, "N D"], cells: _Cells, k: int, queries: Fl
         width = min(k, len(rows))
         for start in range(0, len(mine), BLOCK):
             part = mine[start : start + BLOCK]
-            found[part, :width] = rows[_top(base, np.asarray(queries[part], dtype=np.float32) - centre, width)]
+            found[part, :width] = rows[_top(base, np.asarray(queries[part], dtype=np.float32) - centre, width, n_threads)]
     return found
 
 
-def _top(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int) -> Int[np.ndarray, "M k"]:
-    """Positions in `base` of the `k` nearest, compared with all, in float32."""
+def _top(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int, n_threads: int | None) -> Int[np.ndarray, "M k"]:
+    """Positions in `base` of the `k` nearest, compared with all, in float32, by so many threads (None: torch's)."""
     import torch
 
     try:
         import faiss
     except ImportError:
         return _top_by_torch(base, queries, k)
-    faiss.omp_set_num_threads(torch.get_num_threads())
+    faiss.omp_set_num_threads(n_threads or torch.get_num_threads())
     return faiss.knn(np.ascontiguousarray(queries), np.ascontiguousarray(base), k)[1]  # type: ignore[no-any-return]
 
 

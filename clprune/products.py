@@ -6,15 +6,17 @@ machine's settings. Here every product, or every block of its rows, is the work 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 
+S, T = TypeVar("S"), TypeVar("T")
 ROWS = 4_096  # of a product that one thread works on at a time
 
 
@@ -31,6 +33,15 @@ def one_thread() -> Iterator[int]:
         yield n_threads
 
 
+def by_threads(act: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """`[act(item) for item in items]`, as many at a time as threads would share a product; inside, a product is one thread's work."""
+    with one_thread() as n_threads:
+        if n_threads == 1 or len(items) < 2:
+            return [act(item) for item in items]
+        with ThreadPoolExecutor(n_threads) as pool:  # of its own: one that lives on would not survive a fork
+            return list(pool.map(act, items))
+
+
 def product(a: Float[np.ndarray, "L M"], b: Float[np.ndarray, "M R"]) -> Float[np.ndarray, "L R"]:
     """a @ b, of matrices of one type. Threads share it by blocks of ROWS rows."""
     result = np.empty((len(a), b.shape[1]), dtype=a.dtype)
@@ -38,14 +49,7 @@ def product(a: Float[np.ndarray, "L M"], b: Float[np.ndarray, "M R"]) -> Float[n
     def block(start: int) -> None:
         np.matmul(a[start : start + ROWS], b, out=result[start : start + ROWS])
 
-    starts = range(0, len(a), ROWS)
-    with one_thread() as n_threads:
-        if n_threads > 1 and len(starts) > 1:
-            with ThreadPoolExecutor(n_threads) as pool:  # of its own: one that lives on would not survive a fork
-                list(pool.map(block, starts))
-        else:
-            for start in starts:
-                block(start)
+    by_threads(block, range(0, len(a), ROWS))
     return result
 
 

@@ -10,7 +10,7 @@ from numpy.dtypes import StringDType
 from clprune import neighborhood
 from clprune.errors import DataError
 from clprune.neighborhood import find_neighborhood
-from clprune.neighbors import matches, nearest
+from clprune.neighbors import matcher, nearest
 from clprune.sources.embedded import sample_folder
 from clprune.suspects import suspect_above
 
@@ -43,7 +43,7 @@ def test_few_equal_and_broken_vectors_have_a_stated_outcome() -> None:
 def test_a_view_of_another_row_is_matched_to_it() -> None:
     base = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     view = base[np.roll(np.arange(50), 1)] + 0.01
-    assert matches(base, [view], 1)[0][:, 0].tolist() == np.roll(np.arange(50), 1).tolist()
+    assert matcher(base, 1)(view)[:, 0].tolist() == np.roll(np.arange(50), 1).tolist()
 
 
 def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
