@@ -4,7 +4,7 @@
     python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 --part 0/2 &   # trainings side by side fill one card better than one
     python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 --part 1/2     # the same commands again go on, also inside a training
     python examples/benchmarks/full_scale.py --table
-    python examples/benchmarks/full_scale.py --short                                            # 200 drawn images on whatever there is; nothing is kept
+    python examples/benchmarks/full_scale.py --short                                            # 120 drawn images on whatever there is; nothing is kept
 
 ResNet-18, 200 epochs of what is kept, SGD 0.1 with momentum 0.9 and one cosine, weight decay 5e-4, flip and crop, batch 128 for everybody; test accuracy after the last epoch. Score seed s, training
 seed 100 + s. `blend` spends the scores of `clprune score` with its usual proxy, which stops by itself; `dual` is DUAL with beta sampling at its published cost: 30 epochs of ResNet-18 itself.
@@ -119,7 +119,7 @@ def short() -> None:
     """Every arm on drawn images, one epoch; one training is interrupted and goes on."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        path = drawn_npz(work / "drawn.npz", 200, 28, 1)
+        path = drawn_npz(work / "drawn.npz", 120, 28, 1)
         data, test = data_of(path, pick_device("auto"))
         for arm in ARMS:
             job, until = {"data": "drawn", "keep": 0.5, "strategy": arm, "seed": 0}, 0.0 if arm == "rs2" else time.time() + 3600

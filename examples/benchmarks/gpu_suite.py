@@ -206,15 +206,15 @@ def main() -> None:
     given = parser.parse_args()
     started, device, short = time.perf_counter(), pick_device(given.device), given.short
     place = Path(tempfile.mkdtemp(prefix="clprune-gpu-"))
-    fashion = drawn_npz(place / "f.npz", 600, 28, 1) if short else given.fashion
-    cifar = drawn_npz(place / "c.npz", 600, 32, 3) if short else given.cifar
+    fashion = drawn_npz(place / "f.npz", 200, 28, 1) if short else given.fashion
+    cifar = drawn_npz(place / "c.npz", 200, 32, 3) if short else given.cifar
     if fashion is None and cifar is None:
         parser.error("give --fashion, --cifar or both, or --short")
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     result: dict[str, Any] = {"device": str(device), "machine": machine, "torch": torch.__version__, "short": short}
     if not short and given.out.exists() and (before := json.loads(given.out.read_text()))["machine"] == machine:
         result = before
-    size, epochs = (128, 2) if short else (512, 30)
+    size, epochs = (64, 2) if short else (512, 30)
     parts: dict[str, Callable[[], Any]] = {}
     if fashion is not None:
         parts["score fashion-mnist"] = lambda: score_seconds(fashion, "small_cnn", size, device, epochs)
@@ -223,16 +223,16 @@ def main() -> None:
         parts |= {
             "score cifar-10": lambda: score_seconds(cifar, "small_cnn", size, device, epochs),
             "score cifar-10 speed_cnn": lambda: score_seconds(cifar, "speed_cnn", size, device, epochs),
-            "record small_cnn": lambda: recording(data, "small_cnn", size, 4 if short else 90, 3 if short else 15),
-            "record speed_cnn": lambda: recording(data, "speed_cnn", size, 2 if short else 90, 2 if short else 15),
+            "record small_cnn": lambda: recording(data, "small_cnn", size, 2 if short else 90, 1 if short else 15),
+            "record speed_cnn": lambda: recording(data, "speed_cnn", size, 1 if short else 90, 1 if short else 15),
             "record resnet18": lambda: recording(data, "resnet18", size, 1 if short else 45, 1 if short else 9),
             "busy small_cnn": lambda: busy_share(data, "small_cnn", size),
-            "busy speed_cnn": lambda: busy_share(data, "speed_cnn", 128 if short else 1024),
+            "busy speed_cnn": lambda: busy_share(data, "speed_cnn", 64 if short else 1024),
             "fast": lambda: [
                 trained_fully(data, test, n, b, rate)
-                for n, b, rate in ([(1, 128, 0.1)] if short else [(8, 1024, 0.4), (10, 1024, 0.8), (16, 1024, 0.8), (16, 2048, 1.6)])
+                for n, b, rate in ([(1, 64, 0.1)] if short else [(8, 1024, 0.4), (10, 1024, 0.8), (16, 1024, 0.8), (16, 2048, 1.6)])
             ],
-            "wide": lambda: wide(data, "speed_cnn", (64, 128) if short else (256, 512, 1024, 2048, 4096)),
+            "wide": lambda: wide(data, "speed_cnn", (32, 64) if short else (256, 512, 1024, 2048, 4096)),
         }
     for name, act in parts.items():
         spent = time.perf_counter() - started
