@@ -1,6 +1,6 @@
 """The one training loop: the proxy run, every arm of an evaluation and the benchmarks go through `train`.
 
-The data lie on the device as uint8; one gather picks a batch, crops and flips it. Every sample is seen once an epoch (batch sizes
+The data lie on the device as uint8, or in the host's memory where they would fill too much of it; one gather picks a batch, crops and flips it. Every sample is seen once an epoch (batch sizes
 differ by at most one). Order and augmentation of an epoch depend on (seed, epoch) only, so a run goes on after any epoch.
 """
 
@@ -59,6 +59,7 @@ class DeviceData:
     shape: tuple[int, int, int]  # H, W, C
     mean: Float[Tensor, "C"]
     std: Float[Tensor, "C"]
+    resident: bool = True  # else the pixels lie in the host's memory (or file), and a batch at a time goes to the device
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,9 +73,12 @@ class DeviceData:
     def batch(
         self, rows: Int[Tensor, "B"], *, shifts: Int[Tensor, "B 2"] | None, flips: Tensor | None, dtype: torch.dtype
     ) -> Float[Tensor, "B C H W"]:
-        """Normalised images in channels_last memory; shifted with mirrored borders and flipped where asked, in the same gather."""
+        """Normalised images in channels_last memory; shifted with mirrored borders and flipped where asked, in the same gather. `rows` of data that are not resident may lie on the host."""
         height, width, channels = self.shape
-        device = self.pixels.device
+        device, pixels = self.device, self.pixels
+        if not self.resident:
+            pixels = pixels.view(-1, height * width * channels).index_select(0, rows.cpu()).to(device, non_blocking=True).view(-1, channels)
+            rows = torch.arange(len(rows), device=device)
         y = torch.arange(height, device=device).expand(len(rows), -1)
         x = torch.arange(width, device=device).expand(len(rows), -1)
         if shifts is not None:
@@ -83,12 +87,12 @@ class DeviceData:
         if flips is not None:
             x = torch.where(flips.unsqueeze(1), width - 1 - x, x)
         at = ((rows.unsqueeze(1) * height + y) * width).unsqueeze(2) + x.unsqueeze(1)
-        picked = self.pixels.index_select(0, at.flatten()).view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+        picked = pixels.index_select(0, at.flatten()).view(len(rows), height, width, channels).permute(0, 3, 1, 2)
         return ((picked.float() - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)).to(dtype)
 
     @property
     def device(self) -> torch.device:
-        return self.pixels.device
+        return self.labels.device
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class TokenData:
     tokens: Int[Tensor, "N L"]
     labels: Int[Tensor, "N"]
     shape: tuple[int, ...] = (0,)  # no sides to shift along
+    resident: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,10 +114,10 @@ class TokenData:
 
     @property
     def device(self) -> torch.device:
-        return self.tokens.device
+        return self.labels.device
 
     def batch(self, rows: Int[Tensor, "B"], *, shifts: Tensor | None, flips: Tensor | None, dtype: torch.dtype) -> Int[Tensor, "B L"]:
-        return self.tokens.index_select(0, rows)
+        return self.tokens.index_select(0, rows if self.resident else rows.cpu()).to(self.device, non_blocking=True)
 
 
 def _mirrored(at: Tensor, size: int) -> Tensor:
@@ -133,13 +138,16 @@ def to_device(
     device: torch.device,
     *,
     statistics: tuple[np.ndarray, np.ndarray] | None = None,
+    resident: bool | None = None,
 ) -> DeviceData | TokenData:
     """Put images, or texts as hashed n-grams, on the device; a memory map stays one on the CPU.
 
-    `statistics` are those of the training set for test images.
+    `statistics` are those of the training set for test images. Not `resident` (default: what would take more than half of the free memory of a GPU) leaves them in the host's memory.
     """
+    resident = _fits(images.nbytes, device) if resident is None else resident
+    place = device if resident else torch.device("cpu")
     if images.ndim == 2:
-        return TokenData(torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device))
+        return TokenData(_tensor_over(images).to(place), torch.from_numpy(labels.astype(np.int64)).to(device), resident=resident)
     mean, std = statistics or pixel_statistics(images)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     flat = images.reshape(-1, shape[2])
@@ -147,10 +155,15 @@ def to_device(
         flat = flat.view()
         if not isinstance(images, np.memmap):
             flat = flat.copy()
-    pixels = _tensor_over(flat).to(device)
+    pixels = _tensor_over(flat).to(place)
     targets = torch.from_numpy(labels.astype(np.int64)).to(device)
-    moments = [torch.as_tensor(value, device=device, dtype=torch.float32) for value in (mean, std)]
-    return DeviceData(pixels, targets, shape, *moments)
+    middle, spread = (torch.as_tensor(value, device=device, dtype=torch.float32) for value in (mean, std))
+    return DeviceData(pixels, targets, shape, middle, spread, resident)
+
+
+def _fits(n_bytes: int, device: torch.device) -> bool:
+    """Whether so much may lie on the device for good: half of what is free stays for the training."""
+    return device.type != "cuda" or n_bytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
 def _tensor_over(array: np.ndarray) -> Tensor:
@@ -314,9 +327,8 @@ def train(
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if recipe.exact and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
-    torch.use_deterministic_algorithms(
-        recipe.exact, warn_only=device.type == "cuda"
-    )  # there some layers have no deterministic backward pass: torch names them
+    # On a GPU some layers have no deterministic backward pass: torch warns of them by name.
+    torch.use_deterministic_algorithms(recipe.exact, warn_only=device.type == "cuda")
     started, first_step, first_epoch, seen, stop = time.perf_counter(), state.steps_done, state.epochs_done, 0, False
     first_recipe, steps_left = recipe, math.inf if n_steps is None else n_steps - state.steps_done
     model.train()
@@ -341,10 +353,11 @@ def train(
                     count_real(model, int(real.sum()))
                     np.add.at(visits, batch_rows[part][real], 1)
                     np.add.at(expected, batch_rows, 1)
-                at = torch.from_numpy(batch_rows[part]).to(device, non_blocking=True)
+                here = torch.from_numpy(batch_rows[part])
+                at = here.to(device, non_blocking=True)
                 shifts = None if drawn_shifts is None else torch.from_numpy(drawn_shifts[part]).to(device, non_blocking=True)
                 flips = None if drawn_flips is None else torch.from_numpy(drawn_flips[part]).to(device, non_blocking=True)
-                images = data.batch(at, shifts=shifts, flips=flips, dtype=numbers)
+                images = data.batch(at if data.resident else here, shifts=shifts, flips=flips, dtype=numbers)
                 labels = data.labels.index_select(0, at)
                 progress = (state.epochs_done + number / len(batches)) / n_epochs if n_steps is None else state.steps_done / n_steps
                 for group in optimizer.param_groups:
@@ -424,7 +437,7 @@ def predict(
     try:
         chosen = torch.arange(len(data)) if rows is None else torch.from_numpy(np.asarray(rows))
         for part in chosen.split(batch_size):
-            images = data.batch(part.to(device), shifts=None, flips=None, dtype=numbers)
+            images = data.batch(part.to(device) if data.resident else part, shifts=None, flips=None, dtype=numbers)
             with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
                 logits.append(model(images).float().cpu())
             if tap.features is not None:

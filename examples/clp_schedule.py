@@ -34,7 +34,7 @@ def train_arm(
 ) -> dict[str, float | int | str]:
     """Train one arm and measure it. The control with equal compute takes as many samples as switching at `detected_end` does."""
     seed_everything(seed)
-    device = data.pixels.device
+    device = data.device
     state = new_state(build_proxy("small_cnn", 10, data.input_shape), device, FULL)
     recorder = clprune.Recorder(range(len(data)), n_classes=10, model=state.model)
     random_epoch = int(np.random.default_rng((seed, 41)).integers(1, n_epochs))

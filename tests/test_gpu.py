@@ -11,8 +11,10 @@ from conftest import draw_shapes
 from clprune import pipeline
 from clprune.errors import GuardError
 from clprune.manifest import read_manifest
+from clprune.proxies import build_proxy
 from clprune.run import read_run
 from clprune.sources import open_source
+from clprune.training import Recipe, new_state, predict, seed_everything, to_device, train
 from clprune.trajectory import record_trajectory
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -37,6 +39,18 @@ def test_scores_of_the_fast_way_rank_the_samples_as_the_processor_does(shapes_np
         assert run is not None
         ranks.append((1 - run.trajectory.signals["p_label"].astype(np.float64)).mean(axis=0).argsort().argsort())
     assert np.corrcoef(ranks)[0, 1] > 0.9
+
+
+def test_data_in_the_hosts_memory_are_learned_from_as_those_on_the_gpu() -> None:
+    images, labels = draw_shapes(256, 0)
+    told = []
+    for resident in (True, False):
+        data, recipe = to_device(images, labels, torch.device("cuda"), resident=resident), Recipe(exact=True)
+        seed_everything(0)
+        state = new_state(build_proxy("small_cnn", 4, data.input_shape), data.device, recipe)
+        train(state, data, recipe, n_epochs=2, seed=0)
+        told.append(predict(state.model, data, exact=True)[0])
+    np.testing.assert_allclose(*told, atol=1e-3)
 
 
 def test_the_whole_path_runs_and_goes_on_after_an_interruption(shapes_npz: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.dtypes import StringDType
+from threadpoolctl import threadpool_limits
 
 from clprune import neighborhood
 from clprune.errors import DataError
@@ -54,6 +55,15 @@ def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.arange(n) % 4
     vectors = np.eye(4)[labels] * 3 + rng.normal(0, 0.4, (n, 4))
     return images.astype(np.uint8), vectors, labels
+
+
+def test_threads_that_share_the_views_change_nothing() -> None:
+    gray = world(200, 3)[0].mean(axis=3).astype(np.float32)
+    told = []
+    for n_threads in (1, 4):
+        with threadpool_limits(n_threads, user_api="blas"):
+            told.append(neighborhood._compared(gray))
+    assert all(one.tobytes() == several.tobytes() for one, several in zip(*told, strict=True))
 
 
 def test_compared_images_are_remembered_and_what_is_left_out_of_it_decides_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

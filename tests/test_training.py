@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import draw_shapes
 
+from clprune import training
 from clprune.errors import TrainingError, UsageError
 from clprune.proxies import build_proxy
 from clprune.training import (
@@ -54,6 +55,27 @@ def test_the_one_gather_crops_and_flips_as_a_loop_over_pixels_does(channels: int
     found = data.batch(torch.tensor(rows), shifts=torch.from_numpy(shifts), flips=torch.from_numpy(flips), dtype=torch.float32)
     expected = (plain_batch(images, rows, shifts, flips) - data.mean.numpy()[:, None, None]) / data.std.numpy()[:, None, None]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_data_that_stay_in_the_hosts_memory_are_learned_from_and_looked_at_as_those_on_the_device(kind: str) -> None:
+    images, labels = draw_shapes(96, 0)
+    inputs, proxy = (images, "small_cnn") if kind == "images" else (np.random.default_rng(0).integers(0, 50, (96, 7)), "text_bag")
+    told = []
+    for resident in (True, False):
+        data = to_device(inputs, labels, CPU, resident=resident)
+        assert data.resident is resident
+        seed_everything(0)
+        state = new_state(build_proxy(proxy, 4, data.input_shape), CPU, Recipe(exact=True))
+        train(state, data, Recipe(exact=True, batch_size=20), n_epochs=2, seed=0)
+        told.append(predict(state.model, data, rows=np.array([3, 90, 3]), exact=True)[0])
+    assert told[0].tobytes() == told[1].tobytes()
+
+
+def test_what_would_fill_a_gpu_stays_in_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
+    assert [training._fits(n, torch.device("cuda")) for n in (500, 501)] == [True, False]
+    assert training._fits(501, CPU)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 127, 128, 129, 1003])

@@ -30,7 +30,7 @@ def one_seed(name: str, path: str, seed: int) -> None:
     held = bench_scale(path)
     labels, (data, test) = held["y_train"], on_device(held)
     seed_everything(seed)
-    state = new_state(build_proxy("small_cnn", 10, data.input_shape), data.pixels.device, Recipe())
+    state = new_state(build_proxy("small_cnn", 10, data.input_shape), data.device, Recipe())
     recorder, features, periods = Recorder(range(len(labels)), n_classes=10, model=state.model), {}, {}
 
     def end_epoch(now: object) -> bool:
