@@ -27,17 +27,20 @@ KEEPS = (0.5, 0.3)
 
 
 def table() -> str:
-    """Random's accuracy, and the paired difference to it with its 95 % interval."""
+    """Accuracy of everything and of random, and the paired difference to it with its 95 % interval."""
     by_cell: dict[tuple[str, float], dict[str, dict[int, float]]] = {}
     for row in RESULTS.rows():
         by_cell.setdefault((row["data"], row["keep"]), {}).setdefault(row["strategy"], {})[row["seed"]] = 100 * row["accuracy"]
-    lines = ["| data | keep | random | `blend` to random, points (95 %) | seeds |", "|---" * 5 + "|"]
+    lines = ["| data | keep | everything | random | `blend` to random, points (95 %) | seeds |", "|---" * 6 + "|"]
     for (data, keep), found in sorted(by_cell.items(), key=lambda cell: (cell[0][0], -cell[0][1])):
         both = sorted(set(found.get(RANDOM, {})) & set(found.get(DEFAULT, {})))
         if both:
             base, gain = np.array([found[RANDOM][seed] for seed in both]), np.array([found[DEFAULT][seed] - found[RANDOM][seed] for seed in both])
             half = f" ± {t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)):.2f}" if len(gain) > 1 else ""
-            lines.append(f"| {data} | {keep:g} | {base.mean():.2f} | {gain.mean():+.2f}{half} | {len(both)} |")
+            whole = by_cell.get((data, 1.0), {}).get("all", {}).values()
+            lines.append(
+                f"| {data} | {keep:g} | {f'{np.mean(list(whole)):.2f}' if whole else ''} | {base.mean():.2f} | {gain.mean():+.2f}{half} | {len(both)} |"
+            )
     return "\n".join(lines)
 
 
