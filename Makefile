@@ -31,4 +31,5 @@ env: .venv/.made
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@# uv leaves modules uncompiled; where Python may not write bytecode every later command would compile them anew, for seconds
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import torch.optim, torch._dynamo, torchvision, datasets, faiss, clprune.pipeline, clprune.evaluation"
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/clprune --help >/dev/null
 	touch .venv/.made
