@@ -1,6 +1,7 @@
 """Near-duplicates and suspected labels, planted and counted; neighbours against a plain search."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from clprune import neighborhood
 from clprune.errors import DataError
 from clprune.neighborhood import find_neighborhood
 from clprune.neighbors import matcher, nearest
+from clprune.products import by_threads
 from clprune.sources.embedded import sample_folder
 from clprune.suspects import suspect_above
 
@@ -55,6 +57,11 @@ def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.arange(n) % 4
     vectors = np.eye(4)[labels] * 3 + rng.normal(0, 0.4, (n, 4))
     return images.astype(np.uint8), vectors, labels
+
+
+def test_what_threads_give_is_in_the_order_of_what_they_were_given() -> None:
+    with threadpool_limits(4, user_api="blas"):
+        assert by_threads(lambda item: (time.sleep(0.02 * (3 - item)), item)[1], range(4)) == [0, 1, 2, 3]
 
 
 def test_threads_that_share_the_views_change_nothing() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import draw_shapes
 
-from clprune import pipeline
+from clprune import pipeline, trajectory
 from clprune.errors import DataError, IntegrityError, UsageError
 
 
@@ -28,7 +29,9 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(shapes_npz: Path, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+    shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     def stop(report: dict[str, object]) -> None:
         if report["stage"] == "train" and report["done"] == after:
             raise Stop
@@ -40,6 +43,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(shapes_npz: Pat
     assert pipeline.verify(tmp_path / "broken") == []  # unfinished, but what is there is whole
     with pytest.raises(DataError, match="another seed"):
         pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, seed=1)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(trajectory, "number_format", lambda device, exact: torch.float16)
+        with pytest.raises(DataError, match=r"another number_format\. .*same kind of machine"):
+            pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4)
     reports: list[dict[str, object]] = []
     pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, on_progress=reports.append)
     assert digests(tmp_path / "whole") == digests(tmp_path / "broken")
