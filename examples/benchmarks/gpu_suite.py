@@ -5,6 +5,8 @@
 
     score    `pipeline.score` on Fashion-MNIST and CIFAR-10: seconds from the start of the training to the scores on disk (aims: 15 s, 20 s)
     record   a recorded step over the same step without recording, median over rounds that alternate (aim: 1.03 at most)
+    agree    the device against the processor, 2,000 images, two epochs: largest difference of a p(label) with `exact`, of two such runs on the device, and with the data in the host's memory; rank
+             correlation of mean difficulty the fast way (aims: 0.02, 0, 0.02, 0.9)
     busy     share of an epoch's time in which the device computes (aim: 90 %); on a CPU the processor seconds over seconds
     fast     speed_cnn trained on all of CIFAR-10: test accuracy and seconds (aim: 94 % within 10 s)
     wide     the same with each of some batch sizes, one epoch: images a second, to see where the device is full
@@ -141,6 +143,34 @@ def recording(data: DeviceData, proxy: str, batch_size: int, n_steps: int, round
     }
 
 
+def agreement(data: DeviceData, n: int) -> dict[str, float]:
+    """How far runs on the device are from one on the processor, and from each other."""
+    height, width, channels = data.shape
+    images, labels = data.pixels[: n * height * width].cpu().numpy().reshape(n, height, width, channels), data.labels[:n].cpu().numpy()
+
+    def p_label(device: torch.device, *, exact: bool, resident: bool = True) -> np.ndarray:
+        some, recipe = to_device(images, labels, device, resident=resident), Recipe(exact=exact)
+        assert isinstance(some, DeviceData)
+        state, recorder = state_for("small_cnn", some, recipe), Recorder(range(n), n_classes=10)
+        train(state, some, recipe, n_epochs=2, seed=0, observe=recorder.observe, end_epoch=lambda _: recorder.end_epoch() and False)
+        return recorder.trajectory().signals["p_label"].astype(np.float64)
+
+    cpu, device = torch.device("cpu"), data.device
+    exact, again, hosted, there = (
+        p_label(device, exact=True),
+        p_label(device, exact=True),
+        p_label(device, exact=True, resident=False),
+        p_label(cpu, exact=True),
+    )
+    ranks = [p_label(where, exact=False).mean(axis=0).argsort().argsort() for where in (device, cpu)]
+    return {
+        "exact_to_processor": float(np.abs(exact[0] - there[0]).max()),
+        "exact_again": float(np.abs(exact - again).max()),
+        "from_the_hosts_memory": float(np.abs(exact - hosted).max()),
+        "fast_rank_correlation": float(np.corrcoef(ranks)[0, 1]),
+    }
+
+
 def busy_share(data: DeviceData, proxy: str, batch_size: int) -> dict[str, Any]:
     """How much of a recorded epoch the device computes."""
     recipe, device = Recipe(batch_size=batch_size, learning_rate=1e-3, warmup_samples=0), data.device
@@ -226,6 +256,7 @@ def main() -> None:
             "record small_cnn": lambda: recording(data, "small_cnn", size, 2 if short else 90, 1 if short else 15),
             "record speed_cnn": lambda: recording(data, "speed_cnn", size, 1 if short else 90, 1 if short else 15),
             "record resnet18": lambda: recording(data, "resnet18", size, 1 if short else 45, 1 if short else 9),
+            "agree": lambda: agreement(data, 128 if short else 2_000),
             "busy small_cnn": lambda: busy_share(data, "small_cnn", size),
             "busy speed_cnn": lambda: busy_share(data, "speed_cnn", 64 if short else 1024),
             "fast": lambda: [
