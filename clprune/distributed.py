@@ -244,6 +244,11 @@ def sharing() -> Iterator[None]:
         _sharing = before
 
 
+def shares() -> bool:
+    """Whether `share_out` gives this process a part only."""
+    return _sharing
+
+
 def share_out(items: Sequence[S], work: Callable[[S], T]) -> list[T]:
     """`[work(item) for item in items]` in every process. Inside `sharing` each process works on every W-th item only, and all of them must come here with the same ones."""
     if not _sharing:

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from clprune.errors import DataError, UsageError
 from clprune.neighbors import LARGEST, clusters, kmeans
 from clprune.products import _libraries, one_thread
 from clprune.selection import select
+from clprune.strategies import _local
+from clprune.strategies._local import farthest_first, greedy_by_cell
 from clprune.strategies._quota import proportional_quota
 from clprune.strategies.beta_sampling import beta_sampling
 from clprune.strategies.cluster_prototypes import cluster_prototypes
@@ -340,3 +343,40 @@ def test_a_representative_part_holds_each_region_by_its_size_and_repeats_come_la
     repeats = np.where(np.arange(100) % 2, 0, -1)
     picked = random_in_clusters(vectors, repeats, 60, np.random.default_rng(0))
     assert set(picked[:50].tolist()) == set(range(0, 100, 2)) and len(np.unique(picked)) == 60
+
+
+class Stopped(Exception):
+    """As a killed process would be."""
+
+
+def test_a_choice_among_many_goes_on_from_what_was_found_before_it_was_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vectors, calls = blobs(9_000, 5, 3), [0, 10**9]
+
+    def counted(points: np.ndarray, n_keep: int) -> tuple[np.ndarray, np.ndarray]:
+        if calls[0] == calls[1]:
+            raise Stopped
+        calls[0] += 1
+        return farthest_first(points, n_keep)
+
+    cells, quotas = [np.arange(0, 400), np.arange(400, 9_000)], [90, 3_000]  # one small, one that is cut into clusters
+
+    def chosen() -> list[bytes]:
+        rng = np.random.default_rng(4)
+        return [path.tobytes() for path in greedy_by_cell(counted, vectors, cells, quotas, rng)] + [rng.bytes(8)]
+
+    plain, n_calls = chosen(), calls[0]
+    monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(_local, "REMEMBERED_FROM", 9_000)
+    monkeypatch.setattr(_local, "PART", 1_500)
+    calls[:] = [0, n_calls // 2]
+    with pytest.raises(Stopped):
+        chosen()
+    calls[:] = [0, 10**9]
+    assert chosen() == plain and 0 < calls[0] < n_calls
+    calls[:] = [0, 0]
+    assert chosen() == plain  # nothing is done twice
+    quotas[1] = 2_000  # a cluster is ordered as a whole, so that another budget finds its orders
+    assert chosen()[1] == plain[1][: 8 * 2_000]
+    vectors[5_000] += 1
+    with pytest.raises(Stopped):
+        chosen()

@@ -2,22 +2,28 @@
 
 Up to EXACT_UP_TO vectors the greedy algorithms run on all of them together, as published. Above that, k-means cuts the vectors into clusters
 of bounded size, the greedy algorithm runs inside each, and the budget goes to the steps of all clusters that it values most: a cluster that
-is wide gets more of the budget than a tight one of the same size.
+is wide gets more of the budget than a tight one of the same size. Of REMEMBERED_FROM vectors and more, what was found is kept in the cache part by part: a choice that was
+interrupted goes on from there, and so does one of another budget, since a small cluster is ordered as a whole.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.distributed import share_out
-from clprune.neighbors import clusters, kmeans, nearest_of
+from clprune.distributed import share_out, shares
+from clprune.neighbors import BLOCK, BRANCHES, LARGEST, PER_CENTROID, clusters, kmeans, nearest_of
 from clprune.products import product
+from clprune.storage import remembered
 from clprune.strategies._quota import by_class, proportional_quota
 
 EXACT_UP_TO = 5_000  # vectors: their distances take 100 MB
 MOST_CLUSTERS = 4_000  # that lead to one sample or a few each: k-means costs by them
 PER_CLUSTER = 5  # samples, at least: in smaller clusters no sample stands for others
+REMEMBERED_FROM = 200_000  # vectors that are cut into clusters together: a choice among fewer takes seconds
+PART = 16_384  # vectors whose orders are held together: what an interruption can lose, a fraction of a second
 RESOLUTION = 1e-6  # of the largest squared length: smaller differences are float32's rounding, and count as ties
 
 Greedy = Callable[[Float[np.ndarray, "M D"], int], tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]]
@@ -42,26 +48,69 @@ def greedy_by_cell(
     rng: np.random.Generator,
 ) -> list[Int[np.ndarray, "K"]]:
     """`greedy_by_cluster` of each cell with its quota. Of several processes each works on a part of the small cells, and of the clusters of every large one."""
-
-    def of_small(number: int) -> Int[np.ndarray, "K"]:
-        return cells[number][greedy(vectors[cells[number]], quotas[number])[0]]
-
     small = [number for number, rows in enumerate(cells) if len(rows) <= EXACT_UP_TO]
-    paths = dict(zip(small, share_out(small, of_small), strict=True))
+    found = _ordered(greedy, vectors, [cells[number] for number in small], [quotas[number] for number in small])
+    paths = {number: path for number, (path, _) in zip(small, found, strict=True)}
     return [paths[number] if number in paths else _of_large(greedy, vectors, rows, quotas[number], rng) for number, rows in enumerate(cells)]
 
 
 def _of_large(
     greedy: Greedy, vectors: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "M"], n_keep: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "K"]:
-    def of_cluster(mine: Int[np.ndarray, "m"]) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-        path, worth = greedy(vectors[mine], min(len(mine), n_keep))
-        return mine[path], worth
-
-    found = share_out(clusters(vectors, rows, rng), of_cluster)
+    cut = _cut(vectors, rows, rng)
+    found = _ordered(greedy, vectors, cut, [min(len(mine), n_keep) for mine in cut])
     if n_keep < len(found) and all(np.isinf(worth[0]) for _, worth in found):
         return greedy_by_cluster(greedy, vectors, np.sort([path[0] for path, _ in found]), n_keep, rng)
     return np.concatenate([path for path, _ in found])[np.argsort(-np.concatenate([worth for _, worth in found]), kind="stable")[:n_keep]]
+
+
+def _ordered(
+    greedy: Greedy, vectors: Float[np.ndarray, "N D"], groups: Sequence[Int[np.ndarray, "m"]], lengths: Sequence[int]
+) -> list[tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]]:
+    """The first of each group as `greedy` orders them, and the worth of each step. Of REMEMBERED_FROM vectors and more, whole parts come from the cache where it holds them."""
+    large = len(vectors) >= REMEMBERED_FROM
+    starts = np.cumsum([len(rows) for rows in groups]) - [len(rows) for rows in groups]
+    of_part = starts // PART if large else np.arange(len(groups))
+
+    def order(part: Int[np.ndarray, "g"]) -> list[tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]]:
+        points, wanted = [vectors[groups[number]] for number in part], [lengths[number] for number in part]
+
+        def make() -> dict[str, np.ndarray]:
+            paths, worths = zip(*map(greedy, points, wanted), strict=True)
+            return {"path": np.concatenate(paths).astype(np.int32), "worth": np.concatenate(worths)}
+
+        held = remembered("clusters", _key((greedy.__qualname__, RESOLUTION, wanted), points), make) if large else make()
+        ends = np.cumsum(wanted)[:-1]
+        paths, worths = np.split(held["path"], ends), np.split(held["worth"], ends)
+        return [(groups[number][path], worth) for number, path, worth in zip(part, paths, worths, strict=True)]
+
+    parts = np.split(np.arange(len(groups)), np.flatnonzero(np.diff(of_part)) + 1) if len(groups) else []
+    return [one for found in share_out(parts, order) for one in found]
+
+
+def _cut(vectors: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "M"], rng: np.random.Generator) -> list[Int[np.ndarray, "m"]]:
+    """`clusters`, those of many vectors from the cache where it holds them; `rng` is left as after the work."""
+    if len(vectors) < REMEMBERED_FROM or shares():  # processes that cut together must all do so
+        return clusters(vectors, rows, rng)
+
+    def make() -> dict[str, np.ndarray]:
+        cut = clusters(vectors, rows, rng)
+        after = np.frombuffer(json.dumps(rng.bit_generator.state).encode(), dtype=np.uint8)
+        return {"at": np.searchsorted(rows, np.concatenate(cut)).astype(np.int32), "sizes": np.array([len(mine) for mine in cut]), "rng": after}
+
+    blocks = (vectors[rows[start : start + BLOCK]] for start in range(0, len(rows), BLOCK))
+    held = remembered("clusters", _key((rng.bit_generator.state, LARGEST, BRANCHES, PER_CENTROID), blocks), make)
+    rng.bit_generator.state = json.loads(held["rng"].tobytes())
+    return np.split(rows[held["at"]], np.cumsum(held["sizes"])[:-1])
+
+
+def _key(settings: object, blocks: Iterable[Float[np.ndarray, "m D"]]) -> str:
+    """Digest of vectors and of what else decides what is found among them."""
+    digest = hashlib.sha256(repr(settings).encode())  # twice as fast as blake2b where the processor knows it
+    for block in blocks:
+        digest.update(repr((block.shape, block.dtype)).encode())
+        digest.update(np.ascontiguousarray(block).data)
+    return digest.hexdigest()[:32]
 
 
 def led_by(
