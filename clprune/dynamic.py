@@ -46,11 +46,15 @@ def _rs2(order: Int[np.ndarray, "N"], n_keep: int, seed: int) -> Draw:
 
 
 class InfoBatch:
-    """The last loss of each sample, and the rows and loss weights of an epoch that follow from them."""
+    """The last loss of each sample, and the rows and loss weights of an epoch that follow from them.
+
+    Where the last part, on all data, begins within an epoch, that epoch ends there: how far it goes is told by how far the one before went.
+    """
 
     def __init__(self, order: Int[np.ndarray, "N"], seed: int, *, left_out: float = 0.5, annealed: float = 0.125) -> None:
         self.order, self.seed, self.left_out, self.annealed = order, seed, left_out, annealed
         self.losses: Tensor | None = None
+        self._before: tuple[float, int] | None = None  # how much of the training was done before the last epoch, and how many rows that had
 
     def observe(self, rows: Tensor, logits: Tensor, labels: Tensor, features: Tensor | None) -> None:
         """Keep the losses of a batch, on its device."""
@@ -60,6 +64,18 @@ class InfoBatch:
 
     def draw(self, epoch: int, done: float) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows of the epoch and loss weights (N,) by row."""
+        rows, weights = self._drawn(epoch, done)
+        if weights is not None and self._before is not None and done > self._before[0]:
+            a_row = (done - self._before[0]) / self._before[1]
+            left = round((1 - self.annealed - done) / a_row)
+            if left < len(rows):
+                rows = np.random.default_rng((self.seed, epoch, 5)).permutation(rows)[:left]
+        if not len(rows):
+            rows, weights = self.order, None
+        self._before = done, len(rows)
+        return rows, weights
+
+    def _drawn(self, epoch: int, done: float) -> tuple[np.ndarray, np.ndarray | None]:
         if self.losses is None or done >= 1 - self.annealed:
             return self.order, None
         losses = self.losses.cpu().numpy()[self.order]

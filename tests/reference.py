@@ -41,14 +41,14 @@ def score_forgetting(correct: np.ndarray) -> np.ndarray:
 
 
 def score_learned_epoch(correct: np.ndarray) -> np.ndarray:
+    """An epoch that did not see the sample repeats the last seen one, before the first of these the first."""
     n_epochs, n = correct.shape
     result = []
     for i in range(n):
-        first = n_epochs
-        for t in range(n_epochs - 1, -1, -1):
-            if correct[t, i] == 0:
-                break
-            first = t
+        last, first = _seen(correct[:, i])[0], n_epochs
+        for t in range(n_epochs):
+            last = last if math.isnan(correct[t, i]) else float(correct[t, i])
+            first = n_epochs if last == 0 else min(first, t)
         result.append(first)
     return np.array(result, dtype=float)
 
@@ -150,7 +150,7 @@ def kl_increments(distributions: list[list[float]]) -> list[float]:
 
 
 def score_tdds(p_label: np.ndarray) -> np.ndarray:
-    """Weights 0.9 x 0.1^age of windows of ten increments, the label against the rest; an unseen epoch repeats the last seen one."""
+    """Weights 0.9 x 0.1^age of windows of nine increments (ten epochs), the label against the rest; an unseen epoch repeats the last seen one."""
     result = []
     for i in range(p_label.shape[1]):
         last, path = _seen(p_label[:, i])[0], []
@@ -158,7 +158,7 @@ def score_tdds(p_label: np.ndarray) -> np.ndarray:
             last = last if math.isnan(v) else float(v)
             path.append(min(max(last, 1e-7), 1 - 1e-7))
         steps = kl_increments([[p, 1 - p] for p in path])
-        width = min(10, len(steps))
+        width = min(9, len(steps))
         total, n_windows = 0.0, len(steps) - width + 1 if steps else 0
         for k in range(n_windows):
             window = steps[k : k + width]
@@ -260,18 +260,18 @@ def strategy_diverse(
 
 
 def strategy_moderate(labels: np.ndarray, vectors: np.ndarray, n_keep: int, rng: np.random.Generator) -> list[int]:
-    classes = sorted(set(labels.tolist()))
-    members = [[i for i in range(len(labels)) if labels[i] == c] for c in classes]
+    """The middle ranks of all distances to the class's median of every feature."""
     away: dict[int, float] = {}
-    kept: list[int] = []
-    for mine, quota in zip(members, _shares([len(m) for m in members], n_keep), strict=True):
-        centre = _centre(vectors, mine)
-        distances = sorted(_distance(vectors[i], centre) for i in mine)
-        middle = len(mine) // 2
-        median = distances[middle] if len(mine) % 2 else (distances[middle - 1] + distances[middle]) / 2
-        away |= {i: abs(_distance(vectors[i], centre) - median) for i in mine}
-        kept += sorted(mine, key=lambda i: (away[i], i))[:quota]
-    return sorted(kept, key=lambda i: (away[i], i))
+    for c in sorted(set(labels.tolist())):
+        mine = [i for i in range(len(labels)) if labels[i] == c]
+        columns = [sorted(float(vectors[i][k]) for i in mine) for k in range(vectors.shape[1])]
+        half = len(mine) // 2
+        centre = np.array([column[half] if len(mine) % 2 else (column[half - 1] + column[half]) / 2 for column in columns])
+        away |= {i: _distance(vectors[i], centre) for i in mine}
+    ranked = sorted(range(len(labels)), key=lambda i: (away[i], i))
+    low = (len(labels) - n_keep) // 2
+    window = ranked[low : low + n_keep]
+    return [window[k] for k in sorted(range(n_keep), key=lambda k: (abs(2 * k - (n_keep - 1)), k))]
 
 
 def strategy_herding(labels: np.ndarray, vectors: np.ndarray, n_keep: int, rng: np.random.Generator) -> list[int]:
@@ -309,19 +309,27 @@ def strategy_facility_location(vectors: np.ndarray, n_keep: int, rng: np.random.
 
 
 def strategy_d2(difficulty: np.ndarray, vectors: np.ndarray, n_keep: int, rng: np.random.Generator) -> list[int]:
-    """Ten neighbours, both gammas 1; the largest value is searched anew at every step."""
+    """Ten neighbours, both gammas 1 per squared median distance of neighbours; the largest value is searched anew at every step."""
     n = len(difficulty)
-    finite = [float(d) for d in difficulty if math.isfinite(d)]
+    share = n_keep / n
+    cut = 0.3 if share <= 0.1 else 0.3 - (share - 0.1) if share <= 0.2 else max(0.0, 0.2 * (0.5 - share) / 0.3)
+    rows = sorted(sorted(range(n), key=lambda i: (-float(difficulty[i]), i))[min(round(cut * n), n - n_keep) :])
+    finite = [float(difficulty[i]) for i in rows if math.isfinite(difficulty[i])]
     low, high = min(finite), max(finite)
-    x = [(min(float(d), high) - low) / ((high - low) or 1.0) for d in difficulty]
-    near = [sorted((j for j in range(n) if j != i), key=lambda j: (_distance(vectors[i], vectors[j]), j))[:10] for i in range(n)]
-    value = [x[i] + sum(math.exp(-(_distance(vectors[i], vectors[j]) ** 2)) * x[j] for j in near[i]) for i in range(n)]
+    x = {i: (min(float(difficulty[i]), high) - low) / ((high - low) or 1.0) for i in rows}
+    near = {i: sorted((j for j in rows if j != i), key=lambda j: (_distance(vectors[i], vectors[j]), j))[:10] for i in rows}
+    unit = float(np.median([_distance(vectors[i], vectors[j]) for i in rows for j in near[i]]))
+
+    def kernel(i: int, j: int) -> float:
+        return math.exp(-((_distance(vectors[i], vectors[j]) / unit) ** 2))
+
+    value = {i: x[i] + sum(kernel(i, j) * x[j] for j in near[i]) for i in rows}
     path: list[int] = []
     while len(path) < n_keep:
-        k = max((i for i in range(n) if i not in path), key=lambda i: (value[i], -i))
+        k = max((i for i in rows if i not in path), key=lambda i: (value[i], -i))
         path.append(k)
         for j in near[k]:
-            value[j] -= math.exp(-(_distance(vectors[k], vectors[j]) ** 2)) * value[k]
+            value[j] -= kernel(k, j) * value[k]
     return path
 
 

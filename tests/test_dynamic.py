@@ -46,6 +46,20 @@ def test_infobatch_leaves_the_expected_gradient_as_it_is() -> None:
     assert sorted(rows.tolist()) == list(range(103)) and weights is None
 
 
+@pytest.mark.parametrize(("n_steps", "batch"), [(40, 10), (23, 10), (100, 7)])
+def test_infobatch_trains_the_last_eighth_on_all_data_wherever_that_begins(n_steps: int, batch: int) -> None:
+    arm, done, last = InfoBatch(ORDER, 0), 0, 0
+    for epoch in range(n_steps):
+        rows, weights = arm.draw(epoch, done / n_steps)
+        taken = min(-(-len(rows) // batch), n_steps - done)
+        last += taken if weights is None and epoch else 0
+        done += taken
+        arm.observe(torch.arange(103), torch.stack([torch.linspace(-3, 3, 103), torch.zeros(103)], dim=1), torch.arange(103) % 2, None)
+        if done == n_steps:
+            break
+    assert abs(last - n_steps / 8) <= 1
+
+
 def test_arms_that_see_all_data_take_no_more_steps_than_the_subset(shapes_run: Path, tmp_path: Path) -> None:
     pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
     try:

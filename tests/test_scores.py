@@ -21,9 +21,9 @@ def test_tdds_is_the_papers_for_two_classes() -> None:
     whole = []
     for i in range(30):  # the paper's increments, of whole distributions
         steps, total = reference.kl_increments(p[:, i].tolist()), 0.0
-        for k in range(4):  # 13 increments hold four windows of ten
-            window = steps[k : k + 10]
-            total += 0.9 * 0.1 ** (3 - k) * sum((v - sum(window) / 10) ** 2 for v in window) ** 0.5
+        for k in range(5):  # 13 increments hold five windows of nine, those of ten epochs
+            window = steps[k : k + 9]
+            total += 0.9 * 0.1 ** (4 - k) * sum((v - sum(window) / 9) ** 2 for v in window) ** 0.5
         whole.append(total)
     np.testing.assert_allclose(tdds(p[:, :, 0]), whole, rtol=1e-9)
 

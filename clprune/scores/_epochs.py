@@ -21,7 +21,7 @@ def filled_with_last(signal: Float[np.ndarray, "E N"]) -> Float[np.ndarray, "E N
     return np.take_along_axis(signal, np.where(last < 0, seen.argmax(axis=0), last), axis=0)
 
 
-def windows(values: Float[np.ndarray, "E N"]) -> Iterator[Float[np.ndarray, "W N"]]:
-    """All runs of WINDOW consecutive rows, earliest first; the whole where there are fewer."""
-    width = min(WINDOW, len(values))
+def windows(values: Float[np.ndarray, "E N"], width: int = WINDOW) -> Iterator[Float[np.ndarray, "W N"]]:
+    """All runs of `width` consecutive rows, earliest first; the whole where there are fewer."""
+    width = min(width, len(values))
     return (values[start : start + width] for start in range(len(values) - width + 1))

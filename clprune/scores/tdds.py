@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from clprune.families import score
-from clprune.scores._epochs import filled_with_last, windows
+from clprune.scores._epochs import WINDOW, filled_with_last, windows
 
 DECAY = 0.9  # weight of the newest window against all earlier ones together, as in the paper
 SMALLEST = 1e-7  # probabilities are kept so far from 0 and 1: what float32 tells apart near 1
@@ -16,7 +16,7 @@ def tdds(p_label: Float[np.ndarray, "E N"]) -> Float[np.ndarray, "N"]:
 
     The paper's increment is KL(p_{t+1} || p_t) of whole class distributions, which a trajectory does not hold. This is the **reduction to two
     classes, the label and the rest**: exact for two classes, and never above the whole increment (merging classes cannot raise a
-    divergence); it does not see movement among the wrong classes. A window holds ten increments, or all where there are fewer; the newest
+    divergence); it does not see movement among the wrong classes. A window holds the nine increments of ten epochs, or all where there are fewer; the newest
     window has age 0. An epoch that did not see the sample repeats the last one that did. One epoch: 0.
 
     >>> tdds(np.array([[0.5, 1.0], [0.8, 1.0], [0.8, 1.0]])).round(4)
@@ -28,6 +28,6 @@ def tdds(p_label: Float[np.ndarray, "E N"]) -> Float[np.ndarray, "N"]:
     before, after = p[:-1], p[1:]
     increments = after * np.log(after / before) + (1 - after) * np.log((1 - after) / (1 - before))
     total = np.zeros(p.shape[1])
-    for window in windows(increments):
+    for window in windows(increments, WINDOW - 1):
         total = DECAY * np.linalg.norm(window - window.mean(axis=0), axis=0) + (1 - DECAY) * total
     return total

@@ -17,6 +17,18 @@ def proportional_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarr
     return quota
 
 
+def n_cut(n: int, n_keep: int, cutoff: float | None) -> int:
+    """How many of the hardest to leave out beforehand: the share `cutoff` of all, less where too few would be left.
+
+    None: what the papers' searches settled on for each kept share (Zheng et al., 2023, arXiv:2210.15809), nothing from a half on, 0.2 at 0.2 and 0.3 at 0.1 and below, straight lines in between.
+
+    >>> [n_cut(100, n_keep, None) for n_keep in (70, 50, 30, 20, 10, 5)]
+    [0, 0, 13, 20, 30, 30]
+    """
+    share = float(np.interp(n_keep / n, (0.1, 0.2, 0.5), (0.3, 0.2, 0.0))) if cutoff is None else cutoff
+    return min(round(share * n), n - n_keep)
+
+
 def capped_quota(sizes: Int[np.ndarray, "G"], caps: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:
     """Split `n_keep` in proportion to `sizes`, at most `caps` each; what a group cannot take is split over the others in the same way.
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from clprune.families import strategy
 from clprune.neighbors import nearest
+from clprune.strategies._quota import n_cut
 
 
 @strategy("difficulty", "vectors")
@@ -20,26 +21,29 @@ def d2(
     n_neighbors: int = 10,
     gamma_f: float = 1.0,
     gamma_r: float = 1.0,
-    cutoff: float = 0.0,
+    cutoff: float | None = None,
 ) -> Int[np.ndarray, "K"]:
     """Positions taken greedily by a value that starts as difficulty plus what neighbours add, and falls when a neighbour is taken.
 
     Forward: x_i + sum over the nearest neighbours j of exp(-gamma_f d_ij^2) x_j, with x the difficulty scaled to [0, 1] (infinite ones count as the
     largest finite one). Each time the largest value v_k is taken, ties to the smaller position; reverse: v_j falls by exp(-gamma_r d_kj^2) v_k for the
-    neighbours j of k. d is the Euclidean distance, so both gammas are per squared unit of the vectors. The paper tunes them, the
-    number of neighbours and `cutoff` (the hardest share, left out beforehand, less where too few would be left) for each pruning rate. Fewer than `n_neighbors` others: all of them. Neighbours are exact up to 100,000
+    neighbours j of k. d is the Euclidean distance in units of the neighbours' median distance, so that a gamma means the same for features of any
+    scale: on a network's raw ones exp(-d^2) is nothing, and what is left is hardest first. The paper tunes both gammas, the number of neighbours and `cutoff` (the hardest share, left out
+    beforehand, less where too few would be left; None: see `n_cut`) for each pruning rate. Fewer than `n_neighbors` others: all of them. Neighbours are exact up to 100,000
     vectors, above that searched for in the nearest cells (`neighbors`).
 
-    >>> d2(np.array([1.0, 0.8, 0.5, 0.0]), np.array([[0.0], [0.1], [5.0], [9.0]]), 2, np.random.default_rng(0), n_neighbors=1)
+    >>> d2(np.array([1.0, 0.9, 0.5, 0.0]), np.array([[0.0], [1.0], [5.0], [9.0]]), 2, np.random.default_rng(0), n_neighbors=1)
     array([0, 2])
     """
     n = len(difficulty)
-    left = np.sort(np.argsort(-difficulty, kind="stable")[min(round(cutoff * n), n - n_keep) :])
+    left = np.sort(np.argsort(-difficulty, kind="stable")[n_cut(n, n_keep, cutoff) :])
     hard = difficulty[left]
     finite = hard[np.isfinite(hard)]
     bounded = np.clip(hard, finite.min(), finite.max()) if len(finite) else np.zeros(len(left))
     x = (bounded - bounded.min()) / (np.ptp(bounded) or 1.0)
     distances, at = nearest(vectors if len(left) == n else vectors[left], n_neighbors)
+    unit = np.median(distances[distances > 0]) if (distances > 0).any() else 1.0
+    distances = distances / unit
     values = x + (np.exp(-gamma_f * distances**2) * x[at]).sum(axis=1)
     fall = np.exp(-gamma_r * distances**2)
     heap = [(-value, position) for position, value in enumerate(values.tolist())]

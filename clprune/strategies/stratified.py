@@ -4,19 +4,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clprune.families import strategy
-from clprune.strategies._quota import even_quota
+from clprune.strategies._quota import even_quota, n_cut
 
 
 @strategy("difficulty")
 def stratified(
-    difficulty: Float[np.ndarray, "N"], n_keep: int, rng: np.random.Generator, *, score: str = "aum", n_strata: int = 50, cutoff: float = 0.1
+    difficulty: Float[np.ndarray, "N"], n_keep: int, rng: np.random.Generator, *, score: str = "aum", n_strata: int = 50, cutoff: float | None = None
 ) -> Int[np.ndarray, "K"]:
-    """Drop the hardest `cutoff` share (less where too few would be left), cut the rest into `n_strata` ranges of equal width, spend
-    evenly over the strata that hold anything, at random inside each. Infinite difficulties count as the largest finite one.
+    """Drop the hardest `cutoff` share (less where too few would be left; None: the paper's for the kept share, see `n_cut`), cut the rest into `n_strata` ranges of equal
+    width, spend evenly over the strata that hold anything, at random inside each. Infinite difficulties count as the largest finite one.
     """
     n = len(difficulty)
     order = np.argsort(-difficulty, kind="stable")
-    left = np.sort(order[min(round(cutoff * n), n - n_keep) :])
+    left = np.sort(order[n_cut(n, n_keep, cutoff) :])
     finite = difficulty[np.isfinite(difficulty)]
     values = np.clip(difficulty[left], finite.min(), finite.max()) if len(finite) else np.zeros(len(left))
     low, high = values.min(), values.max()
