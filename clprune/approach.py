@@ -57,7 +57,7 @@ class Hindsight:
 
 
 def segments_of(learning_rate: Float[np.ndarray, "T"] | None, n: int) -> Int[np.ndarray, "T"]:
-    """Number of the stretch of about equal learning rate that each point lies in; a change of half or more from one point to the next opens a new one.
+    """Number of the stretch of about equal learning rate that each point lies in; a change by more than half of the smaller from one point to the next opens a new one.
 
     >>> segments_of(np.array([0.1, 0.1, 0.01, 0.0099]), 4)
     array([0, 0, 1, 1])

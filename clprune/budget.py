@@ -212,7 +212,7 @@ def safe_budget(
             f"{share:.0%} is the smallest share that loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}: "
             f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}){clean}, {len(trials)} short trainings{length}"
         )
-    return Budget(share, n_samples if share == 1 else max(1, math.ceil(share * n_samples)), "auto", evidence | {"sentence": said})
+    return Budget(share, n_samples if share == 1 else max(1, math.ceil(round(share * n_samples, 6))), "auto", evidence | {"sentence": said})
 
 
 def _edge(curve: LossCurve, tolerance: float, confidence: float) -> int:

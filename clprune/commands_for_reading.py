@@ -107,7 +107,10 @@ def compare(
     from clprune import pipeline
 
     result = pipeline.compare(run_a, run_b)
-    rows = [(name, f"{value['rank_correlation']:.3f}", f"{value['hard_half_overlap']:.3f}") for name, value in result["scores"].items()]
+    rows = [
+        (name, "" if value["rank_correlation"] is None else f"{value['rank_correlation']:.3f}", f"{value['hard_half_overlap']:.3f}")
+        for name, value in result["scores"].items()
+    ]
     table = terminal.plain_table(f"{result['n_shared']:,} shared samples", ("score", "rank correlation", "overlap of harder halves"), rows)
     ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
     show(result, as_json, table, f"ends: {ends}")

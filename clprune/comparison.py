@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from clprune.datatypes import Neighborhood, ScoreTable, rows_of
 from clprune.errors import DataError
+from clprune.ranking import mean_ranks
 
 
 def compare(table_a: ScoreTable, run_a: Mapping[str, Any], table_b: ScoreTable, run_b: Mapping[str, Any]) -> dict[str, Any]:
     """How well two runs agree on the samples that both have: rank correlation of each score, overlap of the harder halves, ends.
 
-    `run_a` and `run_b` are the documents of run.json. Ties go to the smaller id. Raises DataError where they share fewer than three samples.
+    `run_a` and `run_b` are the documents of run.json. Ties share their mean rank, and in the overlap they count as if drawn by lot. A score that is equal for all has no correlation (null), unless it is the same in both. Raises DataError where they share fewer than three samples.
     """
     order_b = np.argsort(table_b.sample_ids, kind="stable")  # in the order of ids, so that ties are broken alike
     place = rows_of(table_b.sample_ids[order_b], table_a.sample_ids)
@@ -22,22 +24,31 @@ def compare(table_a: ScoreTable, run_a: Mapping[str, Any], table_b: ScoreTable, 
     if both.sum() < 3:
         raise DataError(f"the runs of {run_a['source']} and {run_b['source']} share {int(both.sum())} sample ids; there is nothing to compare.")
     rows_a, rows_b = place[both], order_b[both]
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float | None]] = {}
     half = max(1, int(both.sum()) // 2)
     for name in sorted(set(table_a.values) & set(table_b.values)):
         difficulty_a, difficulty_b = table_a.difficulty(name)[rows_a], table_b.difficulty(name)[rows_b]
-        rank_a, rank_b = (np.argsort(np.argsort(d, kind="stable"), kind="stable") for d in (difficulty_a, difficulty_b))
-        hard_a, hard_b = (np.argsort(-d, kind="stable")[:half] for d in (difficulty_a, difficulty_b))
-        scores[name] = {"rank_correlation": float(np.corrcoef(rank_a, rank_b)[0, 1]), "hard_half_overlap": len(np.intersect1d(hard_a, hard_b)) / half}
+        rank_a, rank_b = mean_ranks(difficulty_a), mean_ranks(difficulty_b)
+        varies = np.ptp(rank_a) > 0 and np.ptp(rank_b) > 0
+        correlation = float(np.corrcoef(rank_a, rank_b)[0, 1]) if varies else 1.0 if np.array_equal(difficulty_a, difficulty_b) else None
+        overlap = float(_among_hardest(difficulty_a, half) @ _among_hardest(difficulty_b, half)) / half
+        scores[name] = {"rank_correlation": correlation, "hard_half_overlap": overlap}
     ends = {
         key: {
             "end_epoch": run["clp"]["end_epoch"],
-            "end_samples_seen": run["clp"]["end_epoch"] * run["n_samples"],
+            "end_samples_seen": run["clp"]["end_epoch"] * int((run.get("pool") or {}).get("n_labelled", run["n_samples"])),
             "settled": run["clp"]["settled"],
         }
         for key, run in (("a", run_a), ("b", run_b))
     }
     return {"n_shared": int(both.sum()), "same_data": run_a["fingerprint"] == run_b["fingerprint"], "scores": scores, "ends": ends}
+
+
+def _among_hardest(difficulty: Float[np.ndarray, "N"], n: int) -> Float[np.ndarray, "N"]:
+    """How surely each sample is among the hardest `n`: 1 or 0, and between them for those that tie at the border."""
+    border = np.partition(difficulty, len(difficulty) - n)[len(difficulty) - n]
+    above, at = difficulty > border, difficulty == border
+    return above + at * ((n - above.sum()) / at.sum())
 
 
 def planted_found(sample_ids: np.ndarray, hood: Neighborhood, suspect_above: float, kept_ids: np.ndarray, truth: Mapping[str, Any]) -> dict[str, Any]:

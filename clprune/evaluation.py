@@ -229,13 +229,13 @@ def evaluate_pool(
     seconds = np.array([finished[seed, "asked"]["seconds"] for seed in range(seeds)])
     gain = asked_accuracy - random_accuracy[:, counts.index(len(asked))]
     interval = interval_of(gain)
-    saved, beyond = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
+    saved, bound = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
     better = (interval[0] if interval else float(gain[0])) > 0
     money = "" if label_price is None else f", {saved * label_price:,.2f} USD"
     sentence = (
         f"{len(asked):,} labels asked for {'beat' if better else 'are not better than'} as many random ones: {100 * gain.mean():+.2f} points{_points(interval)}, {seeds} seeds. "
-        f"Random labelling needs {'more than ' if beyond else ''}{len(asked) + saved:,} for the same accuracy: {'at least ' if beyond else ''}{saved:,} labels saved{money}. "
+        f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{saved:,} labels saved{money}. "
         f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
     )
     return {
@@ -247,7 +247,8 @@ def evaluate_pool(
         "gain": float(gain.mean()),
         "gain_interval": interval,
         "labels_saved": saved,
-        "labels_saved_at_least": beyond,
+        "labels_saved_at_least": bound == "at least",
+        "labels_saved_at_most": bound == "at most",
         "labels_saved_by_seed": by_seed,
         "choosing_seconds": choosing_seconds,
         "training_seconds": float(seconds.mean()),
@@ -260,24 +261,24 @@ def evaluate_pool(
     }
 
 
-def labels_saved(counts: Sequence[int], random_accuracy: Float[np.ndarray, "R"], accuracy: float, n_asked: int) -> tuple[int, bool]:
-    """How many more random labels than `n_asked` reach `accuracy`, negative where fewer do, and whether even the largest count does not (then the saving is at least that).
+def labels_saved(counts: Sequence[int], random_accuracy: Float[np.ndarray, "R"], accuracy: float, n_asked: int) -> tuple[int, str]:
+    """How many more random labels than `n_asked` reach `accuracy`, negative where fewer do; "at least" that many where even the largest count does not, "at most" where the smallest does more.
 
     `random_accuracy` over the rising `counts` is made never falling (a running maximum) and joined by straight lines.
 
     >>> labels_saved([100, 200, 300], np.array([0.5, 0.6, 0.7]), 0.65, 100)
-    (150, False)
+    (150, '')
     >>> labels_saved([100, 200, 300], np.array([0.5, 0.6, 0.7]), 0.8, 100)
-    (200, True)
+    (200, 'at least')
     """
     curve = np.maximum.accumulate(random_accuracy)
     if accuracy > curve[-1]:
-        return int(counts[-1]) - n_asked, True
+        return int(counts[-1]) - n_asked, "at least"
     at = int(np.searchsorted(curve, accuracy, side="left"))
     if at == 0:
-        return int(counts[0]) - n_asked, False
+        return int(counts[0]) - n_asked, "at most" if accuracy < curve[0] else ""
     share = (accuracy - curve[at - 1]) / (curve[at] - curve[at - 1])
-    return round(counts[at - 1] + share * (counts[at] - counts[at - 1])) - n_asked, False
+    return round(counts[at - 1] + share * (counts[at] - counts[at - 1])) - n_asked, ""
 
 
 def _one_training(
@@ -363,7 +364,9 @@ def random_like(labels: Int[np.ndarray, "N"], kept: Int[np.ndarray, "K"], order:
     """Rows drawn at random with as many of each class as `kept` has."""
     rng = np.random.default_rng((seed, 7))
     sizes = np.bincount(labels[kept], minlength=int(labels.max()) + 1)
-    return np.sort(np.concatenate([rng.permutation(order[labels[order] == c])[:size] for c, size in enumerate(sizes)]))
+    in_class = order[np.argsort(labels[order], kind="stable")]
+    members = np.split(in_class, np.cumsum(np.bincount(labels[order], minlength=len(sizes)))[:-1])
+    return np.sort(np.concatenate([rng.permutation(mine)[:size] for mine, size in zip(members, sizes, strict=True)]))
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

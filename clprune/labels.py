@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def read_answers(path: Path) -> list[Answer]:
     Raises LabelError that names the file, and the row where one cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
     except FileNotFoundError:
         raise LabelError(f"there is no file {path}. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -47,10 +49,10 @@ def read_answers(path: Path) -> list[Answer]:
             return list(_of_label_studio(json.loads(text), path))
         if path.suffix == ".jsonl":
             rows: Iterator[tuple[int, dict[str, Any]]] = (
-                (number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+                (number, json.loads(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()
             )
         else:
-            rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(text.splitlines()), 2))
+            rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2))
         return list(_of_rows(rows, path))
     except (ValueError, csv.Error) as error:
         raise LabelError(f"{path} is not readable as {path.suffix or 'CSV'} ({error}). Give .csv, .jsonl, or Label Studio's .json.") from error

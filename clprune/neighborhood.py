@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import Neighborhood
-from clprune.discriminant import held_out_posterior
+from clprune.discriminant import held_out_posterior, rows_at_once
 from clprune.neighbors import matcher, nearest, unit_rows
 from clprune.products import by_threads
 from clprune.storage import remembered
@@ -77,25 +77,37 @@ def _suspicion(
     mean probability), the share of nearest neighbours that carry it, and its probability under a linear discriminant on the vectors that was fitted without the
     sample. The suggested label is the class with the largest support.
     """
-    rows = np.arange(len(labels))
-    n_classes = int(max(labels.max(), np.nanmax(dynamics[1]) if dynamics is not None else 0)) + 1
-    support = np.zeros((len(labels), n_classes))
-    if dynamics is not None:
-        p_label, predicted = dynamics  # each (E, N)
-        support += np.stack([np.nanmean(np.where(np.isnan(predicted), np.nan, predicted == c), axis=0) for c in range(n_classes)], axis=1)
-        support[rows, labels] = np.nanmean(p_label, axis=0)
-    if vectors is not None and len(labels) > 2:
-        unit = unit_rows(vectors[order])
-        _, at = nearest(unit, N_NEIGHBORS)
+    n, n_classes = len(labels), int(max(labels.max(), np.nanmax(dynamics[1]) if dynamics is not None else 0)) + 1
+    near, posterior = None, None
+    if vectors is not None and n > 2:
+        _, at = nearest(unit_rows(vectors[order]), N_NEIGHBORS)
         near = labels[at]
-        support += np.stack([(near == c).mean(axis=1) for c in range(n_classes)], axis=1)
         if len(np.unique(labels)) > 1:
-            support += held_out_posterior(labels, vectors, order, n_classes)
-    own = support[rows, labels].copy()
-    suggested = support.argmax(axis=1)
-    support[rows, labels] = 0
-    other = support.max(axis=1)
+            posterior = held_out_posterior(labels, vectors, order, n_classes)
+    own, other, suggested = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
+    size = rows_at_once(n_classes)
+    for part in (np.arange(start, min(start + size, n)) for start in range(0, n, size)):
+        rows, support = np.arange(len(part)), np.zeros((len(part), n_classes))
+        if dynamics is not None:
+            p_label, predicted = dynamics[0][:, part], dynamics[1][:, part]  # each (E, m)
+            support += _shares(predicted.T, n_classes)
+            support[rows, labels[part]] = np.nanmean(p_label, axis=0)
+        if near is not None:
+            support += _shares(near[part], n_classes)
+        if posterior is not None:
+            support += posterior(part)
+        own[part], suggested[part] = support[rows, labels[part]], support.argmax(axis=1)
+        support[rows, labels[part]] = 0
+        other[part] = support.max(axis=1)
     return other / np.maximum(other + own, 1e-9), suggested
+
+
+def _shares(votes: Float[np.ndarray, "m K"] | Int[np.ndarray, "m K"], n_classes: int) -> Float[np.ndarray, "m C"]:
+    """Which share of the votes of each row is for each class; NaN is no vote."""
+    cast = ~np.isnan(votes)
+    rows = np.broadcast_to(np.arange(len(votes))[:, None], votes.shape)[cast]
+    counts = np.bincount(rows * n_classes + votes[cast].astype(np.int64), minlength=len(votes) * n_classes).reshape(len(votes), n_classes)
+    return counts / cast.sum(axis=1, keepdims=True)
 
 
 def images_nearly_equal(
@@ -121,7 +133,9 @@ def _near_pairs(
     first = np.ones(len(order), dtype=bool)
     first[equal[:, 1]] = False
     alone = np.flatnonzero(first)
-    gray = np.stack([images[row].mean(axis=2) for row in order[alone]]).astype(np.float32)
+    gray = np.empty((len(alone), *images.shape[1:3]), dtype=np.float32)
+    for place, row in enumerate(order[alone]):
+        gray[place] = images[row].mean(axis=2)
     if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) <= RANK:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
     pairs, distances = _compared_once(gray)

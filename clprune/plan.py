@@ -68,7 +68,10 @@ def plan(
     steps, finishing = -(-seen // recipe.batch_size) * max_epochs, 0
     if 0 < seen and len(source.labelled) < len(source):
         finishing = finishing_steps(-(-len(source.labelled) // recipe.batch_size) * max_epochs, recipe.batch_size)
-    pixels = len(source) * n_bytes
+    pixels, compared = (
+        len(source) * n_bytes,
+        12 * len(source) * (0 if source.kind == "text" else side * side),
+    )  # grey, smoothed and standardised, to find near-duplicates
     return {
         "source": source.locator,
         "n_samples": len(source),
@@ -79,7 +82,7 @@ def plan(
         "max_steps": steps + finishing,
         "seconds_per_epoch": per_epoch,
         "max_minutes": (per_epoch * max_epochs + per_step * finishing + features) / 60,
-        "memory_mb": (pixels * (source.images is None or source.images.base is None) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
+        "memory_mb": (pixels * (source.images is None or source.images.base is None) + compared + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
         "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
         "device": str(target),
         "export_form": "hf" if source.locator.startswith("hf:") else "parquet" if source.kind == "text" else "imagefolder",

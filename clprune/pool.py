@@ -226,13 +226,17 @@ def labelled_first(repeats: Neighborhood, source: Source) -> tuple[Int[np.ndarra
     duplicate_of, distance = repeats.duplicate_of.copy(), repeats.duplicate_distance.copy()
     wanting = np.flatnonzero((duplicate_of >= 0) & (source.labels >= 0))
     wanting = wanting[source.labels[duplicate_of[wanting]] < 0]
+    repeats_of = np.flatnonzero(duplicate_of >= 0)
+    repeats_of = repeats_of[np.argsort(duplicate_of[repeats_of], kind="stable")]
+    starts = np.searchsorted(duplicate_of[repeats_of], np.arange(len(duplicate_of) + 1))
+    keeper_of = duplicate_of.copy()
     for row in sorted(wanting.tolist(), key=lambda row: str(source.sample_ids[row])):
-        old = int(duplicate_of[row])
-        if old < 0 or source.labels[old] >= 0:
+        old = int(keeper_of[row])
+        if duplicate_of[old] >= 0:
             continue  # its group was given a keeper already
         gap = distance[row]
         distance[old] = gap
-        duplicate_of[duplicate_of == old] = row
+        duplicate_of[repeats_of[starts[old] : starts[old + 1]]] = row
         duplicate_of[old], duplicate_of[row], distance[row] = row, -1, np.nan
     return duplicate_of, distance
 
@@ -242,7 +246,7 @@ def candidates(
 ) -> tuple[Int[np.ndarray, "M"], list[str]]:
     """Rows of a run with a pool that a selection may take, and what is said of each of the others (N,): what may be asked for, or what has a label and may be kept.
 
-    Not asked for: what has a label, what nearly repeats something labelled, and what an earlier round asked for.
+    Not asked for: what has a label, what nearly repeats something labelled, what an earlier round asked for, and what nearly repeats that.
     """
     labelled, repeats = table.labels >= 0, neighborhood.duplicate_of
     reasons = np.where(labelled, "has a label", "has no label").astype(object)
@@ -251,5 +255,9 @@ def candidates(
     repeated = (repeats >= 0) & labelled[np.maximum(repeats, 0)]
     for row in np.flatnonzero(repeated & ~labelled):
         reasons[row] = f"repeats {table.sample_ids[repeats[row]]}"
+    group = np.where(repeats >= 0, repeats, np.arange(len(repeats)))
+    waiting = np.zeros(len(group), dtype=bool)
+    waiting[group[still_open]] = True
+    reasons[waiting[group] & ~labelled & ~repeated] = "repeats what was asked for already"
     reasons[still_open] = "asked for already"
-    return np.flatnonzero(~labelled & ~repeated & ~still_open), reasons.tolist()
+    return np.flatnonzero(~labelled & ~repeated & ~waiting[group]), reasons.tolist()

@@ -161,7 +161,7 @@ class Recorder:
     def end_epoch(self, *, learning_rate: float | None = None) -> bool:
         """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended.
 
-        Tell the learning rate of the epoch where it is not constant: what a change of half or more does to the curves is then masked.
+        Tell the learning rate of the epoch where it is not constant: what a change by more than half of the smaller rate does to the curves is then masked.
         """
         if self._n_observed == 0:
             raise UsageError(
@@ -182,7 +182,7 @@ class Recorder:
             records = self._window_records(window, np.flatnonzero(windows == window), now, before)
             if window == held[-1]:
                 records |= self._epoch_records(now)
-            self.curve_epochs.append(len(self.epochs) + (window + 1) / self.n_windows)
+            self.curve_epochs.append(len(self.epochs) + self._closed_at[window] / self.n_windows)
             if learning_rate is not None:
                 self.curves.setdefault("learning_rate", []).append(learning_rate)
             for name, member in self._indicators.items():
@@ -289,6 +289,7 @@ class Recorder:
     def _start_epoch(self) -> None:
         self._n_observed = 0
         self._open_window = 0
+        self._closed_at: dict[int, int] = {}
         self._waiting: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
         self._records: list[list[Tensor]] = [[] for _ in range(self.n_windows)]
         self._rotations: dict[int, tuple[Tensor, Tensor]] = {}  # window -> cosines at its start and at its end
@@ -340,7 +341,8 @@ class Recorder:
         """Look at the weights when a window is over."""
         if window > self._open_window:
             if self._watched is not None:
-                self._rotations[window - 1] = (self._watched.last, self._watched.now())
+                self._rotations[self._open_window] = (self._watched.last, self._watched.now())
+            self._closed_at[self._open_window] = window  # one further where a batch is smaller than a window
             self._open_window = window
 
     def _window_records(
@@ -351,7 +353,7 @@ class Recorder:
         records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches[with_gradients].T, strict=True)) if with_gradients.any() else {}
         if window in self._rotations:
             records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in self._rotations[window])
-            records["epochs_between"] = np.array([1 / self.n_windows])
+            records["epochs_between"] = np.array([(self._closed_at[window] - window) / self.n_windows])
         if self._losses_only:  # a loss ranks the samples as a margin does, the other way round
             if before is not None:
                 rows = rows[np.isfinite(before["loss"][rows])]

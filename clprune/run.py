@@ -214,6 +214,6 @@ def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) 
         raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
     if force:
         remove(out / "run.json")
-        for name in ("checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json"):
+        for name in ("checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json", "trials"):
             shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
     return None

@@ -47,24 +47,33 @@ def savings(
             raise UsageError(f"{name} is {number}; it must be a number of at least 0.")
     table = {name: asdict(default) for name, default in DEFAULTS.items()} | dict(prices or {})
     price = {name: table[name]["value"] if number is None else number for name, number in given.items()}
-    gpu_price = table["gpu_price"]["value"] if gpu_price is None and "gpu_price" in table else gpu_price
 
     def assumed(name: str) -> dict[str, Any]:
         if given[name] is not None:
             return {"price": price[name], "price_date": None, "price_source": "given by the user"}
         return {"price": price[name], "price_date": table[name]["date"], "price_source": table[name]["source"]}
 
+    gpu: dict[str, Any] | None = None
+    if gpu_price is not None:
+        gpu = {"price": gpu_price, "price_date": None, "price_source": "given by the user"}
+    elif "gpu_price" in table:
+        gpu = {"price": table["gpu_price"]["value"], "price_date": table["gpu_price"]["date"], "price_source": table["gpu_price"]["source"]}
     lines = _samples_and_labels(manifest, price, labels_owned, label_fee, assumed)
     lines += _bytes(manifest, price["storage_price"], assumed("storage_price"))
-    lines += _time(manifest, trainings, training_seconds, gpu_price)
+    lines += _time(manifest, trainings, training_seconds, gpu)
     lines += _energy(manifest, trainings, training_kwh, price, assumed)
     asked = given | others | {"labels_owned": labels_owned, "label_fee": label_fee, "prices": dict(prices or {})}
     facts = {"n_samples": int(manifest.document["n_samples"]), "n_kept": manifest.n_kept, "trainings": trainings, "labels_owned": labels_owned}
     return Savings(tuple(lines), facts | {"asked": asked})
 
 
+def _n_candidates(manifest: Manifest) -> int:
+    """How many samples could be trained on: all, or in a pool those that have a label."""
+    return int(sum(manifest.document["samples_per_class"]) if manifest.document.get("pool") else manifest.document["n_samples"])
+
+
 def _samples_and_labels(manifest: Manifest, price: Mapping[str, float], owned: bool, label_fee: str, assumed: Any) -> list[SavingsLine]:
-    kept, n = manifest.n_kept, int(manifest.document["n_samples"])
+    kept, n = manifest.n_kept, _n_candidates(manifest)
     labels = (n - kept) * price["labelers_per_item"]
     tiers = read_tiers(label_fee)
     fee = fee_for(n, tiers) - fee_for(kept, tiers)
@@ -72,7 +81,9 @@ def _samples_and_labels(manifest: Manifest, price: Mapping[str, float], owned: b
     paid_note = "of dropped samples; that money does not come back" if owned else "none of these labels is bought yet"
     note = "0: paid for already; before labelling, the same choice avoids as many as are paid for here" if owned else "not bought yet"
     lines = [
-        SavingsLine("samples kept", kept, "samples", "measured", f"{kept / n:.1%} of {n:,}"),
+        SavingsLine(
+            "samples kept", kept, "samples", "measured", f"{kept / n:.1%} of {n:,}" + (" that have a label" if manifest.document.get("pool") else "")
+        ),
         SavingsLine("labels already paid for", paid, "labels", "computed", paid_note, **assumed("labelers_per_item")),
         SavingsLine("labels avoidable", avoidable, "labels", "computed", note, **assumed("labelers_per_item")),
         SavingsLine("labelling money already paid", paid * price["label_price"], "USD", "assumed", paid_note, **assumed("label_price")),
@@ -108,9 +119,9 @@ def _bytes(manifest: Manifest, storage_price: float, assumed: dict[str, Any]) ->
     return [*lines, SavingsLine("storage money a month", money, "USD", "assumed", "if the dropped samples are archived", **assumed)]
 
 
-def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gpu_price: float | None) -> list[SavingsLine]:
+def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gpu: Mapping[str, Any] | None) -> list[SavingsLine]:
     document, timings = manifest.document, manifest.document["timings"]
-    dropped_share = 1 - manifest.n_kept / int(document["n_samples"])
+    dropped_share = 1 - manifest.n_kept / _n_candidates(manifest)
     cost = float(timings["score_seconds"]) + float(timings["select_seconds"])
     run, share, of_epochs = document["run"], float(document["run"]["share_of_full_training"]), int(document["run"]["share_is_of_epochs"])
     tried = document.get("trials", {}).get("cost", {"trainings": 0, "epochs": 0.0})
@@ -154,16 +165,14 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     pays = cost / each if each > 0 else None
     note = "at equal epochs; at equal steps no time is saved" if pays is not None else "never: a training on the kept samples is not shorter"
     lines.append(SavingsLine("trainings until it pays", pays, "trainings", "computed" if pays is not None else "not measured", note))
-    if gpu_price is not None:
-        lines.append(
-            SavingsLine("net compute money", net / 3600 * gpu_price, "USD", "computed", "", price=gpu_price, price_source="given by the user")
-        )
+    if gpu is not None:
+        lines.append(SavingsLine("net compute money", net / 3600 * gpu["price"], "USD", "computed", "", **gpu))
     return lines
 
 
 def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, price: Mapping[str, float], assumed: Any) -> list[SavingsLine]:
     timings = manifest.document["timings"]
-    kwh, dropped_share = timings.get("energy_kwh"), 1 - manifest.n_kept / int(manifest.document["n_samples"])
+    kwh, dropped_share = timings.get("energy_kwh"), 1 - manifest.n_kept / _n_candidates(manifest)
     how = str(timings.get("energy_method")) + ("" if kwh is None else "; selecting itself is not metered")
     lines = [_measured("cost of pruning: energy", kwh, "kWh", how)]
     if (evaluated := _evaluation_of(manifest)) is not None:

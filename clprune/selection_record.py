@@ -79,7 +79,7 @@ def write_selection(
         "samples_seen_per_epoch": len(selection.kept_ids),
         "samples_seen_by_scoring": (document["epochs_run"] + (pool or {}).get("finishing_epochs", 0)) * int(labelled.sum()),
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
-        "dropped_bytes": int(scored.sample_bytes[~kept].sum()),
+        "dropped_bytes": int(scored.sample_bytes[~kept & (labelled | (pool is None))].sum()),
         "parent": {f"{name}_sha256": digest_in(document["files"], f"{name}.parquet") for name in ("scores", "samples")},
         "run": {
             key: document[key]

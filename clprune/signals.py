@@ -59,7 +59,9 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     log_p_label = log_p.gather(1, column).squeeze(1)
     p_label = log_p_label.exp()
     p_sq = (p * p).sum(1)
-    error_sq = (p_sq - 2 * p_label + 1).clamp_min(0)
+    of_others = p.scatter(1, column, 0.0)  # 1 - p_label from these: the difference itself is rounding where a sample is learned
+    residual = of_others.scatter(1, column, -of_others.sum(1, keepdim=True))
+    error_sq = (residual * residual).sum(1)
     predicted = scores.argmax(1)
     others = scores.scatter(1, column, float("-inf")).amax(1)
     margin = scores.gather(1, column).squeeze(1) - others
@@ -71,7 +73,6 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     hidden_sq = (hidden * hidden).sum(1)
     gradient_sq = error_sq * hidden_sq
     rows.append(gradient_sq.sqrt())
-    residual = p.scatter_add(1, column, p.new_full((len(labels), 1), -1.0))
     fisher = (1 - p_sq) * hidden_sq
     per_chunk = [size // CHUNKS for size in sizes]
     if len(set(sizes)) == 1 and sizes[0] % CHUNKS == 0:  # the usual case, in a few operations for all batches

@@ -20,6 +20,7 @@ from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
 from clprune.embeddings import embed
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
+from clprune.labels import labels_digest
 from clprune.neighbors import in_half
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
@@ -106,6 +107,8 @@ def record_trajectory(
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
+        "image_shape": list(images.shape),
+        "labels": labels_digest(source.labels),
         "proxy": proxy,
         "seed": seed,
         "recipe": asdict(recipe),

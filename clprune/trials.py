@@ -26,6 +26,7 @@ from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.inputs import inputs_of, open_data, trainable
+from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy
 from clprune.run import Run
@@ -86,6 +87,8 @@ class Trials:
         self._part = _part_of(self.table, self.neighborhood, self.vectors, self.pool)
         facts = {
             "data": self.data_key,
+            "image_shape": list(self.images.shape),
+            "labels": labels_digest(self.table.labels),
             "proxy": self.proxy,
             "epochs": self.n_epochs,
             "device": str(target),
@@ -289,7 +292,7 @@ def decide(
 
 
 def held_out(table: ScoreTable, hood: Neighborhood, seed: int) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "M"]]:
-    """Rows to train on and rows to judge on, each in the order of ids. Raises GuardError where a class is too small to be judged at all.
+    """Rows to train on and rows to judge on, each in the order of ids. Raises GuardError where fewer than 50 samples in all could judge.
 
     Every class gives the same share of its groups of repeats (at least one of each); groups of the pool stay whole, of those that judge only the sample that stands for the group is used,
     unless its label is suspect.

@@ -61,6 +61,7 @@ FLOORS |= {
         "latent",
         "patches",
         "kernel_ridge",
+        "ranking",
     )
 }
 FLOORS |= {name: 3 for name in ("critical_period", "training", "inputs")}
@@ -84,6 +85,7 @@ FLOORS |= {
 FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
 FLOOR_ONE = (
+    "ranking",
     "signals",
     "energy",
     "prices",

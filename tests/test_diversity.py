@@ -383,3 +383,11 @@ def test_a_choice_among_many_goes_on_from_what_was_found_before_it_was_stopped(m
     vectors[5_000] += 1
     with pytest.raises(Stopped):
         chosen()
+
+
+@pytest.mark.parametrize("name", ["cluster_medoids", "typical_clusters", "random_in_clusters"])
+def test_where_every_sample_repeats_another_some_are_still_taken(name: str) -> None:
+    member, given = families.find("strategies", name), {"vectors": np.eye(4, dtype=np.float32), "duplicate_of": np.zeros(4, dtype=np.int64)}
+    given["value:typicality"] = np.ones(4)
+    picked = member(*(given[need] for need in families.facts(member)["needs"]), 2, np.random.default_rng(0))
+    assert len(set(picked.tolist())) == 2

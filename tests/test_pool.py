@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 import clprune.plan
 from clprune import pipeline
 from clprune.cli import app
-from clprune.datatypes import Embeddings, Neighborhood, Source
+from clprune.datatypes import Embeddings, Neighborhood, ScoreTable, Source
 from clprune.errors import DataError, GuardError, LabelError, UsageError
 from clprune.evaluation import labels_saved
 from clprune.kernel_ridge import class_probabilities
-from clprune.labels import add_answers, with_answers
+from clprune.labels import add_answers, read_answers, with_answers
 from clprune.manifest import Manifest, read_manifest
-from clprune.pool import PoolWatcher, as_sure_as, labelled_first, nearness_scores, pool_scores
+from clprune.pool import PoolWatcher, as_sure_as, candidates, labelled_first, nearness_scores, pool_scores
 from clprune.proxies import build_proxy
 from clprune.run import read_run
 from clprune.savings import savings
@@ -218,6 +218,13 @@ def test_only_unlabelled_samples_are_asked_for_and_only_labelled_ones_kept(score
     assert kept.document["samples_seen_by_scoring"] == (6 + 50) * LABELLED
     (cost,) = [line for line in savings(kept).lines if line.name == "cost of pruning: time"]
     assert "6 proxy epochs and 50 more before the last look" in cost.note
+    told = {line.name: line for line in savings(kept, training_seconds=1000.0).lines}  # of the samples that have a label half are dropped
+    assert told["labels already paid for"].value == 3 * (LABELLED - LABELLED // 2) and told["training time saved, equal epochs"].value == 0.5
+    assert told["samples kept"].note == f"50.0% of {LABELLED} that have a label"
+    spent = told["cost of pruning: time"].value
+    assert spent is not None and told["net time saved"].value == pytest.approx(500 - spent)
+    sizes = kept.samples.filter(kept.samples["label"].to_numpy() >= 0)["bytes"].to_numpy().sum()
+    assert kept.document["kept_bytes"] + kept.document["dropped_bytes"] == sizes
     with pytest.raises(GuardError, match="only 2"):
         pipeline.select(scored / "run", tmp_path / "n", label_budget=N)
     with pytest.raises(UsageError, match="either --keep"):
@@ -294,9 +301,9 @@ def test_a_labelled_repeat_stays_and_its_group_is_not_asked_for() -> None:
 
 def test_labels_saved_are_read_off_the_axis_of_labels() -> None:
     counts, accuracy = [50, 100, 200], np.array([0.5, 0.7, 0.6])
-    assert labels_saved(counts, accuracy, 0.6, 50) == (25, False)
-    assert labels_saved(counts, accuracy, 0.4, 100) == (-50, False)
-    assert labels_saved(counts, accuracy, 0.71, 100) == (100, True)
+    assert labels_saved(counts, accuracy, 0.6, 50) == (25, "")
+    assert labels_saved(counts, accuracy, 0.4, 100) == (-50, "at most") and labels_saved(counts, accuracy, 0.5, 100) == (-50, "")
+    assert labels_saved(counts, accuracy, 0.71, 100) == (100, "at least")
 
 
 def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_path: Path) -> None:
@@ -388,3 +395,26 @@ def test_the_page_of_a_run_says_which_samples_have_no_label(scored: Path, tmp_pa
     pipeline.score(str(tmp_path / "open.npz"), tmp_path / "open", max_epochs=1)
     pipeline.report([tmp_path / "open"], tmp_path / "open.html")
     assert set(re.findall(r"<dt>(?:given|label)</dt><dd>(.*?)</dd>", (tmp_path / "open.html").read_text())) == {"unlabelled"}
+
+
+@pytest.mark.parametrize("sample_id", ["a\nb", "a\r\nb", "a\u2028b", "a\x85b", "a\x0cb", 'a"b', "plain"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_answers_come_back_under_ids_of_any_kind(tmp_path: Path, sample_id: str, form: str) -> None:
+    path = tmp_path / f"a.{form}"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if form == "csv":
+            csv.writer(file).writerows([["sample_id", "label"], [sample_id, "cat"], ["z", "dog"]])
+        else:
+            file.writelines(
+                json.dumps({"sample_id": name, "label": label}, ensure_ascii=False) + "\n" for name, label in ((sample_id, "cat"), ("z", "dog"))
+            )
+    assert [(answer.sample_id, answer.label) for answer in read_answers(path)] == [(sample_id, "cat"), ("z", "dog")]
+
+
+def test_what_nearly_repeats_an_open_question_is_not_asked() -> None:
+    ids, labels = np.array(list("abcdefg"), dtype=StringDType()), np.array([-1, -1, -1, -1, -1, -1, 2])
+    hood = Neighborhood(np.array([-1, 0, 0, -1, 3, -1, -1]), np.full(7, np.nan), np.zeros(7), labels)
+    still_open = np.array([False, True, False, False, False, False, False])
+    rows, reasons = candidates(ScoreTable(ids, labels, {}, {}), hood, still_open, ask=True)
+    assert rows.tolist() == [3, 4, 5]
+    assert [reasons[row] for row in (0, 1, 2)] == ["repeats what was asked for already", "asked for already", "repeats what was asked for already"]

@@ -223,3 +223,20 @@ def test_a_plain_loop_with_the_recipe_and_seed_of_score_records_the_same(shapes_
             np.testing.assert_array_equal(mine.signals[name], judge, err_msg=name)
         elif name in ("loss", "p_label", "margin", "error_l2"):
             assert min(np.corrcoef(a, b)[0, 1] for a, b in zip(mine.signals[name], judge, strict=True)) > 0.999, name
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "dates"), [(1, [1.0]), (2, [0.5, 1.0]), (3, [0.25, 0.5, 1.0]), (4, [0.25, 0.5, 0.75, 1.0]), (9, [0.25, 0.5, 0.75, 1.0])]
+)
+def test_points_of_few_batches_are_dated_and_see_the_weights_move(n_batches: int, dates: list[float]) -> None:
+    torch.manual_seed(0)
+    model, x, y = torch.nn.Linear(4, 3), torch.randn(240, 4), torch.randint(0, 3, (240,))
+    recorder = Recorder(range(240), model=model, n_classes=3)
+    for _ in range(3):
+        for rows in torch.arange(240).chunk(n_batches):
+            recorder.observe(rows, model(x[rows]).detach(), y[rows], x[rows])
+            with torch.no_grad():
+                model.weight += 0.05 * torch.randn_like(model.weight)
+        recorder.end_epoch()
+    assert recorder.curve_epochs == [epoch + date for epoch in range(3) for date in dates]
+    assert np.isfinite(recorder.curves["layer_rotation"]).all()

@@ -100,3 +100,13 @@ def test_nearest_by_cosine_is_what_sorting_finds() -> None:
         cosine = [np.dot(vectors[row], v) / np.linalg.norm(v) for v in vectors]
         cosine[row] = -np.inf
         assert set(found[row]) == set(np.argsort(cosine)[-4:])
+
+
+def test_errors_of_learned_samples_are_not_rounded_away() -> None:
+    logits = torch.stack([torch.tensor([0.0, -margin, -margin - 1]) for margin in (2, 6, 9, 12, 15)])
+    record = observe_batches(logits, torch.zeros(5, dtype=torch.long), torch.ones(5, 8), [5])
+    rest = torch.softmax(logits.double(), dim=1)[:, 1:].numpy()
+    expected = np.sqrt((rest**2).sum(axis=1) + rest.sum(axis=1) ** 2)
+    found = dict(zip(names_of_signals(with_features=True), record.samples.numpy(), strict=True))
+    np.testing.assert_allclose(found["error_l2"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["grad_norm"], 3 * expected, rtol=1e-5)

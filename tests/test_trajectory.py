@@ -10,6 +10,7 @@ from conftest import draw_shapes
 
 from clprune import pipeline, trajectory
 from clprune.errors import DataError, IntegrityError, UsageError
+from clprune.sources import open_source
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -128,3 +129,20 @@ def test_a_run_of_small_images_of_any_proxy_in_the_box_has_scores(shapes_npz: Pa
     run = pipeline.score(str(shapes_npz), tmp_path / "run", proxy="torchvision:squeezenet1_1", max_epochs=1, image_size=32)
     assert "grad_norm" not in run["high_means"] and "embeddings.npy" not in run["files"]  # no last linear layer: no features
     assert pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5").n_kept == 300
+
+
+def test_an_interrupted_run_does_not_go_on_with_images_of_another_size_or_other_labels(image_folder: Path, tmp_path: Path) -> None:
+    def stop(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == 1:
+            raise Stop
+
+    source = open_source(str(image_folder))
+    with pytest.raises(Stop):
+        pipeline.score(source, tmp_path / "run", max_epochs=2, image_size=12, on_progress=stop)
+    with pytest.raises(DataError, match="another image_shape"):
+        pipeline.score(source, tmp_path / "run", max_epochs=2, image_size=8)
+    with pytest.raises(DataError, match="another labels"):
+        pipeline.score(source.with_labels(source.labels[::-1].copy(), source.class_names), tmp_path / "run", max_epochs=2, image_size=12)
+    (tmp_path / "run" / "trials").mkdir()
+    pipeline.score(source, tmp_path / "run", max_epochs=2, image_size=8, force=True)
+    assert not (tmp_path / "run" / "trials").exists()

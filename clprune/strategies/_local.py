@@ -127,6 +127,8 @@ def led_by(
     """
     alone, last = np.flatnonzero(duplicate_of < 0), np.flatnonzero(duplicate_of >= 0)
     wanted = min(n_keep, len(alone))
+    if not len(alone):
+        return last[:n_keep]
     points = vectors if len(alone) == len(vectors) else vectors[alone]
     centroids = kmeans(points, max(1, min(wanted, len(alone) // PER_CLUSTER, MOST_CLUSTERS)), rng)
     away, at = nearest_of(centroids, points)

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from clprune.ranking import place_in_group
+
 
 def proportional_quota(sizes: Int[np.ndarray, "G"], n_keep: int) -> Int[np.ndarray, "G"]:
     """Split `n_keep` in proportion to `sizes` by largest remainder, ties to the smaller group number; no quota exceeds its size.
@@ -89,15 +91,3 @@ def by_class(order: Int[np.ndarray, "M"], labels: Int[np.ndarray, "N"], quota: I
     """The first `quota[c]` positions of each class in `order`, in the order they have there."""
     classes = labels[order]
     return order[place_in_group(classes) < quota[classes]]
-
-
-def place_in_group(group: Int[np.ndarray, "M"]) -> Int[np.ndarray, "M"]:
-    """How many of the same group stand before each.
-
-    >>> place_in_group(np.array([1, 0, 1, 1]))
-    array([0, 0, 1, 2])
-    """
-    order, sizes = np.argsort(group, kind="stable"), np.bincount(group)
-    place = np.empty(len(group), dtype=np.int64)
-    place[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return place

@@ -23,6 +23,8 @@ def random_in_clusters(
     """
     alone, last = np.flatnonzero(duplicate_of < 0), np.flatnonzero(duplicate_of >= 0)
     wanted = min(n_keep, len(alone))
+    if not len(alone):
+        return last[:n_keep]
     points = vectors if len(alone) == len(vectors) else vectors[alone]
     at = assign(points, kmeans(points, max(1, min(wanted, MOST_CLUSTERS, math.isqrt(len(alone)))), rng))
     quota = proportional_quota(np.bincount(at), wanted)

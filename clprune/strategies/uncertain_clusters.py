@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 
 from clprune.families import strategy
 from clprune.neighbors import assign, kmeans
-from clprune.strategies._quota import place_in_group
+from clprune.ranking import place_in_group
 
 MOST_CLUSTERS = 500  # more hardly change what is picked, and k-means costs by them
 

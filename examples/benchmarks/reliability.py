@@ -17,6 +17,7 @@ import numpy as np
 from common import Results, arguments, bench_scale, on_device
 
 from clprune.proxies import build_proxy
+from clprune.ranking import mean_ranks
 from clprune.recorder import Recorder
 from clprune.score_table import score_table
 from clprune.training import Recipe, new_state, seed_everything, train
@@ -36,13 +37,6 @@ def scores_by_stop(path: str, seed: int) -> tuple[dict[int, dict[str, np.ndarray
     period, trajectory = recorder.critical_period(), recorder.trajectory()
     cut = {stop: type(period)(**(period.__dict__ | {"start_epoch": 0, "end_epoch": stop})) for stop in STOPS}
     return {stop: dict(score_table(trajectory, until)[0].values) for stop, until in cut.items()}, recorder.live.fired_epoch
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks, ties sharing their mean."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[place]
 
 
 def table() -> str:
@@ -70,7 +64,7 @@ if __name__ == "__main__":
             made = [scores_by_stop(files[name], seed) for seed in seeds]
         for stop in STOPS:
             for score in made[0][0][stop]:
-                ranked = [ranks(scores[stop][score]) for scores, _ in made]
+                ranked = [mean_ranks(scores[stop][score]) for scores, _ in made]
                 pairs = [float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else float("nan") for a, b in combinations(ranked, 2)]
                 row = {"data": name, "stop": stop, "score": score, "correlation": round(float(np.mean(pairs)), 4), "lowest": round(min(pairs), 4)}
                 RESULTS.add(row | {"detected": [end for _, end in made], "seeds": len(seeds)})
