@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from clprune.errors import DataError
 from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_json, read_npy, write_json
 
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
+LOOKED_AT = 256  # encoded images that are not files of their own
 THREADS, BLOCK = 2, 128  # of so many files at a time
 T = TypeVar("T")
 
@@ -47,9 +49,10 @@ def load_images(
         "channels": channels,
         "resize": "bilinear to the shorter side, then centre crop" if resized else "none",
     }
-    name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{height}x{width}x{channels}"
+    state = _state_of(source)
+    name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{state or 'once'}-{height}x{width}x{channels}"
     path, note = cache / f"{name}.npy", cache / f"{name}.json"
-    if path.exists() and _digest_noted(note) == digest_of_file(path):
+    if state and path.exists() and _digest_noted(note) == digest_of_file(path):
         return read_npy(path, mapped=True), rule
     with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
 
@@ -60,6 +63,26 @@ def load_images(
             pass
     write_json(note, {"schema_version": SCHEMA_VERSION, "sha256": digest_of_file(path), "rule": rule})
     return read_npy(path, mapped=True), rule
+
+
+def _state_of(source: Source) -> str:
+    """What must be the same for images that were decoded before to be used again: ids, labels and sizes say nothing of pixels.
+
+    Of files their size and the moment they were last written, of encoded images elsewhere the content of LOOKED_AT of them, spread over the set; "" for what a function or an object makes:
+    it can't be asked whether it makes the same again.
+    """
+    digest = hashlib.sha256()
+    if source.facts.get("made_by_code"):  # also where its items come from files: a transform may have changed
+        return ""
+    if source.paths is not None:
+        for status in (Path(source.paths[row]).stat() for row in range(len(source))):
+            digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+    elif source.read_bytes is not None:
+        for row in np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)):
+            digest.update(hashlib.sha256(source.read_bytes(int(row))[0]).digest())
+    else:
+        return ""
+    return digest.hexdigest()[:16]
 
 
 def _digest_noted(note: Path) -> str | None:

@@ -86,7 +86,7 @@ def evaluate(
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
     n_epochs, target = epochs or EVALUATION_EPOCHS, pick_device(device)
-    data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
+    data = to_device(images, labels, target, statistics=pixel_statistics(images, order) if images.ndim == 4 else None)
     recipe = Recipe(schedule="cosine")
     full_steps = n_epochs * math.ceil(len(order) / recipe.batch_size)
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
@@ -200,7 +200,7 @@ def evaluate_pool(
     joined as in `evaluate`.
     """
     target, recipe = pick_device(device), Recipe(schedule="cosine")
-    data = to_device(images, labels, target, statistics=pixel_statistics(images) if images.ndim == 4 else None)
+    data = to_device(images, labels, target, statistics=pixel_statistics(images, order) if images.ndim == 4 else None)
     rest = order[~np.isin(order, labelled)]
     counts = sorted({min(round(len(asked) * share), len(rest)) for share in RANDOM_SHARES})
     largest = len(labelled) + counts[-1]

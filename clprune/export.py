@@ -20,8 +20,8 @@ RECORD = ".clprune.json"  # in an exported folder: the digest of every file, for
 def export(manifest: Manifest, source: Source, form: str, destination: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the kept samples of `source` to `destination` as `form` (an exporter's name, with - or _, and with options if wanted).
 
-    Raises FingerprintError for other data than the manifest's, UsageError for an unknown form, a destination that exists, or one
-    inside the data's own folder.
+    Raises FingerprintError for other data than the manifest's, UsageError for an unknown form, a destination that exists, one inside the data's own folder, and one
+    that holds the data, the manifest, or (with `force`) anything that no export wrote.
     """
     name, bracket, rest = form.partition("(")
     member, options, spelled = families.choose("exporters", name.replace("-", "_") + bracket + rest)
@@ -29,9 +29,7 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
     if not families.facts(member)["takes_unlabelled"] and (n := int((source.labels[manifest.indices(source)] < 0).sum())):
         fitting = [name for name in families.names("exporters") if families.facts(families.find("exporters", name))["takes_unlabelled"]]
         raise UsageError(f"{n} of these samples have no label yet, and {member.__name__} needs one. Export them as {', '.join(fitting)}.")
-    root = source.facts.get("root")
-    if root is not None and destination.resolve().is_relative_to(Path(root).resolve()):
-        raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
+    _require_harmless(destination, manifest, source, force)
     started = time.perf_counter()
     resume_key = digest_of_ids(np.array([spelled, *manifest.kept_ids.tolist()]))[:12] if families.facts(member)["resumes"] else None
     with new_folder(destination, force=force, resume_key=resume_key) as side:
@@ -47,3 +45,18 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
         write_json(side / RECORD, record | {"order_digest": digest_of_ids(source.sample_ids), "files": inventory(side, files)})
         told |= {"files": told["files"] + 1, "bytes_written": told["bytes_written"] + (side / RECORD).stat().st_size}
     return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told
+
+
+def _require_harmless(destination: Path, manifest: Manifest, source: Source, force: bool) -> None:
+    """Raise UsageError where an export to `destination` would replace what is not an export."""
+    place, root = destination.resolve(), source.facts.get("root")
+    if root is not None and place.is_relative_to(Path(root).resolve()):
+        raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
+    named = Path(source.locator.split("?")[0].removeprefix("hf:").removeprefix("wds:"))
+    for what, there in (("the manifest", manifest.folder), ("the data", named), ("the data", Path(root) if root is not None else named)):
+        if there.exists() and there.resolve().is_relative_to(place):
+            raise UsageError(f"{destination} holds {what} ({there}), which the export would replace. Choose another place.")
+    if force and destination.is_dir() and any(destination.iterdir()) and not (destination / RECORD).exists():
+        raise UsageError(
+            f"{destination} holds files that no export wrote, and --force would remove them. Choose another place, or empty it yourself."
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data,
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
-from clprune.run import Run, finished_run, read_run
+from clprune.run import Run, clear_up, finished_run, put_back, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import write_selection
@@ -90,6 +89,7 @@ def score(
     def begin() -> dict[str, Any] | None:
         """Make the folder ready; the document of a finished run where there is one."""
         held.enter_context(locked(out))
+        held.push(lambda kind, error, traceback: put_back(out, error))
         if (finished := finished_run(out, source, asked, force)) is not None:
             return finished
         require_space(out, disk_bytes(len(source), max_epochs), "scoring")
@@ -138,7 +138,7 @@ def score(
                     on_progress({"stage": "neighbours", "done": 0, "total": 1})
                 written = scored_run(out, source, run.trajectory, run.period, run.embeddings, images, pool=pool, **told)
             conclude(out)
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            clear_up(out)
             return dict(written.document)
 
         return distributed.on_first(finish)

@@ -28,16 +28,16 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from clprune.datatypes import CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
-from clprune.errors import DataError
+from clprune.errors import DataError, TrainingError
 from clprune.storage import (
     SCHEMA_VERSION,
     ids_of,
     inventory,
     mapped_npy,
+    move,
     read_json,
     read_npy,
     read_parquet,
-    remove,
     require_intact,
     verify_inventory,
     write_bytes,
@@ -45,6 +45,9 @@ from clprune.storage import (
     write_npy,
     write_parquet,
 )
+
+PARTS = ("run.json", "checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json", "trials")
+REPLACED = ".replaced"  # in a run folder: the finished run that --force is about to replace
 
 
 @dataclass(frozen=True)
@@ -203,17 +206,61 @@ def read_run(folder: Path | str) -> Run:
 
 
 def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
-    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` removes that."""
+    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` sets that aside until the new one is finished."""
+    if (out / REPLACED).exists():  # a process was killed
+        if (out / "run.json").exists():
+            shutil.rmtree(out / REPLACED)
+        elif not (out / "checkpoint" / "checkpoint.json").exists():
+            _put_back(out)
     if (out / "run.json").exists() and not force:
         finished = read_run(out)
         same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
         if same and not verify_inventory(out, finished.document["files"]):
-            shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of a process that was killed just after the end
+            clear_up(out)  # of a process that was killed just after the end
             return dict(finished.document)
         other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"
         raise DataError(f"{out} holds a run of {other}. Choose another folder, or pass --force to replace it.")
     if force:
-        remove(out / "run.json")
-        for name in ("checkpoint", "trajectory", "scores.parquet", "samples.parquet", "embeddings.npy", "live.json", "clp-end.json", "trials"):
-            shutil.rmtree(out / name, ignore_errors=True) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+        _set_aside(out)
     return None
+
+
+def clear_up(out: Path) -> None:
+    """Remove what a finished run no longer needs: its checkpoint, and the run that it replaced."""
+    for name in ("checkpoint", REPLACED):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def put_back(out: Path, error: BaseException | None) -> None:
+    """After an `error` the run that was to be replaced comes back, where the new one had not come as far as its first checkpoint, or can't be trained."""
+    if (
+        error is not None
+        and (out / REPLACED).exists()
+        and (isinstance(error, TrainingError) or not (out / "checkpoint" / "checkpoint.json").exists())
+    ):
+        _put_back(out)
+
+
+def _set_aside(out: Path) -> None:
+    """Move the finished run in `out` to REPLACED inside it, run.json first; what is left of an unfinished one goes."""
+    if (out / REPLACED).exists() or not (out / "run.json").exists():
+        _remove_parts(out)
+        return
+    (out / REPLACED).mkdir()
+    for name in PARTS:
+        if (out / name).exists():
+            move(out / name, out / REPLACED / name)
+
+
+def _put_back(out: Path) -> None:
+    """Undo `_set_aside`, run.json last."""
+    _remove_parts(out)
+    for name in reversed(PARTS):
+        if (out / REPLACED / name).exists():
+            move(out / REPLACED / name, out / name)
+    shutil.rmtree(out / REPLACED)
+
+
+def _remove_parts(folder: Path) -> None:
+    for name in PARTS:
+        shutil.rmtree(folder / name, ignore_errors=True) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)

@@ -150,11 +150,11 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def remove(path: Path) -> None:
-    """Remove a file for good before anything else happens: after a power cut it must not be there again when what it names is gone."""
-    if path.exists():
-        path.unlink()
-        _sync_folder(path.parent)
+def move(path: Path, to: Path) -> None:
+    """Rename for good before anything else happens: after a power cut a file must not be there again when what it names is gone."""
+    os.replace(path, to)
+    _sync_folder(path.parent)
+    _sync_folder(to.parent)
 
 
 def _plain(value: Any) -> Any:

@@ -95,7 +95,7 @@ def record_trajectory(
         raise UsageError(f"batch_size is {batch_size} and learning_rate {rate}; a whole number from 1 on and a number from 0 on are needed.")
     recipe = Recipe(exact=exact, batch_size=batch_size, learning_rate=rate)
     started = time.perf_counter()
-    statistics = pixel_statistics(images[np.sort(order[:: max(1, len(order) // 5000)])]) if images.ndim == 4 else None
+    statistics = pixel_statistics(images, order) if images.ndim == 4 else None
     data = to_device(images, source.labels, target, statistics=statistics)
     seed_everything(seed)
     model = build_proxy(proxy, source.n_classes, data.input_shape)

@@ -82,7 +82,8 @@ class Trials:
         self.pool, self.judges = held_out(self.table, self.neighborhood, self.seed)
         self.n_epochs = self.epochs or epochs_of_trial(len(self.pool), Recipe.batch_size)
         target = pick_device(self.device)
-        self._data = to_device(self.images, self.table.labels, target, statistics=pixel_statistics(self.images) if self.images.ndim == 4 else None)
+        statistics = pixel_statistics(self.images, np.argsort(self.table.sample_ids, kind="stable")) if self.images.ndim == 4 else None
+        self._data = to_device(self.images, self.table.labels, target, statistics=statistics)
         self._recipe = Recipe(schedule="cosine")
         self._part = _part_of(self.table, self.neighborhood, self.vectors, self.pool)
         facts = {

@@ -12,6 +12,7 @@ import pytest
 import torchvision
 from conftest import manifest_of
 from numpy.dtypes import StringDType
+from PIL import Image
 
 from clprune import pipeline
 from clprune.datatypes import Source, digest_of_ids, rows_of
@@ -165,3 +166,37 @@ def test_an_export_is_verified_by_the_record_in_it(image_folder: Path, tmp_path:
     (tmp_path / "copy" / ".clprune.json").unlink()
     with pytest.raises(DataError, match="nor an export"):
         pipeline.verify(tmp_path / "copy")
+
+
+def test_force_replaces_an_export_and_nothing_else(
+    shapes_npz: Path, shapes_run: Path, image_folder: Path, pruned: tuple[Source, list[int], Manifest], tmp_path: Path
+) -> None:
+    made = pipeline.select(shapes_run, tmp_path / "project" / "subset", keep="0.5")
+    data = tmp_path / "project" / "data" / "shapes.npz"
+    data.parent.mkdir()
+    data.write_bytes(shapes_npz.read_bytes())
+    source = open_source(str(data))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    for place, said in (
+        (data.parent, "holds the data"),
+        (tmp_path / "project", "holds the manifest"),
+        (made.folder, "holds the manifest"),
+        (tmp_path / "other", "no export wrote"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            export(made, source, "indices", place, force=True)
+    with pytest.raises(UsageError, match="holds the"):
+        export(pruned[2], pruned[0], "indices", image_folder.parent, force=True)
+    assert data.exists() and (tmp_path / "other" / "thesis.tex").exists() and (made.folder / "manifest.json").exists()
+    for _ in range(2):
+        export(made, source, "indices", tmp_path / "out", force=True)
+
+
+def test_suffixes_of_any_case_stay_single(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / "data" / name / "one.JPG")
+    source = open_source(str(tmp_path / "data"))
+    export(manifest_of(source, [0, 1], tmp_path / "m"), source, "imagefolder", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*") if path.name != RECORD) == ["one.JPG", "one.JPG"]

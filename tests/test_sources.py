@@ -16,6 +16,7 @@ from PIL import Image
 from clprune.decoding import load_images
 from clprune.errors import DataError, LabelError, UsageError
 from clprune.sources import open_source
+from clprune.sources.python_dataset import source_of_dataset
 
 
 def test_folder_classes_are_numbered_as_torchvision_numbers_them(image_folder: Path) -> None:
@@ -276,3 +277,34 @@ def test_small_gray_images_stay_as_they_are(image_folder: Path, tmp_path: Path) 
 def test_the_embedded_sample_is_whole() -> None:
     source = open_source("fashion-mnist-sample")
     assert len(source) == 12_000 and source.n_classes == 10 and np.bincount(source.labels).min() > 1100
+
+
+def test_images_that_changed_without_changing_size_are_decoded_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(np.full((8, 8, 3), 10 * number, dtype=np.uint8)).save(tmp_path / "data" / name / f"{number}.bmp")
+    first = np.array(load_images(open_source(str(tmp_path / "data")), cache=tmp_path / "cache")[0])
+    path = tmp_path / "data" / "a" / "1.bmp"
+    written = path.stat()
+    Image.fromarray(np.full((8, 8, 3), 200, dtype=np.uint8)).save(path)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns + 1))
+    assert path.stat().st_size == written.st_size
+    again = load_images(open_source(str(tmp_path / "data")), cache=tmp_path / "cache")[0]
+    assert (again != first).any(axis=(1, 2, 3)).tolist() == [False, True, False, False] and (again[1] == 200).all()
+
+
+def test_what_code_makes_is_made_again(tmp_path: Path) -> None:
+    class Made:
+        value = 10
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            return np.full((6, 6, 3), self.value, dtype=np.uint8), index % 2
+
+    data = Made()
+    assert (load_images(source_of_dataset(data, "made"), cache=tmp_path)[0] == 10).all()
+    data.value = 77  # a transform that was mended: ids, labels and sizes are as before
+    assert (load_images(source_of_dataset(data, "made"), cache=tmp_path)[0] == 77).all()

@@ -191,13 +191,13 @@ def test_new_folders_are_synced_into_the_ones_above(tmp_path: Path, monkeypatch:
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
 
 
-def test_what_is_removed_is_gone_before_anything_else_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there: list[bool] = []
+def test_what_is_moved_is_gone_before_anything_else_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, bool]] = []
     write_bytes(tmp_path / "a", b"x")
-    monkeypatch.setattr(storage, "_sync_folder", lambda folder: there.append((folder / "a").exists()))
-    storage.remove(tmp_path / "a")
-    storage.remove(tmp_path / "a")
-    assert there == [False]
+    (tmp_path / "b").mkdir()
+    monkeypatch.setattr(storage, "_sync_folder", lambda folder: synced.append((folder, (tmp_path / "a").exists())))
+    storage.move(tmp_path / "a", tmp_path / "b" / "a")
+    assert synced == [(tmp_path, False), (tmp_path / "b", False)] and (tmp_path / "b" / "a").read_bytes() == b"x"
 
 
 def test_what_is_remembered_is_made_once_again_where_it_was_changed_and_every_time_where_nothing_can_be_kept(

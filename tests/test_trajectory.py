@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import draw_shapes
 
-from clprune import pipeline, trajectory
-from clprune.errors import DataError, IntegrityError, UsageError
+from clprune import pipeline, run, trajectory
+from clprune.errors import DataError, IntegrityError, TrainingError, UsageError
 from clprune.sources import open_source
+from clprune.training import pixel_statistics
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -146,3 +147,38 @@ def test_an_interrupted_run_does_not_go_on_with_images_of_another_size_or_other_
     (tmp_path / "run" / "trials").mkdir()
     pipeline.score(source, tmp_path / "run", max_epochs=2, image_size=8, force=True)
     assert not (tmp_path / "run" / "trials").exists()
+
+
+def test_force_keeps_the_finished_run_until_another_is_made(shapes_npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pipeline.score(str(shapes_npz), out, max_epochs=1)
+    before = digests(out)
+    for options, error in (({"layer": "nope"}, UsageError), ({"learning_rate": 1e9}, TrainingError)):
+        with pytest.raises(error):
+            pipeline.score(str(shapes_npz), out, max_epochs=2, force=True, **options)  # type: ignore[arg-type]
+        assert digests(out) == before and not (out / run.REPLACED).exists()
+
+    def stop(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pipeline.score(str(shapes_npz), out, max_epochs=2, force=True, on_progress=stop)
+    assert (out / run.REPLACED / "run.json").exists()  # the new one has a checkpoint to go on from
+    assert pipeline.score(str(shapes_npz), out, max_epochs=2)["epochs_run"] == 2 and not (out / run.REPLACED).exists()
+
+
+def test_a_run_set_aside_by_a_process_that_was_killed_comes_back(shapes_npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pipeline.score(str(shapes_npz), out, max_epochs=1)
+    before = digests(out)
+    run._set_aside(out)
+    (out / "live.json").write_text("of the new run")
+    assert pipeline.score(str(shapes_npz), out, max_epochs=1)["epochs_run"] == 1  # found finished: nothing was trained
+    assert digests(out) == before
+
+
+def test_the_statistics_of_pixels_are_the_same_bits_in_any_order_of_rows() -> None:
+    images, order = np.random.default_rng(0).integers(0, 256, (3_000, 9, 7, 3), dtype=np.uint8), np.random.default_rng(1).permutation(3_000)
+    plain, shuffled = pixel_statistics(images), pixel_statistics(images[order], np.argsort(order))
+    assert [part.tobytes() for part in plain] == [part.tobytes() for part in shuffled]

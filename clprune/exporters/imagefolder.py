@@ -152,7 +152,7 @@ def _inner_name(sample_id: str, suffix: str, source: Source, row: int) -> str:
     if len(parts) > 1 and parts[0] == source.class_names[int(source.labels[row])]:
         parts = parts[1:]
     name = "/".join(parts) or "sample"
-    return name if name.lower().endswith(suffix) else name + suffix
+    return name if name.lower().endswith(suffix.lower()) else name + suffix
 
 
 def _free(name: str, folder: str, taken: set[str]) -> str:

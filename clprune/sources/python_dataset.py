@@ -95,7 +95,7 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         kind="text" if texts else "image",
         images=images,
         paths=files,
-        facts={"notes": notes},
+        facts={"notes": notes, "made_by_code": True},
     )
 
 
