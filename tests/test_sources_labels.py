@@ -85,3 +85,108 @@ def test_other_npy_files_of_the_folder_do_not_matter(tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"ids\.npy"):
         open_source(str(tmp_path / "x_train.npy"))
+
+
+def table(path: Path, form: str = "parquet", **columns: Any) -> str:
+    """A table of texts: two rows of each animal, and what `columns` say instead."""
+    held = {"text": [f"words {row}" for row in range(8)], "label": [*ANIMALS, *ANIMALS]} | columns
+    content, file = pa.table({name: values for name, values in held.items() if values is not None}), path / f"t.{form}"
+    if form == "parquet":
+        pq.write_table(content, file)
+    elif form == "csv":
+        pa.csv.write_csv(content, file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in content.to_pylist()))
+    return str(file)
+
+
+@pytest.mark.parametrize("name", ["dev", "Valid", "TEST", "validation "])
+def test_rows_of_any_usual_name_of_a_test_split_are_held_out(tmp_path: Path, name: str) -> None:
+    source = open_source(table(tmp_path, split=["Train"] * 4 + ["training"] * 2 + [name] * 2))
+    assert len(source) == 6 and named(held_out_part(source)) == ["cow", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"split": ["train"] * 6 + ["extra", None]}, r"`split` of 2 rows holds 'extra', \(empty\)"),
+        ({"split": ["test"] * 8}, "all 8 rows are of the split test"),
+        ({"label": [*ANIMALS[:3]] * 2 + ["bee", "elk"], "split": ["train"] * 6 + ["test"] * 2}, "labels elk are not among .*'1': elk"),
+        ({"label": [0, 1, 2, 0, 1, 2, 1, 3], "split": ["train"] * 6 + ["test"] * 2, "id": list("abcdefgh")}, r"outside 0\.\.2 .'h': 3"),
+        ({"label": [[0, 1]] * 8}, r"row 0: \[0 1\].*one class a sample"),
+        ({"label": [[0, 1]] * 4 + [[2]] * 4}, r"row 0: \[0, 1\].*one class a sample"),
+        ({"id": ["a", None, "c", "", *"efgh"]}, r"`id` is empty in 2 rows \(rows 1, 3\)"),
+    ],
+)
+def test_tables_that_say_what_nobody_can_mean_are_refused(tmp_path: Path, columns: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        held_out_part(open_source(table(tmp_path, **columns)))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_ids_that_look_like_dates_and_labels_with_zeros_in_front_stay_as_they_are_written(tmp_path: Path, form: str) -> None:
+    days = [f"2024-01-0{day}" for day in range(1, 9)]
+    source = open_source(table(tmp_path, form, id=days, label=["01", "02", "10", "11"] * 2))
+    assert source.sample_ids.tolist() == days and source.class_names == ("01", "02", "10", "11")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["0", "1", "2", "1"], ("0", "1", "2")),
+        (["0.0", "1.0", "", "1"], ("0", "1")),
+        (["True", "false", "NA", "true"], ("false", "true")),
+        (["1", "x", "1", "x"], ("1", "x")),
+    ],
+)
+def test_labels_of_a_csv_file_are_numbers_where_all_of_them_are(tmp_path: Path, labels: list[str], names: tuple[str, ...]) -> None:
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"words {row},{label}\n" for row, label in enumerate(labels)))
+    assert open_source(str(tmp_path / "t.csv")).class_names == names
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_row_of_three_million_characters_is_read(tmp_path: Path, form: str) -> None:
+    source = open_source(table(tmp_path, form, text=["x" * 3_000_000, *"bcdefgh"]))
+    assert source.sample_bytes.max() == 3_000_000
+
+
+def hugging_face(path: Path, test_names: list[str] | None = None, **features: Any) -> str:
+    """A saved data set of eight texts with a label, and a test split whose classes are named in the order of `test_names`."""
+
+    def split(names: list[str]) -> Any:
+        columns = {"text": [f"words {row}" for row in range(8)]} | {name: [0, 1, 2, 3] * 2 for name in features or {"label": 0}}
+        kinds = {
+            name: datasets.Value("int64") if kind == "number" else datasets.ClassLabel(names=names)
+            for name, kind in (features or {"label": 0}).items()
+        }
+        return datasets.Dataset.from_dict(columns, features=datasets.Features({"text": datasets.Value("string"), **kinds}))
+
+    splits = {"train": split(ANIMALS.tolist())} | ({"test": split(test_names)} if test_names else {})
+    datasets.DatasetDict(splits).save_to_disk(str(path / "hf"))
+    return f"hf:{path / 'hf'}"
+
+
+def test_a_test_split_with_its_classes_in_another_order_is_numbered_by_their_names(tmp_path: Path) -> None:
+    source = open_source(hugging_face(tmp_path, ["cow", "dog", "ant", "bee"]))
+    assert named(source) == ANIMALS.tolist() * 2 and named(held_out_part(source)) == ["cow", "dog", "ant", "bee"] * 2
+
+
+def test_a_test_split_with_a_class_that_training_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="labels elk are not among the classes of the training part"):
+        held_out_part(open_source(hugging_face(tmp_path, ["cow", "dog", "elk", "bee"])))
+
+
+def test_the_column_called_label_is_taken_before_other_columns_of_classes(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path, author="classes", label="classes")
+    assert open_source(path).labels.tolist() == [0, 1, 2, 3] * 2
+    dataset = datasets.load_from_disk(path.removeprefix("hf:"))["train"]
+    assert open_source(dataset.map(lambda row: {"author": 0}).cast_column("author", dataset.features["author"])).labels.max() == 3
+
+
+def test_several_columns_of_classes_are_refused_unless_one_is_named(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path, author="classes", topic="classes")
+    with pytest.raises(DataError, match=r"author, topic.*\?label=author"):
+        open_source(path)
+    assert open_source(f"{path}?label=topic").n_classes == 4
+    with pytest.raises(UsageError, match="no column 'other'"):
+        open_source(f"{path}?label=other")

@@ -158,6 +158,8 @@ def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[In
     held = array.tolist()
     if all(value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in held):
         return integer_labels(np.array([np.nan if value is None else value for value in held], dtype=np.float64), locator, column)
+    if all(value is None or isinstance(value, bool) for value in held):
+        return np.array([UNLABELLED if value is None else int(value) for value in held], dtype=np.int64), ("false", "true")
     texts = ["" if not (text := text_of(value)).strip() or text == "nan" else text for value in held]
     names = sorted(set(texts) - {""})
     return numbered(texts, names), tuple(names)
@@ -192,7 +194,7 @@ def numbered(texts: Sequence[str], class_names: Sequence[str]) -> Int[np.ndarray
 def holds_names(values: Any) -> bool:
     """Whether `integer_labels` takes these labels for names rather than for numbers."""
     array = np.asarray(values)
-    return array.dtype.kind not in "iufb" and any(isinstance(value, (str, bytes)) for value in array.tolist())
+    return array.dtype.kind not in "iufb" and not all(value is None or isinstance(value, (int, float)) for value in array.tolist())
 
 
 def among(
