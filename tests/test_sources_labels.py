@@ -190,3 +190,60 @@ def test_several_columns_of_classes_are_refused_unless_one_is_named(tmp_path: Pa
     assert open_source(f"{path}?label=topic").n_classes == 4
     with pytest.raises(UsageError, match="no column 'other'"):
         open_source(f"{path}?label=other")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "valid"), ("Train", "Test"), ("training", "dev"), ("train", "validation"), ("train", None)])
+def test_folders_named_as_splits_are_the_splits(image_folder: Path, tmp_path: Path, train: str, test: str | None) -> None:
+    root = tmp_path / "both"
+    root.mkdir()
+    classes = open_source(str(image_folder)).class_names
+    image_folder.rename(root / train)
+    if test is not None:
+        (root / test / "class2").mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(root / test / "class2" / "x.png")
+    source = open_source(str(root))
+    assert source.class_names == classes and source.sample_ids[0].startswith("class")
+    assert source.load_test is None if test is None else named(held_out_part(source)) == ["class2"]
+
+
+def shards(folder: Path, members: dict[str, list[dict[str, str]]], info: dict[str, Any] | None = None) -> str:
+    """A shard for each split in which sample i is an image and these members, beside timm's `_info.json`."""
+    folder.mkdir(exist_ok=True)
+    for split, samples in members.items():
+        with tarfile.open(folder / f"{split}.tar", "w") as tar:
+            for row, held in enumerate(samples):
+                for ending, content in ({"png": png(np.full((8, 8), row, np.uint8))} | {name: text.encode() for name, text in held.items()}).items():
+                    member = tarfile.TarInfo(f"{row:04d}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    (folder / "_info.json").write_text(json.dumps({"splits": {split: {"filenames": [f"{split}.tar"]} for split in members}} | (info or {})))
+    return f"wds:{folder}"
+
+
+def test_an_empty_label_in_a_shard_is_none(tmp_path: Path) -> None:
+    for info in ({}, {"class_names": ANIMALS.tolist()}):
+        source = open_source(shards(tmp_path, {"train": [{"cls": text} for text in ("0", "", "1", " ")]}, info))
+        assert source.labels.tolist() == [0, -1, 1, -1]
+    source = open_source(shards(tmp_path, {"train": [{"cls": text} for text in ("bee", "", "ant")]}, {"class_names": ANIMALS.tolist()}))
+    assert source.labels.tolist() == [1, -1, 0]
+    source = open_source(shards(tmp_path, {"train": [{"json": json.dumps({"label": label})} for label in (0, None, 1, "")]}))
+    assert source.labels.tolist() == [0, -1, 1, -1] and not source.skipped
+
+
+def test_the_test_shards_are_numbered_by_names_and_hold_no_other_class(tmp_path: Path) -> None:
+    train = [{"cls": name} for name in ANIMALS]
+    assert named(held_out_part(open_source(shards(tmp_path, {"train": train, "dev": [{"cls": "cow"}, {"cls": "bee"}]})))) == ["cow", "bee"]
+    for label, first in (("elk", "ant"), ("7", "0")):
+        with pytest.raises(LabelError, match=f"0001': {label}"):
+            held_out_part(open_source(shards(tmp_path, {"train": train, "test": [{"cls": first}, {"cls": label}]})))
+
+
+def test_a_json_member_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.tar: the member json of '0001'"):
+        open_source(shards(tmp_path, {"train": [{"json": '{"label": 0}'}, {"json": "{"}]}))

@@ -96,7 +96,7 @@ def require_range(
     n_classes = len(class_names)
     wrong = np.flatnonzero((labels >= n_classes) | (labels < (0 if all_labelled else UNLABELLED)))
     if len(wrong):
-        seen = shown([f"row {row}: {labels[row]}" if ids is None else f"'{ids[row]}': {labels[row]}" for row in wrong])
+        seen = shown([f"row {row}: {labels[row]}" if ids is None else f"'{ids[row]}': {labels[row]}" for row in wrong.tolist()])
         kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}" if n_classes else "negative"
         wanted = f"one of its {n_classes} classes" if n_classes else "a class number from 0 on"
         raise LabelError(f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample {wanted}, or leave those rows out.")
@@ -210,7 +210,7 @@ def among(
     number = {name: c for c, name in enumerate(class_names)}
     translated = np.array([*(number.get(name, -2) for name in found), UNLABELLED], dtype=np.int64)[labels]  # -1 points to the last
     if len(wrong := np.flatnonzero(translated < UNLABELLED)):
-        seen = shown([f"row {row}: {found[labels[row]]}" if ids is None else f"'{ids[row]}': {found[labels[row]]}" for row in wrong])
+        seen = shown([f"row {row}: {found[labels[row]]}" if ids is None else f"'{ids[row]}': {found[labels[row]]}" for row in wrong.tolist()])
         missing = shown(sorted({found[c] for c in labels[wrong].tolist()}))
         raise LabelError(
             f"{locator}: labels {missing} are not among {known} ({shown(class_names)}): {len(wrong)} samples ({seen}). Name classes alike, or leave these out."

@@ -43,7 +43,6 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
     options = options_of(query, ("streaming", "id", "label"), locator)
     name, _, split = place.partition(":")
     folder, streaming = Path(name), options.get("streaming") == "1"
-    columns = {"id_column": options.get("id"), "label_column": options.get("label")}
     try:
         if folder.is_dir() and any((folder / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(str(folder))
@@ -61,10 +60,12 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
         held_out = split_among([part for part in loaded if part != chosen], TEST_SPLITS)
         test = loaded[held_out] if held_out else None
         loaded = loaded[chosen]
-    train = _open(loaded, locator, strict, **columns)
+    train = _open(loaded, locator, strict, id_column=options.get("id"), label_column=options.get("label"))
     if test is None:
         return train
-    return replace(train, load_test=lambda: _open(test, locator, strict, train.class_names, **columns))
+    return replace(
+        train, load_test=lambda: _open(test, locator, strict, train.class_names, id_column=options.get("id"), label_column=options.get("label"))
+    )
 
 
 def _open(
