@@ -247,3 +247,109 @@ def test_the_test_shards_are_numbered_by_names_and_hold_no_other_class(tmp_path:
 def test_a_json_member_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.tar: the member json of '0001'"):
         open_source(shards(tmp_path, {"train": [{"json": '{"label": 0}'}, {"json": "{"}]}))
+
+
+class Items(torch.utils.data.Dataset):
+    """The drawn shapes in some form, with these labels and attributes."""
+
+    def __init__(self, images: Any, labels: Any, **attributes: Any) -> None:
+        self.images, self.held = images, labels
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.images[row], self.held[row]
+
+
+IMAGES, LABELS = draw_shapes(40, 0)
+
+
+@pytest.mark.parametrize("form", ["255", "1", "half", "dark first"])
+def test_floats_of_a_data_set_are_read_by_one_rule(form: str) -> None:
+    expected = IMAGES.copy()
+    if form == "dark first":
+        expected[0] = 1  # by itself it could be an image in [0, 1], all white
+    given = expected.astype(np.float32) / (255 if form == "1" else 1)
+    source = open_source(Items(given.astype(np.float16) if form == "half" else given, LABELS))
+    assert all((source.read_input(row) == expected[row]).all() for row in range(40))
+
+
+def test_standardised_inputs_keep_their_order_in_every_image() -> None:
+    standardised = (IMAGES / np.float32(255) - 0.5) / 0.25
+    standardised[0] = 0.5  # this one by itself would be taken for an image in [0, 1]
+    source = open_source(Items(standardised, LABELS))
+    assert (source.read_input(0) == 160).all() and np.ptp(source.read_input(3)) > 100
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "attributes", "said"),
+    [
+        (IMAGES.astype(np.uint16) * 257, LABELS, {}, r"values lie in \[.*\]; give pixels"),
+        (np.r_[IMAGES[:39].astype(float), np.full((1, 16, 16, 1), np.nan)], LABELS, {}, "row 39 holds NaN"),
+        (IMAGES[:, :, :, 0, None].repeat(5, 3), LABELS, {}, r"row 0 has shape \(16, 16, 5\)"),
+        (IMAGES, LABELS * 0.5, {}, "row 0: 1.5|not whole numbers"),
+        (IMAGES, np.eye(4)[LABELS], {}, "one class a sample"),
+        (IMAGES, torch.eye(4)[torch.tensor(LABELS)], {"targets": torch.eye(4)[torch.tensor(LABELS)]}, "one class a sample"),
+        (IMAGES, ["elk", *ANIMALS[LABELS[1:]]], {"classes": ANIMALS.tolist()}, "labels elk are not among"),
+        (IMAGES, LABELS, {"sample_ids": ["a", "b"]}, "2 ids .sample_ids., the data set has 40"),
+        (IMAGES, dict(enumerate(LABELS[:30])), {}, "row 30 cannot be read .KeyError: 30"),
+    ],
+)
+def test_items_that_cannot_be_used_are_refused_with_the_row_named(images: Any, labels: Any, attributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        open_source(Items(images, labels, **attributes))
+
+
+def test_names_as_labels_are_numbered_by_the_classes() -> None:
+    names = ANIMALS[LABELS]
+    assert named(open_source(Items(IMAGES, names))) == names.tolist()
+    source = open_source(Items(IMAGES, names, classes=ANIMALS[::-1].tolist()))
+    assert source.class_names == tuple(ANIMALS[::-1]) and named(source) == names.tolist()
+    assert open_source(Items(IMAGES, np.where(LABELS == 3, np.nan, LABELS))).labels.min() == -1
+
+
+def make_both() -> Any:
+    """A test part that lacks a class, numbered without it as torchvision's folders are."""
+    rows = LABELS > 0
+    return Items(IMAGES, LABELS, classes=ANIMALS.tolist()), Items(IMAGES[rows], LABELS[rows] - 1, classes=ANIMALS[1:].tolist())
+
+
+def make_nothing() -> Any:
+    raise RuntimeError("no data today")
+
+
+def test_a_function_gives_its_test_part_by_names_or_says_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+    assert named(held_out_part(open_source("test_sources_labels:make_both"))) == ANIMALS[LABELS[LABELS > 0]].tolist()
+    with pytest.raises(DataError, match=r"test_sources_labels:make_nothing: the function failed .RuntimeError: no data today"):
+        open_source("test_sources_labels:make_nothing")
+
+
+def test_two_classes_of_one_name_in_torchvision_stay_apart() -> None:
+    assert open_source(Items(IMAGES, LABELS, classes=["crane", "bee", "crane", "dog"])).class_names == ("crane (0)", "bee", "crane (2)", "dog")
+
+
+@pytest.mark.parametrize(("mode", "pixels", "shown"), [
+    ("I;16B", (np.arange(256).reshape(16, 16) * 256).astype(">u2"), np.arange(256)), ("F", np.arange(256, dtype=np.float32).reshape(16, 16) / 255, np.arange(256)),
+    ("F", np.arange(256, dtype=np.float32).reshape(16, 16), np.arange(256)),
+])  # fmt: skip
+def test_deep_tiff_files_are_decoded_by_their_range(tmp_path: Path, mode: str, pixels: np.ndarray, shown: np.ndarray) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        image = Image.frombytes(mode, (16, 16), pixels.tobytes())
+        image.save(tmp_path / "set" / name / "x.tif")
+        with Image.open(tmp_path / "set" / name / "x.tif") as saved:
+            assert saved.mode == mode
+    images, _ = load_images(open_source(str(tmp_path / "set")), cache=tmp_path / "cache")
+    assert images.shape == (2, 16, 16, 1) and images[1].reshape(-1).tolist() == shown.tolist()
+
+
+def test_a_tiff_file_of_other_numbers_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), np.nan if name == "b" else 1, np.float32)).save(tmp_path / "set" / name / "x.tif")
+    with pytest.raises(DataError, match=r"b/x\.tif' cannot be decoded .*its pixels lie in \[nan"):
+        load_images(open_source(str(tmp_path / "set")), cache=tmp_path / "cache")

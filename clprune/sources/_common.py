@@ -218,6 +218,15 @@ def among(
     return translated
 
 
+def pixel_scale(low: float, high: float, kind: str, where: str) -> int:
+    """What pixels of type `kind` in [low, high], those of a whole set, are to be multiplied by for 0..255. Raises DataError where they are no pixels."""
+    if kind not in "fiu":
+        raise DataError(f"{where}: images must be numbers.")
+    if not (low >= 0 and high <= 255):  # NaN lies nowhere
+        raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
+    return 255 if kind == "f" and high <= 1 else 1
+
+
 def text_of_name(name: str) -> str:
     """A file name as text that can be stored: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -16,6 +16,7 @@ from clprune.sources._common import (
     holds_names,
     integer_labels,
     options_of,
+    pixel_scale,
     require_classes,
     require_distinct,
     require_ids,
@@ -105,6 +106,4 @@ def _as_images(array: np.ndarray, where: str) -> np.ndarray:
     if len(bad):
         raise DataError(f"{where}: {len(bad)} images hold NaN or infinity (rows {shown(bad.tolist())}). Mend or remove them.")
     low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 255:
-        raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
-    return np.round(array * (255 if array.dtype.kind == "f" and high <= 1 else 1)).astype(np.uint8)
+    return np.round(array * pixel_scale(low, high, array.dtype.kind, where)).astype(np.uint8)
