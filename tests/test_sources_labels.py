@@ -74,6 +74,10 @@ def test_labels_of_arrays_that_name_no_class_are_refused(tmp_path: Path, arrays:
 def test_an_unknown_option_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no option label \(options: labels\)"):
         open_source(npz(tmp_path) + "?label=y_train")
+    with pytest.raises(UsageError, match=r"no option split \(options: root, download\)"):
+        open_source(f"torchvision:MNIST?root={tmp_path}&split=letters")
+    with pytest.raises(UsageError, match=r"no option ids \(options: streaming, id, label\)"):
+        open_source(f"hf:{tmp_path}?ids=name")
 
 
 def test_other_npy_files_of_the_folder_do_not_matter(tmp_path: Path) -> None:

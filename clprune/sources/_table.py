@@ -125,7 +125,7 @@ def _parts(table: pa.Table, locator: str) -> tuple[pa.Table, pa.Table]:
     known = f"Known are {', '.join((*TRAIN_SPLITS, *TEST_SPLITS))}"
     unknown = table["split"].filter(pc.invert(pc.or_(held_out, learned_from)))
     if len(unknown):
-        names = [repr(name) if name else "(empty)" for name in unknown.unique().to_pylist()]
+        names = ["(empty)" if name in (None, "") else repr(name) for name in unknown.unique().to_pylist()]
         raise DataError(
             f"{locator}: the column `split` of {len(unknown)} rows holds {shown(names)}. {known}: write one of them, or leave the column out."
         )
