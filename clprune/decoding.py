@@ -19,6 +19,8 @@ from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_jso
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
 LOOKED_AT = 256  # encoded images that are not files of their own
 THREADS, BLOCK = 2, 128  # of so many files at a time
+DECODER = 2  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # modes of PIL for 16 bits a pixel, in every order of bytes
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ def load_images(
 
     Rule: images that all have one size of at most 64 pixels stay as they are. Others are scaled so that the shorter side is `side` (by default
     the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB; transparency on white;
-    EXIF orientation applied; 16-bit divided down. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
+    EXIF orientation applied; 16-bit divided down, numbers with a point in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
     an image which cannot be decoded.
     """
     if source.images is not None and side in (None, source.images.shape[1]):
@@ -50,7 +52,7 @@ def load_images(
         "resize": "bilinear to the shorter side, then centre crop" if resized else "none",
     }
     state = _state_of(source)
-    name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{state or 'once'}-{height}x{width}x{channels}"
+    name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{state or 'once'}-{height}x{width}x{channels}-{DECODER}"
     path, note = cache / f"{name}.npy", cache / f"{name}.json"
     if state and path.exists() and _digest_noted(note) == digest_of_file(path):
         return read_npy(path, mapped=True), rule
@@ -118,7 +120,7 @@ def shape_of(image: Image.Image) -> tuple[int, int, int]:
     """Width, height and channels (1 gray, else 3) of an image as it is shown, from its header."""
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "TIFF", "WEBP") else False
     width, height = image.size[::-1] if turned else image.size
-    return width, height, 1 if image.mode in ("1", "L", "I;16", "I") else 3
+    return width, height, 1 if image.mode in ("1", "L", "F", *DEEP) else 3
 
 
 def _looked_at(source: Source) -> Int[np.ndarray, "N 3"]:
@@ -157,8 +159,10 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
     except Exception as error:  # whatever a decoder raises, the message must name the sample
         raise _undecodable(source, index, error) from error
     image = ImageOps.exif_transpose(image) or image
-    if image.mode in ("I;16", "I"):
+    if image.mode in DEEP:
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        image = Image.fromarray(_of_floats(np.asarray(image), source, index))
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -166,3 +170,12 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
     if image.size != size:
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(size[1], size[0], 1 if gray else 3)
+
+
+def _of_floats(pixels: np.ndarray, source: Source, index: int) -> UInt8[np.ndarray, "H W"]:
+    """Pixels in [0, 1], [0, 255] or the 16 bits of [0, 65535] as uint8. Raises DataError that names the image where they lie elsewhere."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 65535):  # NaN lies nowhere
+        raise _undecodable(source, index, ValueError(f"its pixels lie in [{low:g}, {high:g}], not in [0, 1], [0, 255] or [0, 65535]"))
+    scale = 255 if high <= 1 else 1 if high <= 255 else 1 / 256
+    return np.round(pixels * scale).clip(0, 255).astype(np.uint8)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ from numpy.dtypes import StringDType
 
 from clprune.datatypes import UNLABELLED
 from clprune.decoding import in_blocks, shape_of
-from clprune.errors import DataError, LabelError
+from clprune.errors import DataError, LabelError, UsageError
 
+TRAIN_SPLITS = ("train", "training")
+TEST_SPLITS = ("test", "val", "valid", "validation", "dev")  # the first one found is the test part
 MOST_CLASSES = 1_000_000  # a larger class number is taken for something else than a class
 IDS_A_LOOK = 100_000  # joined and looked through at once
 MAX_PIXELS = 64_000_000  # an image with more is refused before it is decoded
@@ -26,8 +29,31 @@ def shown(items: Sequence[Any], n: int = 5) -> str:
     return ", ".join(str(item) for item in items[:n]) + (f" and {len(items) - n} more" if len(items) > n else "")
 
 
+def split_among(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """The first of the `wanted` names of splits that is there, in any case, as it is written in `names`.
+
+    >>> split_among(["Train", "Valid"], TEST_SPLITS)
+    'Valid'
+    """
+    written = {name.lower(): name for name in names}
+    return next((written[name] for name in wanted if name in written), None)
+
+
+def options_of(query: str, known: Sequence[str], locator: str) -> dict[str, str]:
+    """The options behind the `?` of a locator, `a=1&b=2`. Raises UsageError for one that is not `known`."""
+    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(f"{locator}: there is no option {shown(unknown)} (options: {', '.join(known) or 'none'}).")
+    return options
+
+
+def text_of(value: Any) -> str:
+    """An id, a label or a class name as text: bytes are UTF-8 (what is not is written as escapes), None is empty."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else "" if value is None else str(value)
+
+
 def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndarray:
-    """Ids as an array of strings. Raises DataError that names duplicates and ids with a NUL in them, or where there are no samples."""
+    """Ids as an array of strings. Raises DataError that names duplicates, empty ids and ids with a NUL in them, or where there are no samples."""
     ids = np.asarray(sample_ids, dtype=StringDType())
     if not len(ids):
         raise DataError(f"{locator} holds no samples.")
@@ -37,6 +63,8 @@ def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndar
         if "\0" in "".join(block):
             seen = [f"row {start + row}: {name!r}" for row, name in enumerate(block) if "\0" in name]
             raise DataError(f"{locator}: ids must not hold the character NUL ({shown(seen)}). Take it out.")
+    if len(empty := np.flatnonzero(np.strings.str_len(ids) == 0)):
+        raise DataError(f"{locator}: {len(empty)} samples have no id (rows {shown(empty.tolist())}). Give every sample one, or leave the ids out.")
     ordered = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)  # most listings are in order: then there is nothing to sort
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if len(twice):
@@ -50,15 +78,35 @@ def row_ids(n: int) -> list[str]:
     return [f"{row:0{width}d}" for row in range(n)]
 
 
-def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], locator: str, *, all_labelled: bool = False) -> list[str]:
-    """Notes on the classes. Raises LabelError where labels are out of range, or of one class only; with `all_labelled` also where some are missing (-1)."""
+def require_distinct(class_names: Sequence[str], locator: str) -> None:
+    """Raise LabelError where two classes have one name."""
+    if twice := sorted({name for name, n in Counter(class_names).items() if n > 1}):
+        raise LabelError(f"{locator}: class names must differ, these occur more than once: {shown(twice)}. Give every class its own name.")
+
+
+def require_range(
+    labels: Int[np.ndarray, "N"],
+    class_names: Sequence[str],
+    locator: str,
+    *,
+    ids: Sequence[str] | np.ndarray | None = None,
+    all_labelled: bool = False,
+) -> None:
+    """Raise LabelError where labels are no number of a class, with `all_labelled` also where some are missing (-1). Names rows, or the `ids` of them."""
     n_classes = len(class_names)
     wrong = np.flatnonzero((labels >= n_classes) | (labels < (0 if all_labelled else UNLABELLED)))
     if len(wrong):
-        seen = shown([f"row {row}: {labels[row]}" for row in wrong])
+        seen = shown([f"row {row}: {labels[row]}" if ids is None else f"'{ids[row]}': {labels[row]}" for row in wrong.tolist()])
         kind = "missing (-1)" if (labels[wrong] == UNLABELLED).all() else f"outside 0..{n_classes - 1}" if n_classes else "negative"
         wanted = f"one of its {n_classes} classes" if n_classes else "a class number from 0 on"
         raise LabelError(f"{locator}: {len(wrong)} labels are {kind} ({seen}). Give every sample {wanted}, or leave those rows out.")
+
+
+def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], locator: str, *, all_labelled: bool = False) -> list[str]:
+    """Notes on the classes. Raises LabelError where labels are out of range, or of one class only; with `all_labelled` also where some are missing (-1)."""
+    require_distinct(class_names, locator)
+    require_range(labels, class_names, locator, all_labelled=all_labelled)
+    n_classes = len(class_names)
     unlabelled = np.flatnonzero(labels == UNLABELLED)
     if len(unlabelled) == len(labels):
         return ["no sample has a label"]
@@ -82,17 +130,17 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
 def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[Int[np.ndarray, "N"], tuple[str, ...]]:
     """Class numbers and names from a column of whole numbers or of texts (then classes are the sorted texts); missing ones (-1, NaN, None, empty) are UNLABELLED.
 
-    Raises LabelError that names the first rows with broken values.
+    Bytes are UTF-8. Raises LabelError that names the first rows with broken values, and for several labels a sample.
     """
-    array = np.asarray(values)
+    array = _one_each(values, locator, column)
     if array.dtype.kind in "iu":
-        labels = array.astype(np.int64)
-        if len(wrong := np.flatnonzero(labels >= MOST_CLASSES)):
-            seen = shown([f"row {row}: {labels[row]}" for row in wrong])
+        if len(wrong := np.flatnonzero(array >= MOST_CLASSES)):  # before the cast: what lies above int64 would come out negative
+            seen = shown([f"row {row}: {array[row]}" for row in wrong])
             raise LabelError(
                 f"{locator}: {len(wrong)} values of '{column}' are too large for class numbers ({seen}). Number the classes from 0, or give their names."
             )
-        return labels, tuple(str(c) for c in range(int(labels.max()) + 1))
+        labels = array.astype(np.int64)
+        return labels, tuple(str(c) for c in range(int(labels.max(initial=UNLABELLED)) + 1))
     if array.dtype.kind == "c":
         raise LabelError(f"{locator}: '{column}' holds complex numbers, which are not whole numbers. Give class numbers or class names.")
     if array.dtype.kind == "b":
@@ -103,19 +151,80 @@ def integer_labels(values: Any, locator: str, column: str = "label") -> tuple[In
         if len(bad):
             seen = shown([f"row {row}: {array[row]}" for row in bad])
             raise LabelError(f"{locator}: {len(bad)} values of '{column}' are not whole numbers ({seen}). Give class numbers or class names.")
+        if len(wrong := np.flatnonzero(array >= MOST_CLASSES)):  # a float above int64 would wrap in the cast
+            seen = shown([f"row {row}: {array[row]:g}" for row in wrong])
+            raise LabelError(f"{locator}: {len(wrong)} values of '{column}' are too large for class numbers ({seen}). Number the classes from 0.")
         return integer_labels(np.where(missing, UNLABELLED, array).astype(np.int64), locator, column)
     held = array.tolist()
     if all(value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in held):
         return integer_labels(np.array([np.nan if value is None else value for value in held], dtype=np.float64), locator, column)
-    texts = ["" if value is None or not str(value).strip() or str(value) == "nan" else str(value) for value in held]
+    if all(value is None or isinstance(value, bool) for value in held):
+        return np.array([UNLABELLED if value is None else int(value) for value in held], dtype=np.int64), ("false", "true")
+    texts = ["" if not (text := text_of(value)).strip() or text == "nan" else text for value in held]
     names = sorted(set(texts) - {""})
     return numbered(texts, names), tuple(names)
+
+
+def _one_each(values: Any, locator: str, column: str) -> np.ndarray:
+    """Labels as an array (N,). Raises LabelError that names the first rows where a sample has several, or something else than a number or a text."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of unlike lengths
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+    if array.ndim == 1 and array.dtype.kind != "O":
+        return array
+    several = (
+        list(range(len(array))) if array.ndim > 1 else [row for row, value in enumerate(array) if np.ndim(value) or isinstance(value, (dict, set))]
+    )
+    if several:
+        seen = shown([f"row {row}: {str(array[row])[:40]}" for row in several], 3)
+        raise LabelError(
+            f"{locator}: {len(several)} values of '{column}' are not one label ({seen}). clprune needs one class a sample: a number or a name."
+        )
+    return array
 
 
 def numbered(texts: Sequence[str], class_names: Sequence[str]) -> Int[np.ndarray, "N"]:
     """The number of each text among the class names, UNLABELLED for empty ones. Every other text must be there."""
     number = {name: c for c, name in enumerate(class_names)} | {"": UNLABELLED}
     return np.array([number[text] for text in texts], dtype=np.int64)
+
+
+def holds_names(values: Any) -> bool:
+    """Whether `integer_labels` takes these labels for names rather than for numbers."""
+    array = np.asarray(values)
+    return array.dtype.kind not in "iufb" and not all(value is None or isinstance(value, (int, float)) for value in array.tolist())
+
+
+def among(
+    labels: Int[np.ndarray, "N"],
+    found: Sequence[str],
+    class_names: Sequence[str],
+    locator: str,
+    *,
+    ids: Sequence[str] | np.ndarray | None = None,
+    known: str = "class_names",
+) -> Int[np.ndarray, "N"]:
+    """Labels that number the names `found`, numbered as `class_names` number them. Raises LabelError that names classes which are not there, with rows or `ids`."""
+    number = {name: c for c, name in enumerate(class_names)}
+    translated = np.array([*(number.get(name, -2) for name in found), UNLABELLED], dtype=np.int64)[labels]  # -1 points to the last
+    if len(wrong := np.flatnonzero(translated < UNLABELLED)):
+        seen = shown([f"row {row}: {found[labels[row]]}" if ids is None else f"'{ids[row]}': {found[labels[row]]}" for row in wrong.tolist()])
+        missing = shown(sorted({found[c] for c in labels[wrong].tolist()}))
+        raise LabelError(
+            f"{locator}: labels {missing} are not among {known} ({shown(class_names)}): {len(wrong)} samples ({seen}). Name classes alike, or leave these out."
+        )
+    return translated
+
+
+def pixel_scale(low: float, high: float, kind: str, where: str) -> int:
+    """What pixels of type `kind` in [low, high], those of a whole set, are to be multiplied by for 0..255. Raises DataError where they are no pixels."""
+    if kind not in "fiu":
+        raise DataError(f"{where}: images must be numbers.")
+    if not (low >= 0 and high <= 255):  # NaN lies nowhere
+        raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
+    return 255 if kind == "f" and high <= 1 else 1
 
 
 def text_of_name(name: str) -> str:

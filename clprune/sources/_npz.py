@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ def holds_logged_numbers(locator: str) -> bool:
     return path.endswith(".npz") and bool({"logits", "losses"} & (found := names_in_npz(Path(path)))) and "x_train" not in found
 
 
-def open_npy(path: Path) -> dict[str, np.ndarray]:
-    """All .npy files of a folder by name, memory-mapped: those that `path` lies beside. Raises DataError for a missing or broken file."""
+def open_npy(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """The .npy files of the folder of `path` by name, memory-mapped. Raises DataError for a missing or broken file among the `wanted`; others that cannot be read are left out."""
     if not path.is_file():
         raise DataError(f"there is no file {path}. Check the path.")
     held = {}
@@ -34,7 +35,8 @@ def open_npy(path: Path) -> dict[str, np.ndarray]:
         try:
             held[beside.stem] = np.load(beside, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{beside} is not a readable .npy file ({error}). Write it again with numpy.save.") from error
+            if beside.stem in wanted:
+                raise DataError(f"{beside} is not a readable .npy file ({error}). Write it again with numpy.save.") from error
     return held
 
 

@@ -18,11 +18,25 @@ from numpy.dtypes import StringDType
 
 from clprune.datatypes import Source
 from clprune.errors import DataError
-from clprune.sources._common import Look, integer_labels, look_at_each, numbered, refuse_skipped, require_classes, require_ids, row_ids
+from clprune.sources._common import (
+    TEST_SPLITS,
+    TRAIN_SPLITS,
+    Look,
+    among,
+    holds_names,
+    integer_labels,
+    look_at_each,
+    refuse_skipped,
+    require_classes,
+    require_ids,
+    require_range,
+    row_ids,
+    shown,
+    text_of,
+)
 
 LOOKED_AT = 1_000_000  # rows of paths up to which listing opens every file: about 40 microseconds each where the files are near
 ROWS_AT_ONCE = 65_536  # strings that exist as Python objects at once
-TEST_SPLITS = ("test", "val", "valid", "validation")
 
 
 def source_of_table(
@@ -35,7 +49,10 @@ def source_of_table(
     is_test: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Source:
-    """A source from a table in memory. Paths are relative to `root`; rows of a `split` column named test or val become the test split."""
+    """A source from a table in memory. Paths are relative to `root`; rows of a `split` column named as in TEST_SPLITS become the test split.
+
+    Raises DataError or LabelError that names the row or the id; labels of a test split must be among `class_names`, those of the training part.
+    """
     if "path" not in table.column_names and "file_name" in table.column_names:
         table = table.rename_columns(["path" if name == "file_name" else name for name in table.column_names])
     columns = table.column_names
@@ -45,26 +62,15 @@ def source_of_table(
     if not len(table):
         raise DataError(f"{locator} holds no rows.")
     if "split" in columns:
-        held_out = pc.is_in(pc.utf8_lower(pc.cast(table["split"], pa.string())), pa.array(TEST_SPLITS))
-        test_table, train_table = table.filter(held_out).drop_columns("split"), table.filter(pc.invert(held_out)).drop_columns("split")
+        train_table, test_table = _parts(table, locator)
         train = source_of_table(train_table, locator, root, strict=strict, class_names=class_names, on_progress=on_progress)
         if not len(test_table):
             return train
         return replace(
             train, load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True)
         )
-    class_names = class_names or _declared_classes(table)
-    labels, found = _labels(table["label"], locator)
-    if class_names and not pa.types.is_primitive(table["label"].type):
-        if unknown := sorted(set(found) - set(class_names)):
-            raise DataError(f"{locator}: unknown classes {', '.join(unknown[:5])} (known: {', '.join(class_names)}).")
-        labels = numbered([found[c] if c >= 0 else "" for c in labels.tolist()], class_names)
-    names = class_names or found
-    ids = (
-        _texts(table["id" if "id" in columns else "path"])
-        if "id" in columns or input_column == "path"
-        else np.array(row_ids(len(table)), StringDType())
-    )
+    ids = _ids(table, input_column, locator)
+    labels, names = _labels_among(table["label"], class_names or _declared_classes(table), locator, ids, is_test=is_test)
     skipped: list[tuple[str, str]] = []
     not_looked: list[str] = []
     good: Sequence[int]
@@ -110,6 +116,50 @@ def source_of_table(
         )
     read = lambda index: contents[int(rows[index])].as_py()  # noqa: E731
     return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), _suffix(read(index))))
+
+
+def _parts(table: pa.Table, locator: str) -> tuple[pa.Table, pa.Table]:
+    """Rows of the training part and of the test part by the column `split`. Raises DataError for a split of an unknown name, or where no row is for training."""
+    told = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(pc.cast(table["split"], pa.string()), "")))
+    held_out, learned_from = pc.is_in(told, pa.array(TEST_SPLITS)), pc.is_in(told, pa.array(TRAIN_SPLITS))
+    known = f"Known are {', '.join((*TRAIN_SPLITS, *TEST_SPLITS))}"
+    unknown = table["split"].filter(pc.invert(pc.or_(held_out, learned_from)))
+    if len(unknown):
+        names = ["(empty)" if name in (None, "") else repr(name) for name in unknown.unique().to_pylist()]
+        raise DataError(
+            f"{locator}: the column `split` of {len(unknown)} rows holds {shown(names)}. {known}: write one of them, or leave the column out."
+        )
+    train, test = table.filter(learned_from).drop_columns("split"), table.filter(held_out).drop_columns("split")
+    if not len(train):
+        names = table["split"].unique().to_pylist()
+        raise DataError(f"{locator}: all {len(table)} rows are of the split {shown(names)}, none is left for training. {known}.")
+    return train, test
+
+
+def _ids(table: pa.Table, input_column: str, locator: str) -> np.ndarray:
+    """The ids of the rows as they are written: the column `id`, else the paths, else the row numbers. Raises DataError where `id` is empty in a row."""
+    if "id" in table.column_names:
+        ids = _texts(table["id"])
+        if len(empty := np.flatnonzero(np.strings.str_len(ids) == 0)):
+            raise DataError(
+                f"{locator}: the column `id` is empty in {len(empty)} rows (rows {shown(empty.tolist())}). Give every row an id, or leave it out."
+            )
+        return ids
+    return _texts(table["path"]) if input_column == "path" else np.array(row_ids(len(table)), StringDType())
+
+
+def _labels_among(
+    column: pa.ChunkedArray, class_names: tuple[str, ...] | None, locator: str, ids: np.ndarray, *, is_test: bool
+) -> tuple[Int[np.ndarray, "N"], tuple[str, ...]]:
+    """Class numbers and names: `class_names` where they are given, else those that are found. Raises LabelError for what is none of them."""
+    labels, found, are_names = _labels(column, locator)
+    if not class_names:
+        return labels, found
+    if are_names:
+        labels = among(labels, found, class_names, locator, ids=ids, known="the classes of the training part" if is_test else "the classes")
+    if is_test:
+        require_range(labels, class_names, f"{locator}, test part", ids=ids)
+    return labels, class_names
 
 
 def _declared_classes(table: pa.Table) -> tuple[str, ...] | None:
@@ -161,9 +211,9 @@ def _looked_at(ids: np.ndarray, looks: list[Look | str]) -> tuple[list[int], lis
 
 
 def _texts(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as an array of strings, as `str` writes its values. Strings are taken over part by part, so that millions of them do not exist as Python objects at once."""
+    """A column as an array of strings, as `str` writes its values, empty where one is missing. Strings are taken over part by part, so that millions of them do not exist as Python objects at once."""
     if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return np.array([str(value) for value in column.to_pylist()], dtype=StringDType())
+        return np.array([text_of(value) for value in column.to_pylist()], dtype=StringDType())
     whole = np.empty(len(column), dtype=StringDType())
     done = 0
     for chunk in column.chunks:
@@ -174,14 +224,15 @@ def _texts(column: pa.ChunkedArray) -> np.ndarray:
     return whole
 
 
-def _labels(column: pa.ChunkedArray, locator: str) -> tuple[Int[np.ndarray, "N"], tuple[str, ...]]:
-    """Class numbers and names; of names each different one is looked at once."""
+def _labels(column: pa.ChunkedArray, locator: str) -> tuple[Int[np.ndarray, "N"], tuple[str, ...], bool]:
+    """Class numbers, names, and whether the column holds names; of names each different one is looked at once."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         told = column.combine_chunks().dictionary_encode(null_encoding="encode")
         told = told.combine_chunks() if isinstance(told, pa.ChunkedArray) else told
         numbers, names = integer_labels(told.dictionary.to_pylist(), locator)
-        return numbers[told.indices.to_numpy()], names
-    return integer_labels(column.to_pylist() if column.null_count or not pa.types.is_primitive(column.type) else column.to_numpy(), locator)
+        return numbers[told.indices.to_numpy()], names, True
+    values = column.to_pylist() if column.null_count or not pa.types.is_primitive(column.type) else column.to_numpy()
+    return *integer_labels(values, locator), holds_names(values)
 
 
 def _contents(column: pa.ChunkedArray, locator: str) -> pa.ChunkedArray:

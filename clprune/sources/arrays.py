@@ -11,7 +11,20 @@ import numpy as np
 from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, shown
+from clprune.sources._common import (
+    among,
+    holds_names,
+    integer_labels,
+    options_of,
+    pixel_scale,
+    require_classes,
+    require_distinct,
+    require_ids,
+    require_range,
+    row_ids,
+    shown,
+    text_of,
+)
 from clprune.sources._npz import holds_logged_numbers, open_npy, open_npz
 
 
@@ -22,12 +35,13 @@ def arrays(locator: str, *, strict: bool = False) -> Source:
     (N, C, H, W) is taken too where only that can be meant: the last axis is neither 1 nor 3 long. Labels are (N,) or (N, 1). Ids are the file's `ids`, else the row numbers.
     """
     name, _, query = locator.partition("?")
-    label_key = dict(part.partition("=")[::2] for part in query.split("&") if part).get("labels", "y_train")
+    label_key = options_of(query, ("labels",), locator).get("labels", "y_train")
     path = Path(name)
-    held = open_npz(path) if path.suffix == ".npz" else open_npy(path)
+    held = open_npz(path) if path.suffix == ".npz" else open_npy(path, ("x_train", label_key, "x_test", "y_test", "ids", "class_names"))
     if "x_train" not in held or label_key not in held:
         raise DataError(f"{path} needs the arrays x_train and {label_key}; it holds {', '.join(held)}.")
-    classes = [str(c) for c in held["class_names"]] if "class_names" in held else None
+    classes = [text_of(name) for name in held["class_names"].reshape(-1).tolist()] if "class_names" in held else None
+    require_distinct(classes or (), f"{path}: class_names")
     ids = held["ids"].tolist() if "ids" in held else None
     return _part(locator, path, held, "x_train", label_key, ids, classes, has_test="x_test" in held and "y_test" in held)
 
@@ -49,15 +63,16 @@ def _part(
         raise DataError(f"{where} has shape {column.shape}, {x_key} has {len(images)} samples. Give one label a sample.")
     labels, found = integer_labels(column.reshape(-1), where)
     class_names = tuple(classes) if classes else found
+    if classes and holds_names(column.reshape(-1)):
+        labels = among(labels, found, classes, where)
+    notes: list[str] = []
     if x_key == "x_train":
         notes = require_classes(labels, class_names, where)
     else:
-        notes = []
-        if (labels < 0).any() or (labels >= len(class_names)).any():
-            raise DataError(f"{where}: labels outside 0..{len(class_names) - 1}.")
+        require_range(labels, class_names, where, all_labelled=True)
     if ids is not None and len(ids) != len(images):
         raise DataError(f"{path}: ids has {len(ids)} entries, {x_key} has {len(images)} samples.")
-    sample_ids = require_ids([str(i) for i in ids] if ids is not None else row_ids(len(images)), str(path))
+    sample_ids = require_ids([text_of(i) for i in ids] if ids is not None else row_ids(len(images)), str(path))
     order = np.argsort(sample_ids, kind="stable")
     digest = hashlib.sha256()
     for start in range(0, len(images), 4096):
@@ -91,6 +106,4 @@ def _as_images(array: np.ndarray, where: str) -> np.ndarray:
     if len(bad):
         raise DataError(f"{where}: {len(bad)} images hold NaN or infinity (rows {shown(bad.tolist())}). Mend or remove them.")
     low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 255:
-        raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
-    return np.round(array * (255 if array.dtype.kind == "f" and high <= 1 else 1)).astype(np.uint8)
+    return np.round(array * pixel_scale(low, high, array.dtype.kind, where)).astype(np.uint8)

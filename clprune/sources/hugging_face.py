@@ -1,4 +1,4 @@
-"""A Hugging Face data set: `hf:NAME_OR_FOLDER[:SPLIT][?streaming=1&id=COLUMN]`."""
+"""A Hugging Face data set: `hf:NAME_OR_FOLDER[:SPLIT][?streaming=1&id=COLUMN&label=COLUMN]`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from clprune.datatypes import Source
 from clprune.errors import DataError, MissingExtraError, UsageError
 from clprune.families import source
-from clprune.sources._table import TEST_SPLITS, source_of_table
+from clprune.sources._common import TEST_SPLITS, TRAIN_SPLITS, options_of, require_range, shown, split_among
+from clprune.sources._table import source_of_table
 
 
 def _adapts(dataset: Any) -> Source | None:
@@ -29,6 +31,7 @@ def _adapts(dataset: Any) -> Source | None:
 def hugging_face(locator: str, *, strict: bool = False) -> Source:
     """A saved data set (`save_to_disk`), a folder or a name that `load_dataset` takes. Columns are found by their type.
 
+    Labels are the column that `?label=` names, else `label` or `labels`, else the only ClassLabel column. A test split is numbered by the names of its classes.
     Ids are the column that `?id=` names, else `id` or `sample_id`, else row numbers. With `?streaming=1` the data set is read once from start to end
     into a temporary file, and the id column must be there: the rows of a stream have no numbers that stay.
     """
@@ -37,9 +40,9 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
     except ImportError as error:
         raise MissingExtraError("datasets", "hf: data") from error
     place, _, query = locator.removeprefix("hf:").partition("?")
-    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    options = options_of(query, ("streaming", "id", "label"), locator)
     name, _, split = place.partition(":")
-    folder, id_column, streaming = Path(name), options.get("id"), options.get("streaming") == "1"
+    folder, streaming = Path(name), options.get("streaming") == "1"
     try:
         if folder.is_dir() and any((folder / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(str(folder))
@@ -51,23 +54,34 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
         raise DataError(f"{locator} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
     test = None
     if isinstance(loaded, dict):
-        chosen = split or ("train" if "train" in loaded else next(iter(loaded)))
+        chosen = split or split_among(loaded, TRAIN_SPLITS) or next(iter(loaded))
         if chosen not in loaded:
             raise UsageError(f"{locator}: there is no split '{chosen}' (there are: {', '.join(loaded)}).")
-        test = next((loaded[part] for part in TEST_SPLITS if part in loaded and part != chosen), None)
+        held_out = split_among([part for part in loaded if part != chosen], TEST_SPLITS)
+        test = loaded[held_out] if held_out else None
         loaded = loaded[chosen]
-    train = _open(loaded, locator, strict, id_column=id_column)
+    train = _open(loaded, locator, strict, id_column=options.get("id"), label_column=options.get("label"))
     if test is None:
         return train
-    return replace(train, load_test=lambda: _open(test, locator, strict, train.class_names, id_column=id_column))
+    return replace(
+        train, load_test=lambda: _open(test, locator, strict, train.class_names, id_column=options.get("id"), label_column=options.get("label"))
+    )
 
 
-def _open(data: Any, locator: str, strict: bool, class_names: tuple[str, ...] | None = None, *, id_column: str | None = None) -> Source:
+def _open(
+    data: Any,
+    locator: str,
+    strict: bool,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    id_column: str | None = None,
+    label_column: str | None = None,
+) -> Source:
     import datasets
 
     features = data.features or {}
     image = next((name for name, kind in features.items() if isinstance(kind, datasets.Image)), None)
-    label = next((name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)), "label" if "label" in features else None)
+    label = _label_column(features, label_column, locator)
     text = next((name for name in ("text", "sentence", "content") if name in features), None)
     if label is None or (image is None and text is None):
         raise DataError(f"{locator} has columns {', '.join(features)}; an Image or text column and a ClassLabel or `label` column are needed.")
@@ -87,7 +101,31 @@ def _open(data: Any, locator: str, strict: bool, class_names: tuple[str, ...] | 
     table = _spooled(data) if streamed else data[:]
     table = table.rename_columns([used[name] for name in table.column_names]).replace_schema_metadata(None)
     names = tuple(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None
+    if names and class_names and names != class_names:  # the splits number their classes differently, the names are what they share
+        table = table.set_column(table.column_names.index("label"), "label", _names_of(table["label"], names, locator))
     return source_of_table(table, locator, Path("."), strict=strict, class_names=class_names or names, is_test=class_names is not None)
+
+
+def _label_column(features: Any, asked: str | None, locator: str) -> str | None:
+    """The column of labels, None where no column looks like one. Raises UsageError where the one asked for is not there, DataError where several could be meant."""
+    import datasets
+
+    if asked is not None and asked not in features:
+        raise UsageError(f"{locator}: there is no column '{asked}' for the labels (there are: {', '.join(features)}).")
+    of_classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    usual = [name for name in ("label", "labels") if name in of_classes]
+    if asked is not None or usual or len(of_classes) == 1:
+        return asked or (usual or of_classes)[0]
+    if of_classes:
+        raise DataError(f"{locator}: several columns hold classes ({shown(of_classes)}). Name one: ?label={of_classes[0]}.")
+    return next((name for name in ("label", "labels") if name in features), None)
+
+
+def _names_of(numbers: pa.ChunkedArray, names: tuple[str, ...], locator: str) -> pa.ChunkedArray:
+    """The names of classes by their numbers, null where a sample has no class. Raises LabelError for other numbers."""
+    held = np.array([-1 if value is None else value for value in numbers.to_pylist()], dtype=np.int64)
+    require_range(held, names, f"{locator}, test part")
+    return pa.chunked_array([pa.array([names[c] if c >= 0 else None for c in held.tolist()], pa.string())])
 
 
 def _spooled(stream: Any) -> pa.Table:

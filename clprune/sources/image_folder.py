@@ -1,4 +1,4 @@
-"""A folder with one subfolder per class, or with `train/` and `test/` (or `val/`) of that form."""
+"""A folder with one subfolder per class, or with `train/` and perhaps `test/` (or `val/`, `valid/`, `validation/`, `dev/`) of that form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ import numpy as np
 from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._common import look_at_each, refuse_skipped, require_classes, require_ids, text_of_name
+from clprune.sources._common import (
+    TEST_SPLITS,
+    TRAIN_SPLITS,
+    look_at_each,
+    refuse_skipped,
+    require_classes,
+    require_ids,
+    split_among,
+    text_of_name,
+)
 
 UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -23,21 +32,28 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 def image_folder(locator: str, *, strict: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """Images by class folder; ids are paths relative to the root, classes the sorted folder names (as torchvision numbers them).
 
-    A folder `unlabelled` (or `unlabeled`) is no class: what lies in it has no label yet. Files may lie deeper than one level. Links that leave the root are left out, loops are seen. Hidden files are ignored.
+    Names of splits are taken in any case; `train/` alone is the training set. A folder `unlabelled` (or `unlabeled`) is no class: what lies in it has no label yet. Files may lie deeper than one level. Links that leave the root are left out, loops are seen. Hidden files are ignored.
     """
     root = Path(locator)
-    train = next((root / name for name in ("train", "training") if (root / name).is_dir()), None)
-    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
+    folders = _folders(root)
+    train, test = split_among(folders, TRAIN_SPLITS), split_among(folders, TEST_SPLITS)
     if train is not None and test is not None:
-        opened = _open_one(train, locator, strict, None, on_progress)
-        return replace(opened, load_test=lambda: _open_one(test, str(test), strict, opened.class_names))
+        opened = _open_one(root / train, locator, strict, None, on_progress)
+        return replace(opened, load_test=lambda: _open_one(root / test, str(root / test), strict, opened.class_names))
+    if train is not None and len(folders) == 1:
+        return _open_one(root / train, locator, strict, None, on_progress)
     return _open_one(root, locator, strict, None, on_progress)
+
+
+def _folders(root: Path) -> list[str]:
+    """Names of the folders in `root`, sorted, without hidden ones."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _open_one(
     root: Path, locator: str, strict: bool, known_classes: tuple[str, ...] | None, on_progress: Callable[[int, int], None] | None = None
 ) -> Source:
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    folders = _folders(root)
     if not folders:
         raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
     names = known_classes or tuple(text_of_name(name) for name in folders if name.lower() not in UNLABELLED_FOLDERS)

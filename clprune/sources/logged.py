@@ -12,7 +12,18 @@ import numpy as np
 from clprune.datatypes import Source
 from clprune.errors import DataError, LabelError, UsageError
 from clprune.families import source
-from clprune.sources._common import integer_labels, numbered, require_classes, require_ids, row_ids, shown
+from clprune.sources._common import (
+    among,
+    holds_names,
+    integer_labels,
+    options_of,
+    require_classes,
+    require_distinct,
+    require_ids,
+    row_ids,
+    shown,
+    text_of,
+)
 from clprune.sources._npz import holds_logged_numbers, open_npz
 
 ROWS_AT_ONCE = 8192  # of a memory-mapped log
@@ -25,7 +36,9 @@ def logged(locator: str, *, strict: bool = False) -> Source:
 
     Large arrays stay in the file, memory-mapped. `labels` may be missing where there are losses only.
     """
-    held = open_npz(Path(locator))
+    name, _, query = locator.partition("?")
+    options_of(query, (), locator)
+    held = open_npz(Path(name))
     return source_of_logged(held.get("labels"), **{name: held[name] for name in NAMES[1:] if name in held}, locator=locator)
 
 
@@ -63,7 +76,7 @@ def source_of_logged(
     if embeddings is not None and (np.ndim(embeddings) != 2 or np.asarray(embeddings).dtype.kind != "f"):
         raise DataError(f"{locator}: embeddings has shape {np.shape(embeddings)}; floats of shape (samples, width) are needed.")
     notes = require_classes(numbers, names, locator, all_labelled=True) if len(names) > 1 else []
-    sample_ids = require_ids([str(i) for i in (np.asarray(ids).tolist() if ids is not None else row_ids(n))], locator)
+    sample_ids = require_ids([text_of(i) for i in (np.asarray(ids).tolist() if ids is not None else row_ids(n))], locator)
     order = np.argsort(sample_ids, kind="stable")
     digest = hashlib.sha256(name.encode())
     arrays = {name: values} | ({"embeddings": np.asarray(embeddings)} if embeddings is not None else {})
@@ -96,14 +109,13 @@ def _classes(labels: Any, class_names: Any, n_columns: int | None, n: int, locat
     if labels is None:
         return np.zeros(n, dtype=np.int64), ("all",)
     numbers, found = integer_labels(labels, locator, "labels")
-    given = tuple(str(name) for name in class_names) if class_names is not None else None
-    if np.asarray(labels).dtype.kind not in "iufb":
+    given = tuple(text_of(name) for name in np.asarray(class_names).tolist()) if class_names is not None else None
+    require_distinct(given or (), f"{locator}: class_names")
+    if holds_names(labels):
         if given is None and n_columns is not None:
             raise LabelError(f"{locator}: labels are names, but the columns of the logits have none. Give class_names in the order of the columns.")
         if given is not None:
-            if unknown := sorted(set(found) - set(given)):
-                raise LabelError(f"{locator}: labels {shown(unknown)} are not among class_names ({shown(given)}).")
-            numbers = numbered([found[c] if c >= 0 else "" for c in numbers.tolist()], given)
+            numbers = among(numbers, found, given, locator)
     names = given or (tuple(str(c) for c in range(n_columns)) if n_columns is not None else found)
     if n_columns is not None and (len(names) != n_columns or n_columns < 2):
         raise DataError(

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clprune.datatypes import Source
-from clprune.errors import DataError, UsageError
+from clprune.errors import ClpruneError, DataError, UsageError
 from clprune.families import source
-from clprune.sources._common import integer_labels, require_classes, require_ids, row_ids, text_of_name
+from clprune.sources._common import (
+    among,
+    holds_names,
+    integer_labels,
+    pixel_scale,
+    require_classes,
+    require_ids,
+    require_range,
+    row_ids,
+    text_of,
+    text_of_name,
+)
 
 INPUT_KEYS, LABEL_KEYS = ("image", "img", "pixel_values", "x", "input", "text"), ("label", "labels", "target", "y")
+ITEMS_LOOKED_AT = 64  # spread over the data set, to see in which range its pixels lie
+FARTHEST = 30  # deviations from the mean that a standardised number may have
+ABOUT_ONE = 1.01  # what was resized by splines leaves [0, 1] a little
 
 
 def _claims(locator: str) -> bool:
@@ -34,52 +50,63 @@ def python_dataset(locator: str, *, strict: bool = False) -> Source:
     from clprune.proxies import import_from_user
 
     module, _, function = locator.partition(":")
-    made = import_from_user(module, function, "data")()
+    make = import_from_user(module, function, "data")
+    try:
+        made = make()
+    except ClpruneError:
+        raise
+    except Exception as error:  # whatever the user's function raises, the message must name it
+        raise DataError(f"{locator}: the function failed ({_said(error)}). Call it by itself to see where.") from error
     train, test = made if isinstance(made, tuple) and len(made) == 2 and all(hasattr(part, "__len__") for part in made) else (made, None)
     opened = source_of_dataset(train, locator)
     if test is None:
         return opened
-    from dataclasses import replace
-
     return replace(opened, load_test=lambda: source_of_dataset(test, locator, class_names=opened.class_names))
 
 
 def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, class_names: Sequence[str] | None = None) -> Source:
     """A source over any map-style data set. Labels are its `targets` or `labels` where it has them, else one pass reads them.
 
-    Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C), or texts. Ids are `ids`, the data set's `sample_ids`, the paths below `root`
+    Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C), or texts. Numbers are uint8, or lie in [0, 1] or [0, 255], or are standardised
+    (below 0 too, then stretched): which of them is seen from items spread over the set. Ids are `ids`, the data set's `sample_ids`, the paths below `root`
     where it lists files as torchvision's folders do (so they are those of the folder itself), else row numbers. Raises UsageError for what is
-    not map-style.
+    not map-style, DataError or LabelError that name the row for items and labels that cannot be used.
     """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise UsageError(f"{locator} gives a {type(dataset).__name__}; a map-style data set with __len__ and __getitem__ is needed.")
     if not len(dataset):
         raise DataError(f"{locator} holds no samples.")
-    given = next(
-        (
-            getattr(dataset, name)
-            for name in ("targets", "labels")
-            if getattr(dataset, name, None) is not None and len(getattr(dataset, name)) == len(dataset)
-        ),
-        None,
-    )
-    texts = isinstance(_pair(dataset[0], locator)[0], str)
+    given = next((held for name in ("targets", "labels") if _length(held := getattr(dataset, name, None)) == len(dataset)), None)
+    texts = isinstance(_item(dataset, 0, locator)[0], str)
     sizes: np.ndarray | None = None
     if given is None or texts:
-        pairs = [(len(x.encode()) if isinstance(x, str) else 0, y) for x, y in (_pair(dataset[row], locator) for row in range(len(dataset)))]
+        pairs = [(len(x.encode()) if isinstance(x, str) else 0, y) for x, y in (_item(dataset, row, locator) for row in range(len(dataset)))]
         sizes = np.array([size for size, _ in pairs], dtype=np.int64) if texts else None
         given = [y for _, y in pairs]
-    labels, found = integer_labels(np.asarray([int(v) if hasattr(v, "item") else v for v in given]), locator)
-    names = tuple(class_names or [str(c) for c in getattr(dataset, "classes", [])] or found)
+    labels, names = _labels(given, _class_names(dataset), class_names, locator)
     notes = require_classes(labels, names, locator) if class_names is None else []
     own_ids = ids if ids is not None else getattr(dataset, "sample_ids", None)
     files = [Path(path) for path, _ in dataset.samples] if hasattr(dataset, "samples") else None
     if own_ids is None and files is not None and hasattr(dataset, "root"):
         own_ids = [text_of_name(path.relative_to(dataset.root).as_posix()) for path in files]
-    sample_ids = require_ids([str(i) for i in own_ids] if own_ids is not None else row_ids(len(dataset)), locator)
-    first = _as_image(_pair(dataset[0], locator)[0])
+    if own_ids is not None and len(own_ids) != len(dataset):
+        raise DataError(
+            f"{locator}: there are {len(own_ids)} ids (sample_ids), the data set has {len(dataset)} samples. Give one a sample, in its order."
+        )
+    sample_ids = require_ids([text_of(i) for i in own_ids] if own_ids is not None else row_ids(len(dataset)), locator)
+    pixels = None if texts else _pixels(dataset, locator)
+
+    def read_input(index: int) -> Any:
+        value = _pair(dataset[int(index)], locator)[0]
+        return value if pixels is None else _as_image(value, pixels, f"{locator}: row {index}")
+
+    first = read_input(0)
     data = getattr(dataset, "data", None)
-    images = np.asarray(data) if data is not None and hasattr(data, "shape") and _same(np.asarray(data[0]), first) else None
+    images = (
+        np.asarray(data)
+        if data is not None and hasattr(data, "shape") and _length(data) == len(dataset) and _same(np.asarray(data[0]), first)
+        else None
+    )
     if images is not None and images.ndim == 3:
         images = images[..., None]
     if sizes is None:
@@ -91,12 +118,71 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         labels=labels,
         class_names=names,
         sample_bytes=sizes,
-        read_input=lambda index: _as_image(_pair(dataset[int(index)], locator)[0]),
+        read_input=read_input,
         kind="text" if texts else "image",
         images=images,
         paths=files,
         facts={"notes": notes, "made_by_code": True},
     )
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def _length(held: Any) -> int:
+    """Its length, -1 where it has none."""
+    try:
+        return len(held)
+    except TypeError:
+        return -1
+
+
+def _class_names(dataset: Any) -> tuple[str, ...]:
+    """The data set's own names of its classes by number, none where it has none; where two have one name (ImageNet has two cranes) the number is added."""
+    names = [text_of(name) for name in getattr(dataset, "classes", None) or ()]
+    times = Counter(names)
+    return tuple(f"{name} ({c})" if times[name] > 1 else name for c, name in enumerate(names))
+
+
+def _labels(given: Any, own: tuple[str, ...], class_names: Sequence[str] | None, locator: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers and names: `class_names` of the training part where they are given, else the data set's `own`, else those that are found.
+
+    A test part that names its classes otherwise than the training part is numbered by the names. Raises LabelError that names the rows.
+    """
+    values = np.asarray(given) if hasattr(given, "dtype") else given
+    if not isinstance(values, np.ndarray) or values.ndim != 1:
+        values = [_plain(value) for value in values]
+    labels, found = integer_labels(values, locator)
+    names = tuple(class_names or own or found)
+    if holds_names(values):
+        labels = among(labels, found, names, locator, known="the classes")
+    elif class_names is not None and set(own) & set(names) and own != names:
+        require_range(labels, own, locator)
+        labels = among(labels, own, names, locator, known="the classes of the training part")
+    if class_names is not None:
+        require_range(labels, names, locator)
+    return labels, names
+
+
+def _plain(value: Any) -> Any:
+    """A label without numpy or torch around it: one number or text, or a list of them."""
+    if not hasattr(value, "tolist"):
+        return value
+    held = value.tolist()
+    return held[0] if isinstance(held, list) and len(held) == 1 else held
+
+
+def _item(dataset: Any, row: int, locator: str) -> tuple[Any, Any]:
+    """Input and label of a row. Raises DataError that names the row where it cannot be read."""
+    try:
+        item = dataset[row]
+    except ClpruneError:
+        raise
+    except Exception as error:  # whatever the user's data set raises
+        raise DataError(f"{locator}: row {row} cannot be read ({_said(error)}). Mend it, or leave it out of the data set.") from error
+    return _pair(item, locator)
 
 
 def _same(stored: np.ndarray, seen: Any) -> bool:
@@ -123,17 +209,54 @@ def _pair(item: Any, locator: str) -> tuple[Any, Any]:
     raise UsageError(f"{locator} gives items of type {type(item).__name__}; (input, label) is needed.")
 
 
-def _as_image(value: Any) -> Any:
-    """A tensor (C, H, W) or array as (H, W, C) uint8; PIL images and texts as they are. Normalised tensors are stretched to 0..255."""
-    if isinstance(value, str) or not (hasattr(value, "shape") or hasattr(value, "numpy")):
+class Pixels(NamedTuple):
+    """How the numbers of a data set's images become 0..255: times `scale` plus `offset`. They lie in `low`..`high`."""
+
+    scale: float
+    offset: float
+    low: float
+    high: float
+
+
+def _pixels(dataset: Any, locator: str) -> Pixels:
+    """The one rule for all images, from items spread over the data set: a single dark image does not say what its numbers mean. Raises DataError for what is no image."""
+    rows = sorted({int(row) for row in np.linspace(0, len(dataset) - 1, ITEMS_LOOKED_AT)})
+    seen = [_channels_last(_item(dataset, row, locator)[0], f"{locator}: row {row}") for row in rows]
+    arrays = [array for array in seen if isinstance(array, np.ndarray) and array.dtype != np.uint8]
+    if not arrays:
+        return Pixels(1, 0, 0, 255)
+    low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+    kind = "f" if any(array.dtype.kind in "fb" for array in arrays) else arrays[0].dtype.kind
+    if kind == "f" and low >= 1 - ABOUT_ONE and high <= ABOUT_ONE:
+        return Pixels(255, 0, 1 - ABOUT_ONE, ABOUT_ONE)
+    if kind == "f" and low < 0 and max(-low, high) <= FARTHEST:
+        return Pixels(64, 128, -np.inf, np.inf)  # two deviations each way
+    return Pixels(pixel_scale(low, high, kind, f"{locator}: images"), 0, 0, 255)
+
+
+def _channels_last(value: Any, where: str) -> Any:
+    """A tensor (C, H, W) or array as (H, W, C) or (H, W); PIL images as they are. Raises DataError for other shapes and for what is not finite."""
+    if not (hasattr(value, "shape") or hasattr(value, "numpy")):
         return value
-    array = np.asarray(value)
-    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    channels = (1, 3, 4) if array.dtype == np.uint8 else (1, 3)  # the fourth is transparency
+    if array.ndim == 3 and array.shape[0] in channels and array.shape[2] not in channels:
         array = array.transpose(1, 2, 0)
-    if array.dtype == np.uint8:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels) or not array.size or array.dtype.kind not in "fiub":
+        raise DataError(f"{where} has shape {array.shape} and type {array.dtype}; images are (H, W), (H, W, C) or (C, H, W) with C 1 or 3.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where} holds NaN or infinity. Mend it, or leave it out.")
+    return array
+
+
+def _as_image(value: Any, pixels: Pixels, where: str) -> Any:
+    """An array (H, W, C) or (H, W) of uint8; PIL images as they are. Raises DataError for numbers outside those that the data set showed."""
+    array = _channels_last(value, where)
+    if not isinstance(array, np.ndarray) or array.dtype == np.uint8:
         return array
-    if 0 <= array.min() and array.max() <= 1:
-        return np.round(array * 255).astype(np.uint8)
-    if array.dtype.kind == "f":
-        return np.round(np.clip(array * 64 + 128, 0, 255)).astype(np.uint8)  # standardised inputs: two deviations each way
-    return array.astype(np.uint8)
+    low, high = float(array.min()), float(array.max())
+    if low < pixels.low or high > pixels.high:
+        raise DataError(
+            f"{where}: values lie in [{low:g}, {high:g}], those of the items looked at first in [{pixels.low:g}, {pixels.high:g}]. Scale all images alike."
+        )
+    return np.round(np.clip(array.astype(np.float32) * pixels.scale + pixels.offset, 0, 255)).astype(np.uint8)

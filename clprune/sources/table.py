@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
@@ -15,7 +16,8 @@ from clprune.errors import DataError
 from clprune.families import source
 from clprune.sources._table import source_of_table
 
-AS_WRITTEN = pa.csv.ConvertOptions(column_types={name: pa.string() for name in ("id", "path", "file_name", "image", "text", "split")})
+AS_WRITTEN = pa.csv.ConvertOptions(column_types={name: pa.string() for name in ("id", "path", "file_name", "image", "text", "split", "label")})
+BLOCK_BYTES = 1 << 26  # read at once: a row must fit into it, and an image in base64 may take many MB
 
 
 @source(claims=lambda locator: locator.endswith((".parquet", ".csv", ".jsonl")))
@@ -23,18 +25,56 @@ def table(locator: str, *, strict: bool = False, on_progress: Callable[[int, int
     """Columns `path` or `file_name` (relative to the file), `image` (encoded bytes; base64 in .csv and .jsonl) or `text`; `label` (number or name).
 
     More than a million `path` rows are listed without a look at the files, unless `strict`: a broken one is found when it is decoded, and sizes are those of a
-    column `bytes`, 0 without it. Optional: `id`, and `split`, whose rows named test or val become the test split. Ids, paths and texts are taken as they are written: `007` is not 7.
+    column `bytes`, 0 without it. Optional: `id`, and `split`, whose rows named test, val, valid, validation or dev become the test split (the others are named train or training). Ids, paths and
+    texts are taken as they are written: `007` is not 7. Labels are numbers where all of them are, but for those written with a zero in front: `01` is a name.
     """
     path = Path(locator)
     try:
         if path.suffix == ".parquet":
             content = pa.parquet.read_table(path)
         elif path.suffix == ".csv":
-            content = pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=AS_WRITTEN)
+            content = _csv(path)
         else:
-            content = pa.json.read_json(path)
+            content = _jsonl(path)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check the path.") from None
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
     return source_of_table(content, locator, path.parent, strict=strict, on_progress=on_progress)
+
+
+def _csv(path: Path) -> pa.Table:
+    """The columns of a CSV file; a row may have line breaks in it."""
+    read, parse = pa.csv.ReadOptions(block_size=BLOCK_BYTES), pa.csv.ParseOptions(newlines_in_values=True)
+    content = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=AS_WRITTEN)
+    if "label" not in content.column_names:
+        return content
+    at = content.column_names.index("label")
+    return content.set_column(at, "label", _as_numbers(content["label"]))
+
+
+def _as_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts as numbers or truth values where all of its texts are such; as it is where one is not, or is written with a zero in front."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    missing = pc.is_in(pc.utf8_lower(trimmed), pa.array(["", "na", "n/a", "#n/a", "nan", "null"]))
+    held = pc.if_else(missing, None, trimmed)
+    if pc.any(pc.match_substring_regex(held, r"^[+-]?0\d")).as_py():
+        return texts
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        if kind != pa.bool_() or pc.all(pc.is_in(pc.utf8_lower(held.drop_null()), pa.array(["true", "false"]))).as_py():
+            try:
+                return held.cast(kind)
+            except pa.ArrowInvalid:
+                continue
+    return texts
+
+
+def _jsonl(path: Path) -> pa.Table:
+    """The columns of a JSONL file. Texts that look like dates stay as they are written: such columns are read again as texts."""
+    read = pa.json.ReadOptions(block_size=BLOCK_BYTES)
+    content = pa.json.read_json(path, read_options=read)
+    dates = [field.name for field in content.schema if pa.types.is_timestamp(field.type)]
+    if not dates:
+        return content
+    texts = pa.schema([(name, pa.string()) for name in dates])
+    return pa.json.read_json(path, read_options=read, parse_options=pa.json.ParseOptions(explicit_schema=texts))

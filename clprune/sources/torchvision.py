@@ -9,6 +9,7 @@ from typing import Any
 from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
 from clprune.families import source
+from clprune.sources._common import options_of
 from clprune.sources.python_dataset import source_of_dataset
 
 
@@ -18,7 +19,7 @@ def torchvision(locator: str, *, strict: bool = False) -> Source:
     from torchvision import datasets
 
     name, _, query = locator.removeprefix("torchvision:").partition("?")
-    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    options = options_of(query, ("root", "download"), locator)
     if not hasattr(datasets, name) or not inspect.isclass(getattr(datasets, name)):
         raise UsageError(f"torchvision.datasets has no '{name}'. Write it as there, for example torchvision:CIFAR10?root=DIR.")
     kind = getattr(datasets, name)

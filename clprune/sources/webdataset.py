@@ -13,13 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from clprune.datatypes import Source
+from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._common import integer_labels, look_at, refuse_skipped, require_classes, require_ids, shown
+from clprune.sources._common import (
+    TEST_SPLITS,
+    TRAIN_SPLITS,
+    among,
+    holds_names,
+    integer_labels,
+    look_at,
+    refuse_skipped,
+    require_classes,
+    require_ids,
+    require_range,
+    split_among,
+)
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
-TEST_SPLITS = ("test", "val", "valid", "validation")
 
 
 @dataclass
@@ -39,7 +50,7 @@ class _Sample:
 
 @source(claims=lambda locator: locator.startswith("wds:"))
 def webdataset(locator: str, *, strict: bool = False) -> Source:
-    """Samples with an image (or `txt`) member and a label: member `cls`, or `label` in member `json`. Read in place, nothing is unpacked.
+    """Samples with an image (or `txt`) member and a label: member `cls`, or `label` in member `json` (empty or null: none yet). Read in place, nothing is unpacked.
 
     Keys repeat from shard to shard, so an id is the shard's path below the shards' common folder, `/` and the key; where every sample's `json` has a
     `sample_id`, as in clprune's own shards, that is the id. Raises DataError for shards that are missing, compressed or cut off.
@@ -54,9 +65,9 @@ def webdataset(locator: str, *, strict: bool = False) -> Source:
     if not splits:
         return _open(sorted(place.rglob("*.tar")), locator, strict, names)
     files = {split: [place / name for name in told["filenames"]] for split, told in splits.items()}
-    train = "train" if "train" in files else next(iter(files))
+    train = split_among(files, TRAIN_SPLITS) or next(iter(files))
     opened = _open(files[train], locator, strict, names)
-    test = next((split for split in TEST_SPLITS if split in files and split != train), None)
+    test = split_among([split for split in files if split != train], TEST_SPLITS)
     if test is None:
         return opened
     return replace(opened, load_test=lambda: _open(files[test], f"{locator} ({test})", strict, opened.class_names, is_test=True))
@@ -92,10 +103,14 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
     about: list[dict[str, Any]] = []
     for sample in samples:
         name = "/".join((*sample.shard.parts[depth:], sample.key))
-        told = json.loads(sample.read("json")) if "json" in sample.members else {}
+        told = _told(sample)
         ending = next((e for e in (*IMAGES, "txt") if e in sample.members), None)
-        label = sample.read("cls").decode().strip() if "cls" in sample.members else told.get("label") if isinstance(told, dict) else None
-        if ending is None or label is None:
+        label = told.get("label")
+        if "cls" in sample.members:
+            label = sample.read("cls").decode("utf-8", "backslashreplace").strip() or None
+        elif isinstance(label, str):
+            label = label.strip() or None
+        if ending is None or not ("cls" in sample.members or "label" in told):
             skipped.append(
                 (
                     name,
@@ -106,19 +121,19 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
             skipped.append((name, look))
         else:
             good.append((sample, name, ending, label))
-            about.append(told if isinstance(told, dict) else {})
+            about.append(told)
     refuse_skipped(skipped, locator, strict=strict, n_left=len(good))
     texts = [ending == "txt" for _, _, ending, _ in good]
     if any(texts) and not all(texts):
         raise DataError(f"{locator} holds images and texts. Score them apart.")
-    values = [int(label) if str(label).lstrip("-").isdigit() else label for _, _, _, label in good]
+    values = [int(label) if str(label).lstrip("-").isdecimal() else label for _, _, _, label in good]
     labels, found = integer_labels(values, locator, "cls")
     names = class_names or _told_names(about, labels) or found
-    if class_names and isinstance(values[0], str):
-        if unknown := sorted(set(found) - set(class_names)):
-            raise DataError(f"{locator}: unknown classes {shown(unknown)} (known: {shown(class_names)}).")
-        labels = np.array([class_names.index(found[c]) for c in labels], dtype=np.int64)
     ids = [str(told["sample_id"]) for told in about] if all("sample_id" in told for told in about) else [name for _, name, _, _ in good]
+    if class_names and holds_names(values):
+        labels = among(labels, found, class_names, locator, ids=ids, known="the classes")
+    if is_test:
+        require_range(labels, names, locator, ids=ids)
     notes = [] if is_test else require_classes(labels, names, locator)
 
     def read_input(index: int) -> Any:
@@ -167,7 +182,18 @@ def _listed(shard: Path, locator: str) -> list[_Sample]:
     return list(found.values())
 
 
+def _told(sample: _Sample) -> dict[str, Any]:
+    """What the member `json` of a sample says, where it has one. Raises DataError where that cannot be read."""
+    if "json" not in sample.members:
+        return {}
+    try:
+        told = json.loads(sample.read("json"))
+    except ValueError as error:
+        raise DataError(f"{sample.shard}: the member json of '{sample.key}' cannot be read ({error}). Mend or remove it.") from error
+    return told if isinstance(told, dict) else {}
+
+
 def _told_names(about: list[dict[str, Any]], labels: np.ndarray) -> tuple[str, ...] | None:
     """Class names by number from the `class_name` of every sample's json, where each class has one; None otherwise."""
-    told = {int(label): str(one["class_name"]) for label, one in zip(labels, about, strict=True) if "class_name" in one}
+    told = {int(label): str(one["class_name"]) for label, one in zip(labels, about, strict=True) if label != UNLABELLED and "class_name" in one}
     return tuple(told[c] for c in range(len(told))) if len(told) and sorted(told) == list(range(int(labels.max()) + 1)) else None
