@@ -157,7 +157,9 @@ def require_range(name: str, low: float, high: float = math.inf, **options: floa
     """
     for key, value in options.items():
         if value is not None and not low <= value <= high:
-            raise UsageError(f"{name} was given {key}={value!r}. Give a {key} {f'of at least {low}' if high == math.inf else f'from {low} to {high}'}.")
+            raise UsageError(
+                f"{name} was given {key}={value!r}. Give a {key} {f'of at least {low}' if high == math.inf else f'from {low} to {high}'}."
+            )
 
 
 def require_one_of(name: str, words: Sequence[str], **options: str) -> None:

@@ -23,7 +23,7 @@ from clprune.prices import read_prices
 from clprune.run import Run, finished_run, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
-from clprune.selection_record import write_selection
+from clprune.selection_record import require_place, write_selection
 from clprune.storage import locked, require_space
 
 Progress = Callable[[dict[str, Any]], None]
@@ -241,6 +241,7 @@ def _selected(
     from clprune.trials import decided_for
 
     def read() -> tuple[Any, ...]:
+        require_place(out, run, force=force)
         scored = read_run(run)
         return scored, *_candidates(scored, ask)
 

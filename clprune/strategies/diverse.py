@@ -37,7 +37,9 @@ def diverse(
     used, wanted, ends = list[np.ndarray](), list[int](), list[int]()
     for c in np.flatnonzero(class_quotas):
         mine = np.flatnonzero(clean & (labels == c))
-        cells = np.array_split(mine[np.argsort(-difficulty[mine], kind="stable")], min(n_strata, len(mine)))  # hardest first, which gets the odd sample
+        cells = np.array_split(
+            mine[np.argsort(-difficulty[mine], kind="stable")], min(n_strata, len(mine))
+        )  # hardest first, which gets the odd sample
         quotas = proportional_quota(np.array([len(cell) for cell in cells]), int(class_quotas[c]))
         used += [np.sort(cell) for cell, quota in zip(cells, quotas, strict=True) if quota]
         wanted += [int(quota) for quota in quotas if quota]

@@ -6,7 +6,6 @@ from jaxtyping import Float, Int
 from clprune.families import require_range, strategy
 from clprune.strategies._quota import even_quota, n_cut
 
-
 FINEST = 2**52  # strata: finer ones than float64 tells apart
 
 
