@@ -23,7 +23,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 from clprune.datatypes import HighMeans
@@ -157,20 +157,18 @@ def require_range(name: str, low: float, high: float = math.inf, **options: floa
     """
     for key, value in options.items():
         if value is not None and not low <= value <= high:
-            raise UsageError(
-                f"{name} was given {key}={value!r}. Give a {key} {f'of at least {low}' if high == math.inf else f'from {low} to {high}'}."
-            )
+            raise UsageError(f"{name} was given {key}={value!r}. Give {key} {f'of at least {low}' if high == math.inf else f'from {low} to {high}'}.")
 
 
 def require_one_of(name: str, words: Sequence[str], **options: str) -> None:
     """Raise UsageError where one of the options that `name` was given is none of `words`."""
     for key, value in options.items():
         if value not in words:
-            raise UsageError(f"{name} was given {key}={value!r}. Give a {key} of {', '.join(map(repr, words))}.")
+            raise UsageError(f"{name} was given {key}={value!r}. Give {key} as one of {', '.join(map(repr, words))}.")
 
 
 def _require_kind(name: str, key: str, value: Any, hint: Any) -> None:
-    kinds = get_args(hint) or (hint,)
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if not any(kind not in KINDS or _is_of(value, kind) for kind in kinds):
         raise UsageError(f"{name} was given {key}={value!r}. Give {key} as {' or '.join(KINDS[kind] for kind in kinds)}.")
 

@@ -207,7 +207,7 @@ def with_answers(source: Source, manifest: Manifest) -> tuple[Source, Bool[np.nd
     if len(classes := np.unique(labels[labels != UNLABELLED])) < 2:
         raise LabelError(
             f"all {int((labels != UNLABELLED).sum())} labels that are known with the {len(answers)} answers in {manifest.folder} are of one class ({names[classes[0]]}), and at least two classes are needed "
-            f"to learn from. Label more, also samples that were not asked for, and add them with `clprune labels add {manifest.folder} FILE`; or ask again for more, with a larger --label-budget."
+            f"to learn from. Label more, also samples that were not asked for, and add them with `clprune labels add {manifest.folder} FILE`; or ask again for more, with a larger --label-budget and another --out, and add all answers there."
         )
     still_open = np.zeros(len(source), dtype=bool)
     asked = np.concatenate([manifest.kept_ids, _asked_before(manifest)])

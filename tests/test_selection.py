@@ -66,7 +66,7 @@ def test_unknown_strategies_scores_and_options_are_named() -> None:
         ("window(skip=None)", "skip as a number."),
         ("window(skip=True)", "skip as a number."),
         ("window(skip=1e400)", "skip as a number."),
-        ("window(skip=-0.5)", "Give a skip from 0 to 1."),
+        ("window(skip=-0.5)", "Give skip from 0 to 1."),
         ("random(class_balanced='x')", "class_balanced as True or False."),
         ("random(class_balanced=1)", "class_balanced as True or False."),
         ("random(class_balanced={[]: 1})", "cannot read the choice"),
