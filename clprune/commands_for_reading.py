@@ -113,7 +113,12 @@ def compare(
     ]
     table = terminal.plain_table(f"{result['n_shared']:,} shared samples", ("score", "rank correlation", "overlap of harder halves"), rows)
     ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
-    show(result, as_json, table, f"ends: {ends}")
+    other = (
+        []
+        if result["same_data"]
+        else ["WARNING the runs are of different data; what is said holds for the samples whose ids both have, if they are the same samples at all"]
+    )
+    show(result, as_json, *other, table, f"ends: {ends}")
 
 
 @reading.command()

@@ -37,11 +37,19 @@ EVALUATION_EPOCHS = (
 FULL_TRAINING_EPOCHS = 200  # what the field trains its models for (DUAL, CCS, TDDS): the yardstick for "share of a full training"
 HighMeans = Literal["hard", "easy"]
 UNLABELLED = -1
+LARGEST_SEED = 2**63 - 1  # torch takes twice as much, and a few are added to it
 
 
 def digest_of_ids(sample_ids: np.ndarray) -> str:
     """sha256 of the ids in the order given; the order is part of it. Ids may hold any character but NUL."""
     return hashlib.sha256("\0".join(sample_ids.tolist()).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def require_seed(seed: int) -> int:
+    """The seed itself. Raises UsageError where it is no whole number from 0 to LARGEST_SEED."""
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"the seed is {seed!r}. Give a whole number from 0 to {LARGEST_SEED}.")
+    return int(seed)
 
 
 def rows_of(wanted: np.ndarray, sample_ids: np.ndarray) -> Int[np.ndarray, "M"]:

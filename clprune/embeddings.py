@@ -56,10 +56,15 @@ def embed(
 def given(vectors: np.ndarray | Path | str, sample_ids: np.ndarray) -> tuple[Embeddings, str]:
     """The user's own features, an array (N, D) of floats or the .npy file of one, row by row those of the samples, and their digest.
 
-    Raises DataError for another shape or type, and for NaN or infinity, naming the samples.
+    Raises DataError for another kind of file, another shape or type, and for NaN or infinity, naming the samples.
     """
     what = "embeddings" if isinstance(vectors, np.ndarray) else str(vectors)
     array = vectors if isinstance(vectors, np.ndarray) else read_npy(Path(vectors), mapped=True)
+    if not isinstance(array, np.ndarray):  # numpy opens archives, too
+        with array:
+            raise DataError(
+                f"{what} is an archive of arrays ({', '.join(array.files)}); a .npy file with one array is needed. Write one with numpy.save."
+            )
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] == 0:
         raise DataError(f"{what} has shape {array.shape} and type {array.dtype}; floats of shape (samples, width) are needed.")
     if len(array) != len(sample_ids):

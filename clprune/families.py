@@ -18,14 +18,18 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from clprune.datatypes import HighMeans
 from clprune.errors import UsageError
 
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text in quotes", NoneType: "None"}  # what an option may be
 FAMILIES = ("sources", "proxies", "indicators", "scores", "strategies", "exporters")
 
 
@@ -123,7 +127,7 @@ def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
             return tree.id, {}
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
             return tree.func.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):  # the last three: an unhashable key, and text too deep to parse
         pass
     raise UsageError(f"cannot read the choice {text!r}; write a name, or a name with options such as 'stratified(n_strata=50)'.")
 
@@ -131,13 +135,46 @@ def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
 def choose(family: str, text: str) -> tuple[Callable[..., Any], dict[str, Any], str]:
     """Find the member that a choice names; returns it, its options, and the choice with every option spelled out.
 
-    Raises UsageError for an unknown name or option.
+    Raises UsageError for an unknown name or option, and for a value of another kind than the option's annotation says.
     """
     name, options = parse_choice(text)
     member = find(family, name)
     allowed = {p.name: p.default for p in inspect.signature(member).parameters.values() if p.kind is p.KEYWORD_ONLY}
     if unknown := sorted(set(options) - set(allowed)):
         raise UsageError(f"'{name}' has no option {', '.join(unknown)} (it has: {', '.join(allowed) or 'none'}).")
+    hints = get_type_hints(member) if options else {}
+    for key, value in options.items():
+        _require_kind(name, key, value, hints[key])
     complete = allowed | options
     spelled = ", ".join(f"{key}={value!r}" for key, value in complete.items())
     return member, options, f"{name}({spelled})" if complete else name
+
+
+def require_range(name: str, low: float, high: float = math.inf, **options: float | None) -> None:
+    """Raise UsageError where one of the options that `name` was given lies outside `low` to `high`; None, an option left open, does not.
+
+    >>> require_range("window", 0, 1, skip=0.1)
+    """
+    for key, value in options.items():
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"{name} was given {key}={value!r}. Give {key} {f'of at least {low}' if high == math.inf else f'from {low} to {high}'}.")
+
+
+def require_one_of(name: str, words: Sequence[str], **options: str) -> None:
+    """Raise UsageError where one of the options that `name` was given is none of `words`."""
+    for key, value in options.items():
+        if value not in words:
+            raise UsageError(f"{name} was given {key}={value!r}. Give {key} as one of {', '.join(map(repr, words))}.")
+
+
+def _require_kind(name: str, key: str, value: Any, hint: Any) -> None:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if not any(kind not in KINDS or _is_of(value, kind) for kind in kinds):
+        raise UsageError(f"{name} was given {key}={value!r}. Give {key} as {' or '.join(KINDS[kind] for kind in kinds)}.")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a literal is of a kind: True is no number, a whole number is one, and a number is finite."""
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return type(value) is kind

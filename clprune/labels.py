@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import IntegrityError, LabelError, UsageError
 from clprune.manifest import Manifest, read_manifest
+from clprune.sources._common import require_classes
 from clprune.storage import SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
 
 NAMED = 10  # rows that an error names
@@ -48,22 +49,34 @@ def read_answers(path: Path) -> list[Answer]:
         if path.suffix == ".json":
             return list(_of_label_studio(json.loads(text), path))
         if path.suffix == ".jsonl":
-            rows: Iterator[tuple[int, dict[str, Any]]] = (
-                (number, json.loads(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()
-            )
+            rows: Iterator[tuple[int, Any]] = _lines_of(text, path)
         else:
             rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2))
         return list(_of_rows(rows, path))
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise LabelError(f"{path} is not readable as {path.suffix or 'CSV'} ({error}). Give .csv, .jsonl, or Label Studio's .json.") from error
 
 
-def _of_rows(rows: Iterator[tuple[int, dict[str, Any]]], path: Path) -> Iterator[Answer]:
+def _lines_of(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """What each line of a .jsonl holds, by its number. Raises LabelError that names the line that holds nothing readable."""
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            if line.strip():
+                yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise LabelError(f"{path} row {number} is not readable as JSON ({error}). Mend that line, or leave it out.") from error
+
+
+def _of_rows(rows: Iterator[tuple[int, Any]], path: Path) -> Iterator[Answer]:
     for number, row in rows:
+        if not isinstance(row, dict):
+            raise LabelError(f'{path} row {number} is {_shown(row)}, not an object. Write it as {{"sample_id": ..., "label": ...}}.')
         name = next((row[key] for key in ID_COLUMNS if row.get(key) is not None), None)
         key = next((key for key in LABEL_COLUMNS if key in row), None)
         if name is None or key is None:
             raise LabelError(f"{path} row {number} has no sample_id or no label (it has: {', '.join(map(str, row))}). Both columns are needed.")
+        if isinstance(row[key], (list, dict)) or isinstance(name, (list, dict)):
+            raise LabelError(f"{path} row {number} has {_shown(row)}, in which an id or a label is no text or number. One class a sample is needed.")
         if row[key] is not None and str(row[key]).strip():
             yield Answer(str(name), str(row[key]).strip(), f"{path.name} row {number}")
 
@@ -74,14 +87,29 @@ def _of_label_studio(tasks: Any, path: Path) -> Iterator[Answer]:
         data = task.get("data") if isinstance(task, dict) else None
         if not isinstance(data, dict) or "sample_id" not in data:
             raise LabelError(f"{path} task {number} has no data.sample_id. Give the export (JSON) of tasks that clprune wrote.")
-        for annotation in task.get("annotations", []):
-            choices = [c for result in annotation.get("result", []) for c in result.get("value", {}).get("choices", [])]
+        for annotation in _listed(task, "annotations", dict, path, number):
+            results = _listed(annotation, "result", dict, path, number)
+            choices = [c for result in results for c in _listed(result.get("value", {}), "choices", str, path, number)]
             if choices and not annotation.get("was_cancelled"):
                 if len(choices) > 1:
                     raise LabelError(
                         f"{path} task {number} ({data['sample_id']}) has {len(choices)} choices in one annotation. One class a sample is needed."
                     )
                 yield Answer(str(data["sample_id"]), str(choices[0]), f"{path.name} task {number}")
+
+
+def _listed(holder: Any, key: str, kind: type, path: Path, number: int) -> list[Any]:
+    """The list of `kind` that a part of a task holds under `key`, empty where there is none. Raises LabelError where something else stands there."""
+    found = holder.get(key, []) if isinstance(holder, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
+        raise LabelError(f"{path} task {number} is no annotation of Label Studio: {key} in {_shown(holder)}. Give its export (JSON) as it is.")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a JSON value, for an error."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = False) -> dict[str, Any]:
@@ -164,7 +192,7 @@ def kept_answers(manifest: Manifest) -> dict[str, str]:
 def with_answers(source: Source, manifest: Manifest) -> tuple[Source, Bool[np.ndarray, "N"], dict[str, Any]]:
     """The data with all labels that the manifest and its answers know, which questions are still open (N,), and what the next round says of its parent.
 
-    Classes keep their numbers; names that are new come after them. Raises FingerprintError for other data, LabelError where there is no answer yet.
+    Classes keep their numbers; names that are new come after them. Raises FingerprintError for other data, LabelError where there is no answer yet, or all labels are of one class.
     """
     answers = kept_answers(manifest)
     if not answers:
@@ -176,6 +204,11 @@ def with_answers(source: Source, manifest: Manifest) -> tuple[Source, Bool[np.nd
     labels = known.labels.copy()
     for name, answer in answers.items():
         labels[place[name]] = number[answer]
+    if len(classes := np.unique(labels[labels != UNLABELLED])) < 2:
+        raise LabelError(
+            f"all {int((labels != UNLABELLED).sum())} labels that are known with the {len(answers)} answers in {manifest.folder} are of one class ({names[classes[0]]}), and at least two classes are needed "
+            f"to learn from. Label more, also samples that were not asked for, and add them with `clprune labels add {manifest.folder} FILE`; or ask again for more, with a larger --label-budget and another --out, and add all answers there."
+        )
     still_open = np.zeros(len(source), dtype=bool)
     asked = np.concatenate([manifest.kept_ids, _asked_before(manifest)])
     still_open[[place[name] for name in asked.tolist()]] = True
@@ -185,7 +218,11 @@ def with_answers(source: Source, manifest: Manifest) -> tuple[Source, Bool[np.nd
         "n_answers": len(answers),
         "round": manifest.document["pool"]["round"],
     }
-    return source.with_labels(labels, tuple(names)), still_open & (labels == UNLABELLED), parent
+    told_before = require_classes(source.labels, source.class_names, source.locator)  # of labels that were missing then
+    notes = [note for note in source.facts.get("notes", []) if note not in told_before]
+    notes = [*require_classes(labels, names, source.locator), *notes]
+    labelled = replace(source.with_labels(labels, tuple(names)), facts=dict(source.facts) | {"notes": notes})
+    return labelled, still_open & (labels == UNLABELLED), parent
 
 
 def with_known_labels(source: Source, manifest: Manifest) -> Source:

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from clprune.datatypes import LARGEST_SEED
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what it would take; write nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of all randomness.")]
 Proxy = Annotated[str, typer.Option("--proxy", help="small_cnn, resnet18, torchvision:NAME, or module:function.")]
 MaxEpochs = Annotated[int, typer.Option("--max-epochs", min=1, help="Stop here at the latest.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]

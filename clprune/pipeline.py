@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clprune import distributed, families
-from clprune.datatypes import Budget, Savings, Selection, Source
+from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
 from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
@@ -22,7 +22,7 @@ from clprune.prices import read_prices
 from clprune.run import Run, clear_up, finished_run, put_back, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
-from clprune.selection_record import write_selection
+from clprune.selection_record import require_place, write_selection
 from clprune.storage import locked, require_space
 
 Progress = Callable[[dict[str, Any]], None]
@@ -57,7 +57,7 @@ def score(
     a .npy file, in the order of the data; by default they are the proxy's, of its module `layer` or of what goes into its last linear layer. Processes that torchrun started
     share the training; process 0 writes, and all get the document.
     """
-    out = Path(out)
+    out, seed = Path(out), require_seed(seed)
     from clprune.embeddings import given, nothing_trained, without_labels
     from clprune.labels import labels_digest, with_answers
     from clprune.plan import disk_bytes
@@ -218,7 +218,7 @@ def select(
     (how many, how long), `device` and `data` (where the data are now) in `automatic`. Several processes share the clusters of a choice out among them; the first one holds
     the trainings and writes.
     """
-    run, out, began = Path(run), Path(out), step_began()
+    run, out, seed, began = Path(run), Path(out), require_seed(seed), step_began()
     with distributed.joined():
         return _selected(began, run, out, keep, label_budget, strategy, seed, min_per_class, force, on_progress, **automatic)
 
@@ -241,6 +241,7 @@ def _selected(
     from clprune.trials import decided_for
 
     def read() -> tuple[Any, ...]:
+        require_place(out, run, force=force)
         scored = read_run(run)
         return scored, *_candidates(scored, ask)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,7 @@ def plan(
         "source": source.locator,
         "n_samples": len(source),
         "n_classes": source.n_classes,
+        "n_unlabelled": len(source) - len(source.labelled),
         "image": form,
         "skipped": len(source.skipped),
         "max_epochs": max_epochs,
@@ -125,6 +126,7 @@ def search_plan(
             "net_money": None if gpu_price is None else [seconds / 3600 * gpu_price for seconds in (-cost[1], trainings * saved - cost[0])],
             "label_money": None if label_price is None else (1 - keep) * told["n_samples"] * label_price,
         }
+    pilot = _round_of_labels(data, cost) if told["n_unlabelled"] else _pilot(data, cost, each, pool)
     stages = [
         {
             "stage": "prototype",
@@ -137,18 +139,7 @@ def search_plan(
             ],
             "go_on_if": "the critical period's end is settled, and evaluate ends with exit code 0 (better than random beyond the spread)",
         },
-        {
-            "stage": "pilot",
-            "what": "all data; the share is found by a dozen short trainings",
-            "seconds": [seconds + N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size) * each for seconds in cost],
-            "commands": [
-                f"clprune score {data} --out run",
-                "clprune compare part run",
-                "clprune select run --keep auto --out subset",
-                "clprune report subset --out report.html",
-            ],
-            "go_on_if": "the ranking carried over (rank correlation of dual above 0.5), the predicted loss is within your tolerance, and the report flags no class",
-        },
+        {"stage": "pilot"} | pilot,
         {
             "stage": "production",
             "what": "your own training on the subset",
@@ -169,6 +160,39 @@ def search_plan(
         "share_is_of_epochs": FULL_TRAINING_EPOCHS,
         "most_cost_in_full_trainings": told["max_epochs"] / FULL_TRAINING_EPOCHS,
         "cost_over_saving_by_keep": {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares},
+    }
+
+
+def _pilot(data: str, cost: Sequence[float], each: float, pool: int) -> dict[str, Any]:
+    """The second stage where every sample has a label: what is kept is found by trials on `pool` samples."""
+    return {
+        "what": "all data; the share is found by a dozen short trainings",
+        "seconds": [seconds + N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size) * each for seconds in cost],
+        "commands": [
+            f"clprune score {data} --out run",
+            "clprune compare part run",
+            "clprune select run --keep auto --out subset",
+            "clprune report subset --out report.html",
+        ],
+        "go_on_if": "the ranking carried over (rank correlation of dual above 0.5), the predicted loss is within your tolerance, and the report flags no class",
+    }
+
+
+def _round_of_labels(data: str, cost: Sequence[float]) -> dict[str, Any]:
+    """The second stage of a pool: trials need every label, so that N more are asked for, and what has one is chosen among after a second scoring."""
+    return {
+        "what": "all data; N samples without a label are labelled, and the data scored again",
+        "seconds": [2 * seconds for seconds in cost],
+        "commands": [
+            f"clprune score {data} --out run",
+            "clprune compare part run",
+            "clprune select run --label-budget N --out asked",
+            "clprune labels add asked ANSWERS.csv",
+            f"clprune score {data} --answers asked --out run-2",
+            "clprune select run-2 --keep 0.5 --out subset",
+            "clprune report subset --out report.html",
+        ],
+        "go_on_if": "the ranking carried over (rank correlation of dual above 0.5), and the report flags no class; ask for more labels else",
     }
 
 

@@ -11,9 +11,28 @@ import numpy as np
 import pyarrow as pa
 
 from clprune.datatypes import Budget, Selection
+from clprune.errors import GuardError, UsageError
 from clprune.manifest import Manifest, write_manifest
 from clprune.run import Run
-from clprune.storage import digest_in
+from clprune.storage import digest_in, read_json
+
+
+def require_place(out: Path, run: Path, *, force: bool) -> None:
+    """Refuse a manifest folder `out` in whose place stands what `force` must not replace: UsageError for the run itself and for files that are no manifest, GuardError for labels that were added."""
+    if run.resolve().is_relative_to(out.resolve()) or (out / "run.json").exists():
+        raise UsageError(f"{out} is, or holds, the folder of a run; a manifest there would replace it. Choose another folder with --out.")
+    if not force or not out.exists():
+        return  # `new_folder` refuses what is there
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
+    if held and not ((out / "manifest.json").exists() and {"samples.parquet", "kept.npy"} & set(held)):
+        raise UsageError(
+            f"{out} holds no manifest, but {', '.join(held[:5])}{f' and {len(held) - 5} more' if len(held) > 5 else ''}, which --force does not remove. Choose another folder, or remove it yourself."
+        )
+    if (answers := out / "answers.json").exists():
+        n = len(read_json(answers, what="answers").get("labels", {}))
+        raise GuardError(
+            f"{answers} holds {n} labels that were added with `clprune labels add`, and --force does not remove them. Choose another folder with --out, or move that file away."
+        )
 
 
 def write_selection(
@@ -29,8 +48,9 @@ def write_selection(
 ) -> Manifest:
     """The manifest folder `out` of a selection from the run `scored`.
 
-    `choices` (seed, ...) are added to the record as they are, `asked` is the budget as the user wrote it, `took` holds the seconds of selecting and of trials, and the latter's kWh.
+    Raises as `require_place` does. `choices` (seed, ...) are added to the record as they are, `asked` is the budget as the user wrote it, `took` holds the seconds of selecting and of trials, and the latter's kWh.
     """
+    require_place(out, scored.folder, force=force)
     table, neighborhood, document = scored.table, scored.neighborhood, scored.document
     n = len(table.sample_ids)
     rank, weight = np.full(n, -1, dtype=np.int64), np.zeros(n)

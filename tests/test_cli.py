@@ -12,7 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from clprune import pipeline
+from clprune.cli import app
+from clprune.errors import UsageError
+from clprune.proxies import build_proxy
 from clprune.storage import SEAL
 
 COMMAND = [sys.executable, "-m", "clprune"]
@@ -141,6 +146,39 @@ def test_bad_input_has_its_exit_code_and_leaves_nothing(shapes_npz: Path, shapes
     refused(2, "Missing option", "select", shapes_run, "--out", tmp_path / "m")
     refused(3, "other options", "score", shapes_npz, "--out", shapes_run, "--seed", "5")
     assert not (tmp_path / "m").exists() and not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_seed_below_zero_and_a_proxy_that_cannot_be_made_are_usage_errors(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    refused(2, "--seed", "score", shapes_npz, "--out", tmp_path / "x", "--seed", -1)
+    for seed in (-1, 1.5, True, 2**63):
+        for call in (
+            lambda seed: pipeline.score(str(shapes_npz), tmp_path / "x", seed=seed),
+            lambda seed: pipeline.select(shapes_run, tmp_path / "x", keep="0.5", seed=seed),
+        ):
+            with pytest.raises(UsageError, match="the seed is"):
+                call(seed)
+    (tmp_path / "mine.py").write_text("def short(n_classes): ...\ndef broken(n_classes, input_shape): raise KeyError('depth')\nnumber = 3\n")
+    (tmp_path / "unreadable.py").write_text("def (")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        for choice, said in (
+            ("mine:short", "TypeError"),
+            ("mine:broken", "KeyError: 'depth'"),
+            ("mine:number", "not callable"),
+            ("unreadable:f", "SyntaxError"),
+        ):
+            with pytest.raises(UsageError, match=f"proxy '{choice}' .*{said}"):
+                build_proxy(choice, 4, (1, 16, 16))
+    assert not (tmp_path / "x").exists()
+
+
+def test_runs_of_different_data_are_compared_with_a_warning(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    held = dict(np.load(shapes_npz))
+    np.savez(tmp_path / "other.npz", **(held | {"y_train": np.roll(held["y_train"], 1)}))
+    pipeline.score(str(tmp_path / "other.npz"), tmp_path / "other", max_epochs=1)
+    for run, warned in ((tmp_path / "other", True), (shapes_run, False)):
+        done = CliRunner().invoke(app, ["compare", str(shapes_run), str(run)])
+        assert done.exit_code == 0 and ("WARNING the runs are of different data" in done.stdout) is warned, done.stdout
 
 
 def test_files_of_a_newer_schema_and_other_data_are_refused(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_prototypes_near_and_far_are_each_others_reverse_and_other_words_are_ref
     far, near = (cluster_prototypes(labels, vectors, 60, np.random.default_rng(0), prefer=word) for word in ("far", "near"))
     assert far.tolist() == near[::-1].tolist()
     for options in ({"prefer": "middle"}, {"n_clusters": 0}):
-        with pytest.raises(UsageError, match="Give prefer"):
+        with pytest.raises(UsageError, match=r"Give prefer as one of 'far', 'near'|Give n_clusters of at least 1"):
             cluster_prototypes(labels, vectors, 5, np.random.default_rng(0), **options)
 
 

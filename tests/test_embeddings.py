@@ -57,6 +57,12 @@ def test_what_is_wrong_with_given_features_is_named() -> None:
             given(bad, IDS)
 
 
+def test_an_archive_of_arrays_is_no_file_of_features(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    np.savez(tmp_path / "v.npz", first=np.zeros((40, 3)), second=np.zeros(2))
+    with pytest.raises(DataError, match=r"archive of arrays \(first, second\); a .npy file"):
+        given(tmp_path / "v.npz", IDS)
+
+
 def test_given_features_are_halved_where_that_holds_them_and_told_apart_by_their_digest(tmp_path) -> None:  # type: ignore[no-untyped-def]
     good = np.random.default_rng(0).normal(size=(40, 3))
     np.save(tmp_path / "v.npy", good)

@@ -289,6 +289,41 @@ def test_label_studio_answers_come_back(scored: Path, tmp_path: Path) -> None:
     assert [row["sample_id"] for row in rows] == record.kept_ids.tolist() and all(row["guess"] in "0123" and not row["label"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", "[1, 2]", "a.jsonl row 1 is [1, 2], not an object"),
+        ("a.jsonl", '{"sample_id": "100", "label": "1"}\n\nnot json\n', "a.jsonl row 3 is not readable as JSON"),
+        ("a.jsonl", '{"sample_id": "100", "label": ["1", "2"]}', "a.jsonl row 1 has"),
+        ("a.json", '[{"data": {"sample_id": "100"}, "annotations": "no"}]', "a.json task 1 is no annotation"),
+        (
+            "a.json",
+            '[{"data": {"sample_id": "100"}}, {"data": {"sample_id": "101"}, "annotations": [{"result": [{"value": null}]}]}]',
+            "a.json task 2 is",
+        ),
+        ("a.json", '[{"data": {"sample_id": "100"}, "annotations": [{"result": [{"value": {"choices": [1]}}]}]}]', "choices in"),
+        ("a.json", '[{"data": {"sample_id": "100"}, "annotations": [1]}]', "annotations in"),
+        ("a.json", "[" * 100_000, "a.json is not readable"),
+    ],
+)
+def test_a_file_of_answers_of_another_form_is_refused_with_its_row(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(LabelError, match=re.escape(said)):
+        read_answers(tmp_path / name)
+
+
+def test_labels_that_were_added_are_not_replaced(scored: Path, tmp_path: Path) -> None:
+    asked = pipeline.select(scored / "run", tmp_path / "m", label_budget=5)
+    pipeline.select(scored / "run", tmp_path / "m", label_budget=6, force=True)  # without answers nothing is lost
+    asked = read_manifest(tmp_path / "m")
+    add_answers(tmp_path / "m", [answers_to(asked, tmp_path / "a.csv")])
+    before = (tmp_path / "m" / "answers.json").read_bytes()
+    for wanted in ({"label_budget": 5}, {"keep": "0.5"}):
+        with pytest.raises(GuardError, match="holds 6 labels that were added"):
+            pipeline.select(scored / "run", tmp_path / "m", force=True, **wanted)  # type: ignore[arg-type]
+    assert (tmp_path / "m" / "answers.json").read_bytes() == before
+
+
 def test_a_labelled_repeat_stays_and_its_group_is_not_asked_for() -> None:
     ids = np.array(list("abcdef"), dtype=StringDType())
     labels = np.array([-1, 1, -1, 0, -1, -1])
@@ -345,8 +380,26 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
     add_answers(tmp_path / "m1", [tmp_path / "a.csv"])
     second = pipeline.score(str(pool), tmp_path / "run2", max_epochs=2, answers=tmp_path / "m1")
     assert second["class_names"] == [f"shape{c}" for c in range(4)] and second["pool"]["n_labelled"] == 40
+    assert run["notes"][0] == "no sample has a label" and [note for note in second["notes"] if "label" in note] == [
+        note for note in second["notes"] if note.startswith("260 of 300 samples have no label")
+    ]
     with pytest.raises(GuardError, match="no sample has a label"):
         pipeline.select(tmp_path / "run", tmp_path / "k", keep="0.5", strategy="random")
+
+
+def test_answers_of_one_class_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    pool = unlabelled_file(tmp_path)
+    pipeline.score(str(pool), tmp_path / "run", max_epochs=1)
+    first = pipeline.select(tmp_path / "run", tmp_path / "m", label_budget=8)
+    (tmp_path / "a.csv").write_text("sample_id,label\n" + "".join(f"{name},bar\n" for name in first.kept_ids))
+    add_answers(tmp_path / "m", [tmp_path / "a.csv"])
+    with pytest.raises(LabelError, match=r"all 8 labels that are known with the 8 answers .* are of one class .bar., and at least two"):
+        pipeline.score(str(pool), tmp_path / "run2", answers=tmp_path / "m")
+    assert not (tmp_path / "run2").exists()
+    other = next(name for name in first.samples["sample_id"].to_pylist() if name not in first.kept_ids.tolist())
+    (tmp_path / "b.csv").write_text(f"sample_id,label\n{other},dot\n")
+    add_answers(tmp_path / "m", [tmp_path / "b.csv"])
+    assert len(with_answers(open_source(str(pool)), read_manifest(tmp_path / "m"))[0].labelled) == 9
 
 
 def test_a_first_round_can_be_measured_and_few_labels_are_trained_on_for_long_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +429,10 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
         4,
         55,
     )  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch; then it is finished
+    stages = pipeline.plan(str(scored / "pool.npz"), max_epochs=5, trainings=1)["stages"]
+    commands = [command for stage in stages for command in stage["commands"]]
+    assert "clprune select run --label-budget N --out asked" in commands and not [command for command in commands if "auto" in command]
+    del made[2:]
     assert len(made) == 2  # features without labels are made of a pool, too
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)

@@ -1,5 +1,7 @@
 """Budgets, floors, ties and reasons."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.dtypes import StringDType
@@ -55,6 +57,59 @@ def test_unknown_strategies_scores_and_options_are_named() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             select(table([1, 2], [0, 1]), Budget(1.0, 2, "given"), strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("window(skip='x')", "window was given skip='x'. Give skip as a number."),
+        ("window(skip=None)", "skip as a number."),
+        ("window(skip=True)", "skip as a number."),
+        ("window(skip=1e400)", "skip as a number."),
+        ("window(skip=-0.5)", "Give skip from 0 to 1."),
+        ("random(class_balanced='x')", "class_balanced as True or False."),
+        ("random(class_balanced=1)", "class_balanced as True or False."),
+        ("random(class_balanced={[]: 1})", "cannot read the choice"),
+        ("hardest(score=1)", "score as text in quotes."),
+        ("stratified(n_strata=0)", "n_strata of at least 1."),
+        ("stratified(n_strata=1.5)", "n_strata as a whole number."),
+        ("stratified(cutoff='x')", "cutoff as a number or None."),
+        ("stratified(cutoff=1.5)", "cutoff from 0 to 1."),
+        ("diverse(n_strata=-1)", "n_strata of at least 1."),
+        ("diverse(suspect_above=-1)", "suspect_above from 0 to 1."),
+        ("blend(too_hard='x')", "too_hard as a number."),
+        ("blend(suspect_above=2)", "suspect_above from 0 to 1."),
+        ("cluster_prototypes(n_clusters=1.5)", "n_clusters as a whole number or None."),
+        ("d2(n_neighbors=-1)", "n_neighbors of at least 0."),
+        ("d2(gamma_r=-1)", "gamma_r of at least 0."),
+        ("d2(cutoff=-0.5)", "cutoff from 0 to 1."),
+        ("beta_sampling(c_d=-1)", "c_d of at least 0."),
+    ],
+)
+def test_an_option_of_the_wrong_kind_or_range_is_named(strategy: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        choose(strategy, 20, 6)
+
+
+def test_whole_numbers_and_none_are_taken_where_they_mean_something() -> None:
+    for strategy in ("window(skip=0)", "stratified(cutoff=None)", "stratified(cutoff=1)", "d2(gamma_f=2, cutoff=0)", "d2(n_neighbors=0)"):
+        assert len(choose(strategy, 20, 6)) == 6
+
+
+@pytest.mark.parametrize("name", ["diverse", "stratified"])
+def test_more_strata_than_samples_are_one_a_sample_and_take_no_memory(name: str) -> None:
+    finest = choose(f"{name}(n_strata=10000)", 20, 6)
+    for n_strata in ("1000000000000", "1" + "0" * 400):
+        assert choose(f"{name}(n_strata={n_strata})", 20, 6) == finest
+
+
+def choose(strategy: str, n: int, n_keep: int) -> list[int]:
+    """Rows that a strategy keeps of `n` samples of two classes, with evenly spread scores of every kind and vectors."""
+    rng = np.random.default_rng(0)
+    ids = np.array([f"s{i:03d}" for i in range(n)], dtype=StringDType())
+    values = {name: rng.permutation(n) / n for name in ("el2n", "dual", "aum", "forgetting", "confidence")}
+    scores = ScoreTable(ids, np.arange(n) % 2, values, dict.fromkeys(values, "hard"))
+    return select(scores, Budget(n_keep / n, n_keep, "given"), strategy=strategy, vectors=rng.normal(size=(n, 3))).kept_indices.tolist()
 
 
 def test_the_default_uses_suspects_and_repeats_last_and_says_why() -> None:

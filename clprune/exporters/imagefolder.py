@@ -16,7 +16,7 @@ from typing import Any
 from clprune.datatypes import Source
 from clprune.errors import StorageError
 from clprune.exporters._content import encoded
-from clprune.families import exporter
+from clprune.families import exporter, require_one_of
 from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, write_json
 
@@ -80,7 +80,9 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     Files are hard-linked, else reflinked, symlinked or copied (`link` picks one way); other inputs are written as their bytes or as PNG.
     torchvision numbers classes by sorted folder names: where that is not the order of the class ids, or a name cannot be a folder, folders get
     the class id in front. A class without kept samples is an empty folder, which `ImageFolder` takes with `allow_empty=True`.
+    Raises UsageError for another `link`.
     """
+    require_one_of("imagefolder", ("auto", *WAYS), link=link)
     folders = _folder_names(source.class_names)
     root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -32,7 +32,7 @@ def proxy_for(kind: str, choice: str) -> str:
 def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """A new model for `choice`: a member's name, `torchvision:MODEL`, or `module:function` of the user's `(n_classes, input_shape)`.
 
-    Raises UsageError where there is no such model, or it is not a torch module.
+    Raises UsageError where there is no such model, where making it fails, or it is not a torch module.
     """
     module_name, colon, function = choice.partition(":")
     if not colon:
@@ -41,7 +41,13 @@ def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, ...]) -> nn
     if module_name == "torchvision":
         return families.find("proxies", "torchvision")(n_classes, input_shape, model=function)
     factory = import_from_user(module_name, function, "proxy")
-    model = factory(n_classes, input_shape)
+    try:
+        model = factory(n_classes, input_shape)
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(
+            f"proxy '{choice}' failed when called with ({n_classes}, {input_shape}): {type(error).__name__}: {error}. "
+            "It must take (n_classes, input_shape) and return a torch.nn.Module."
+        ) from error
     if not hasattr(model, "named_modules"):
         raise UsageError(
             f"proxy '{choice}' returned a {type(model).__name__}; it must return a torch.nn.Module that maps (B, C, H, W) to (B, {n_classes})."
@@ -55,7 +61,7 @@ def import_from_user(module_name: str, function: str, what: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # not found, or whatever the user's module raises
         raise UsageError(
-            f"{what} '{module_name}:{function}' cannot be imported ({error}). Run from the folder that holds {module_name}.py, or set PYTHONPATH."
+            f"{what} '{module_name}:{function}' cannot be imported ({type(error).__name__}: {error}). Run from the folder that holds {module_name}.py, or set PYTHONPATH."
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clprune.families import proxy
+from clprune.families import proxy, require_range
 from clprune.texts import N_BUCKETS
 
 GAIN = 5.0  # of the embeddings: with the images' learning rate and gain 1 SST-2 is still at 68 % after 15 epochs, with 5 at 76 % after five; 10 is unstable
@@ -26,5 +26,6 @@ class TextBag(nn.Module):
 
 @proxy(takes="text")
 def text_bag(n_classes: int, input_shape: tuple[int, ...], *, width: int = 32) -> nn.Module:
-    """Hashed n-grams (B, L) int to logits: about half a million weights. An empty text has features 0."""
+    """Hashed n-grams (B, L) int to logits: about half a million weights. An empty text has features 0. Raises UsageError for no `width`."""
+    require_range("text_bag", 1, width=width)
     return TextBag(n_classes, width)

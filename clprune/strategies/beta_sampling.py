@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.families import strategy
+from clprune.families import require_range, strategy
 
 CONCENTRATION = 16.0  # a + b of the Beta density, as in the paper
 N_TOP = 10  # highest scores whose mean confidence says where the hard samples lie
@@ -23,11 +23,12 @@ def beta_sampling(
 
     With m the mean confidence of the ten highest scores and r the pruning rate, b = 15 (1 - m) (1 - r^c_d) and a = 16 - b; the paper takes
     c_d = 4 for CIFAR and 11 for ImageNet. Confidence is the mean probability of the label, kept 1e-6 away from 0 and 1. Samples without weight are drawn
-    last, evenly. `score` must be at least 0: negative ones have no weight.
+    last, evenly. `score` must be at least 0: negative ones have no weight. Raises UsageError for a negative `c_d`.
 
     >>> beta_sampling(np.array([0.0, 0.1, 0.1]), np.array([0.5, 0.5, 0.5]), 2, np.random.default_rng(0))
     array([2, 1])
     """
+    require_range("beta_sampling", 0, c_d=c_d)
     top = np.argsort(-difficulty, kind="stable")[:N_TOP]
     pruning_rate = 1 - n_keep / len(difficulty)
     b = (CONCENTRATION - 1) * (1 - confidence[top].mean()) * (1 - pruning_rate**c_d)

@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.errors import UsageError
-from clprune.families import strategy
+from clprune.families import require_range, strategy
 from clprune.strategies._quota import by_class, capped_quota, clean_first, floor_of
 from clprune.suspects import believed, limit_of
 
@@ -31,12 +30,10 @@ def blend(
     too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
-    arXiv:2404.05579). Raises UsageError for a negative `too_hard` and a `scored_share` outside 0 to 1.
+    arXiv:2404.05579). Raises UsageError for a negative `too_hard`, and for a `scored_share` or a `suspect_above` outside 0 to 1.
     """
-    if too_hard < 0 or not 0 <= (scored_share or 0) <= 1:
-        raise UsageError(
-            f"blend was given too_hard={too_hard}, scored_share={scored_share}. Give a too_hard of at least 0 and a scored_share from 0 to 1."
-        )
+    require_range("blend", 0, too_hard=too_hard)
+    require_range("blend", 0, 1, scored_share=scored_share, suspect_above=suspect_above)
     n = len(labels)
     usual = min(1.0, 1.5 * n_keep / n)
     share = usual if scored_share is None else scored_share

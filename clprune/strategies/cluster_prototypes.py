@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.errors import UsageError
-from clprune.families import strategy
+from clprune.families import require_one_of, require_range, strategy
 from clprune.neighbors import BLOCK, assign, kmeans
 
 
@@ -26,10 +25,8 @@ def cluster_prototypes(
     >>> cluster_prototypes(np.zeros(4, dtype=int), np.array([[0.0], [1.0], [2.0], [9.0]]), 2, np.random.default_rng(0))
     array([3, 0])
     """
-    if prefer not in ("far", "near") or (n_clusters is not None and n_clusters < 1):
-        raise UsageError(
-            f"cluster_prototypes has prefer={prefer!r}, n_clusters={n_clusters!r}. Give prefer 'far' or 'near' and at least one cluster."
-        )
+    require_one_of("cluster_prototypes", ("far", "near"), prefer=prefer)
+    require_range("cluster_prototypes", 1, n_clusters=n_clusters)
     centroids = kmeans(vectors, n_clusters or len(np.unique(labels)), rng, n_rounds=25)
     at = assign(vectors, centroids)
     squared = np.empty(len(vectors))

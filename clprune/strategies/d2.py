@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.families import strategy
+from clprune.families import require_range, strategy
 from clprune.neighbors import nearest
 from clprune.strategies._quota import n_cut
 
@@ -30,11 +30,13 @@ def d2(
     neighbours j of k. d is the Euclidean distance in units of the neighbours' median distance, so that a gamma means the same for features of any
     scale: on a network's raw ones exp(-d^2) is nothing, and what is left is hardest first. The paper tunes both gammas, the number of neighbours and `cutoff` (the hardest share, left out
     beforehand, less where too few would be left; None: see `n_cut`) for each pruning rate. Fewer than `n_neighbors` others: all of them. Neighbours are exact up to 100,000
-    vectors, above that searched for in the nearest cells (`neighbors`).
+    vectors, above that searched for in the nearest cells (`neighbors`). Raises UsageError for a negative number, and a `cutoff` outside 0 to 1.
 
     >>> d2(np.array([1.0, 0.9, 0.5, 0.0]), np.array([[0.0], [1.0], [5.0], [9.0]]), 2, np.random.default_rng(0), n_neighbors=1)
     array([0, 2])
     """
+    require_range("d2", 0, n_neighbors=n_neighbors, gamma_f=gamma_f, gamma_r=gamma_r)
+    require_range("d2", 0, 1, cutoff=cutoff)
     n = len(difficulty)
     left = np.sort(np.argsort(-difficulty, kind="stable")[n_cut(n, n_keep, cutoff) :])
     hard = difficulty[left]

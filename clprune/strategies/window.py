@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from clprune.families import strategy
+from clprune.families import require_range, strategy
 
 
 @strategy("difficulty")
@@ -12,9 +12,12 @@ def window(
 ) -> Int[np.ndarray, "K"]:
     """Positions of `n_keep` samples after the hardest `skip` share, hardest first; the skipped share shrinks where too few would be left.
 
+    Raises UsageError for a `skip` outside 0 to 1.
+
     >>> window(np.array([0.5, 0.9, 0.1, 0.7]), 2, np.random.default_rng(0), skip=0.25)
     array([3, 0])
     """
+    require_range("window", 0, 1, skip=skip)
     n = len(difficulty)
     start = min(round(skip * n), n - n_keep)
     return np.argsort(-difficulty, kind="stable")[start : start + n_keep]

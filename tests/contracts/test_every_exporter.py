@@ -46,6 +46,19 @@ def test_refuses_other_data_and_leaves_nothing(name: str, manifest: Path, shapes
     assert not (tmp_path / "out").exists()
 
 
+def test_an_option_of_the_wrong_kind_or_value_is_refused_and_leaves_nothing(manifest: Path, shapes_npz: Path, tmp_path: Path) -> None:
+    source, record = open_source(str(shapes_npz)), read_manifest(manifest)
+    for form, said in (
+        ("imagefolder(link='nope')", "Give link as one of 'auto', 'hardlink'"),
+        ("imagefolder(link=1)", "link as text in quotes"),
+        ("webdataset(samples_per_shard=1.5)", "samples_per_shard as a whole number"),
+        ("label_studio(tasks_per_file='x')", "tasks_per_file as a whole number"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            export(record, source, form, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_failing_export_leaves_what_was_there(manifest: Path, shapes_npz: Path, tmp_path: Path) -> None:
     source, record = open_source(str(shapes_npz)), read_manifest(manifest)
     export(record, source, "indices", tmp_path / "out")
