@@ -246,7 +246,6 @@ def _set_aside(out: Path) -> None:
     if (out / REPLACED).exists() or not (out / "run.json").exists():
         _remove_parts(out)
         return
-    (out / REPLACED).mkdir()
     for name in PARTS:
         if (out / name).exists():
             move(out / name, out / REPLACED / name)

@@ -151,10 +151,11 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename for good before anything else happens: after a power cut a file must not be there again when what it names is gone."""
+    """Rename for good before anything else happens: after a power cut a file must not be there again when what it names is gone. The folder of `to` is made."""
+    _make_folder(to.parent)
     os.replace(path, to)
+    _sync_folder(to.parent)  # first: else it could be in neither
     _sync_folder(path.parent)
-    _sync_folder(to.parent)
 
 
 def _plain(value: Any) -> Any:

@@ -197,7 +197,7 @@ def test_what_is_moved_is_gone_before_anything_else_happens(tmp_path: Path, monk
     (tmp_path / "b").mkdir()
     monkeypatch.setattr(storage, "_sync_folder", lambda folder: synced.append((folder, (tmp_path / "a").exists())))
     storage.move(tmp_path / "a", tmp_path / "b" / "a")
-    assert synced == [(tmp_path, False), (tmp_path / "b", False)] and (tmp_path / "b" / "a").read_bytes() == b"x"
+    assert synced == [(tmp_path / "b", False), (tmp_path, False)] and (tmp_path / "b" / "a").read_bytes() == b"x"
 
 
 def test_what_is_remembered_is_made_once_again_where_it_was_changed_and_every_time_where_nothing_can_be_kept(

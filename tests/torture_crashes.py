@@ -21,6 +21,7 @@ from conftest import draw_shapes
 
 from clprune import pipeline, storage
 from clprune.errors import ClpruneError
+from clprune.run import REPLACED
 
 # the server's own path: what it cannot import beforehand (it does not say so), every process it forks would import anew, for seconds
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -94,18 +95,26 @@ def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
     return ", ".join(sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))[:5])
 
 
+def the_old_run_is_lost(out: Path, old: dict[str, bytes]) -> list[str]:
+    """What is wrong with the run that was to be replaced: its parts lie at the side, or still where they were."""
+    held = [content(place) if place.exists() else {} for place in (out / REPLACED, out)]
+    gone = [name for name, data in old.items() if all(found.get(name) != data for found in held)]
+    return [f"of the run that was to be replaced is lost: {', '.join(gone[:5])}"] if gone else []
+
+
 def problems_of(work: str, folder: Path, out: Path, allowed: list[dict[str, bytes]]) -> list[str]:
     """What is wrong with what stands at `out` after a crash: it must be one of the `allowed` states; a run may also be unfinished."""
     if work in ("scoring", "rescoring"):
         if not (out / "run.json").exists():
-            return []
+            return [] if work == "scoring" else the_old_run_is_lost(out, allowed[0])
         try:
             problems = pipeline.verify(out)
         except ClpruneError as error:
             problems = [str(error)]
         if problems:
             return problems
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)  # may be there still when the end came just before it was removed
+        for name in ("checkpoint", REPLACED):  # may be there still when the end came just before they were removed
+            shutil.rmtree(out / name, ignore_errors=True)
     elif not out.exists():
         WORKS[work](str(folder), str(folder / "other"))  # the next command in that place puts back what was set aside
         shutil.rmtree(folder / "other")
