@@ -10,6 +10,7 @@ from conftest import draw_shapes
 
 from clprune import pipeline, run, trajectory
 from clprune.errors import DataError, IntegrityError, TrainingError, UsageError
+from clprune.run import read_run
 from clprune.sources import open_source
 from clprune.training import pixel_statistics
 
@@ -83,6 +84,9 @@ def test_shuffled_rows_give_each_id_the_same_scores_and_the_same_kept_ids(tmp_pa
             kept[name, strategy] = pipeline.select(tmp_path / name, tmp_path / f"{name}-{strategy}", keep="0.4", strategy=strategy).kept_ids.tolist()
     for strategy in ("stratified", "hardest", "blend"):
         assert kept["a", strategy] == kept["b", strategy]
+    a, b = (read_run(tmp_path / name).table for name in "ab")
+    for name, values in a.values.items():
+        assert values[order].tobytes() == b.values[name].tobytes(), name
     assert pipeline.compare(tmp_path / "a", tmp_path / "b")["scores"]["el2n"]["rank_correlation"] == pytest.approx(1)
     assert pipeline.verify(tmp_path / "a-hardest", data=str(tmp_path / "b.npz")) == []
 
