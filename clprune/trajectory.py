@@ -104,6 +104,8 @@ def record_trajectory(
     state = new_state(model, target, recipe)
     tap = FeatureTap(model, layer)  # refuses a layer that is not there before anything is trained
     tap.close()
+    if ":" in proxy:  # of the user's
+        _require_logits(state.model, data, order[:2], source.n_classes, proxy)
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
@@ -187,6 +189,17 @@ def record_trajectory(
     if n_processes > 1:  # the meter sees this process only
         facts |= {"energy_kwh": None, "energy_method": f"not measured: {n_processes} processes took part"}
     return ProxyRun(recorder.trajectory(**facts), recorder.critical_period(), embeddings)
+
+
+def _require_logits(model: torch.nn.Module, data: DeviceData | TokenData, rows: Int[np.ndarray, "m"], n_classes: int, proxy: str) -> None:
+    """Raise UsageError where the model cannot look at a few samples, or gives something else than one number a class."""
+    wanted = f"It must map {' x '.join(map(str, ('B', *data.input_shape)))} inputs to (B, {n_classes})."
+    try:
+        logits, _ = predict(model, data, rows=rows)
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(f"proxy '{proxy}' failed on the first samples: {type(error).__name__}: {error}. {wanted}") from error
+    if logits.shape != (len(rows), n_classes):
+        raise UsageError(f"proxy '{proxy}' gave an array of shape {logits.shape} for {len(rows)} samples. {wanted}")
 
 
 def _features(

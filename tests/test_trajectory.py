@@ -118,6 +118,14 @@ def factory(n_classes: int, input_shape: tuple[int, int, int]) -> object:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(input_shape)), n_classes))
 
 
+def of_another_width(n_classes: int, input_shape: tuple[int, int, int]) -> object:
+    return factory(7, input_shape)
+
+
+def of_another_input(n_classes: int, input_shape: tuple[int, int, int]) -> object:
+    return factory(n_classes, (1, 2, 3))
+
+
 def not_a_model(n_classes: int, input_shape: tuple[int, int, int]) -> int:
     return 3
 
@@ -128,6 +136,9 @@ def test_a_model_of_the_users_own_is_a_proxy(shapes_npz: Path, tmp_path: Path, m
     assert run["proxy"] == "test_trajectory:factory"
     with pytest.raises(UsageError, match="returned a int"):
         pipeline.score(str(shapes_npz), tmp_path / "other", proxy="test_trajectory:not_a_model", max_epochs=1)
+    for made, said in (("of_another_width", r"gave an array of shape \(2, 7\)"), ("of_another_input", "failed on the first samples: RuntimeError")):
+        with pytest.raises(UsageError, match=said):
+            pipeline.score(str(shapes_npz), tmp_path / "other", proxy=f"test_trajectory:{made}", max_epochs=1)
 
 
 def test_a_run_of_small_images_of_any_proxy_in_the_box_has_scores(shapes_npz: Path, tmp_path: Path) -> None:
