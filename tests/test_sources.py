@@ -308,3 +308,11 @@ def test_what_code_makes_is_made_again(tmp_path: Path) -> None:
     assert (load_images(source_of_dataset(data, "made"), cache=tmp_path)[0] == 10).all()
     data.value = 77  # a transform that was mended: ids, labels and sizes are as before
     assert (load_images(source_of_dataset(data, "made"), cache=tmp_path)[0] == 77).all()
+
+
+def test_a_transform_that_changed_is_seen_though_the_files_did_not(image_folder: Path, tmp_path: Path) -> None:
+    seen = []
+    for invert in (False, True):
+        data = torchvision.datasets.ImageFolder(str(image_folder), transform=torchvision.transforms.functional.invert if invert else None)
+        seen.append(np.array(load_images(source_of_dataset(data, "folder"), cache=tmp_path / "cache")[0]))
+    assert (seen[1] == 255 - seen[0]).all()

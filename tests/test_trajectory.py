@@ -177,6 +177,13 @@ def test_force_keeps_the_finished_run_until_another_is_made(shapes_npz: Path, tm
         if report["stage"] == "train" and report["done"] == 1:
             raise Stop
 
+    def fail(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == 1:
+            raise TrainingError("the loss is no longer finite")
+
+    with pytest.raises(TrainingError):  # also after a checkpoint: the same command would fail again
+        pipeline.score(str(shapes_npz), out, max_epochs=2, force=True, on_progress=fail)
+    assert digests(out) == before and not (out / run.REPLACED).exists()
     with pytest.raises(Stop):
         pipeline.score(str(shapes_npz), out, max_epochs=2, force=True, on_progress=stop)
     assert (out / run.REPLACED / "run.json").exists()  # the new one has a checkpoint to go on from
