@@ -77,8 +77,11 @@ def _state_of(source: Source) -> str:
     if source.facts.get("made_by_code"):  # also where its items come from files: a transform may have changed
         return ""
     if source.paths is not None:
-        for status in (Path(source.paths[row]).stat() for row in range(len(source))):
-            digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+        try:
+            for status in (Path(source.paths[row]).stat() for row in range(len(source))):
+                digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+        except OSError:  # decoding names the file
+            return ""
     elif source.read_bytes is not None:
         for row in np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)):
             digest.update(hashlib.sha256(source.read_bytes(int(row))[0]).digest())

@@ -52,8 +52,8 @@ def _require_harmless(destination: Path, manifest: Manifest, source: Source, for
     place, root = destination.resolve(), source.facts.get("root")
     if root is not None and place.is_relative_to(Path(root).resolve()):
         raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
-    named = Path(source.locator.split("?")[0].removeprefix("hf:").removeprefix("wds:"))
-    for what, there in (("the manifest", manifest.folder), ("the data", named), ("the data", Path(root) if root is not None else named)):
+    data = Path(source.locator.split("?")[0].removeprefix("hf:").removeprefix("wds:"))
+    for what, there in (("the manifest", manifest.folder), ("the data", data)):
         if there.exists() and there.resolve().is_relative_to(place):
             raise UsageError(f"{destination} holds {what} ({there}), which the export would replace. Choose another place.")
     if force and destination.is_dir() and any(destination.iterdir()) and not (destination / RECORD).exists():

@@ -68,10 +68,8 @@ def plan(
     steps, finishing = -(-seen // recipe.batch_size) * max_epochs, 0
     if 0 < seen and len(source.labelled) < len(source):
         finishing = finishing_steps(-(-len(source.labelled) // recipe.batch_size) * max_epochs, recipe.batch_size)
-    pixels, compared = (
-        len(source) * n_bytes,
-        12 * len(source) * (0 if source.kind == "text" else side * side),
-    )  # grey, smoothed and standardised, to find near-duplicates
+    pixels = len(source) * n_bytes
+    compared = 0 if source.kind == "text" else 12 * len(source) * side * side  # grey, smoothed and standardised, to find near-duplicates
     return {
         "source": source.locator,
         "n_samples": len(source),

@@ -57,6 +57,7 @@ def write_selection(
     rank[selection.kept_indices] = np.arange(len(selection.kept_indices))
     weight[selection.kept_indices] = selection.weights
     kept, labelled = rank >= 0, table.labels >= 0
+    asks = bool((kept & ~labelled).any())
     names = document["class_names"]
     columns: dict[str, Any] = {
         "sample_id": scored.id_columns["sample_id"],
@@ -78,7 +79,7 @@ def write_selection(
         choices = dict(choices) | {
             "pool": dict(pool)
             | {
-                "asks": bool((kept & ~labelled).any()),
+                "asks": asks,
                 "guessed_per_class": np.bincount(guessed[guessed >= 0], minlength=len(names)),
             }
         }
@@ -99,7 +100,7 @@ def write_selection(
         "samples_seen_per_epoch": len(selection.kept_ids),
         "samples_seen_by_scoring": (document["epochs_run"] + (pool or {}).get("finishing_epochs", 0)) * int(labelled.sum()),
         "kept_bytes": int(scored.sample_bytes[kept].sum()),
-        "dropped_bytes": int(scored.sample_bytes[~kept & (labelled | (pool is None))].sum()),
+        "dropped_bytes": int(scored.sample_bytes[~kept & (labelled | (pool is None) | asks)].sum()),
         "parent": {f"{name}_sha256": digest_in(document["files"], f"{name}.parquet") for name in ("scores", "samples")},
         "run": {
             key: document[key]

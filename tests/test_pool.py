@@ -211,6 +211,7 @@ def test_all_vectors_are_of_one_model_and_an_interruption_before_the_last_look_c
 def test_only_unlabelled_samples_are_asked_for_and_only_labelled_ones_kept(scored: Path, tmp_path: Path) -> None:
     asked = pipeline.select(scored / "run", tmp_path / "m", label_budget=40)
     rows = asked.samples.filter(asked.samples["kept"])
+    assert asked.document["kept_bytes"] + asked.document["dropped_bytes"] == asked.samples["bytes"].to_numpy().sum()
     assert len(rows) == 40 and set(rows["label"].to_pylist()) == {-1} and set(rows["reason"].to_pylist()) == {"to be labelled"} and asked.asks
     kept = pipeline.select(scored / "run", tmp_path / "k", keep="0.5")
     rows = kept.samples.filter(kept.samples["kept"])
