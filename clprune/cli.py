@@ -195,8 +195,14 @@ def select(
     if keep:
         _checked_keep(keep)
     if dry_run:
+        from clprune.families import choose
         from clprune.run import read_run
         from clprune.selection import budget_for
+        from clprune.selection_record import require_place
+
+        require_place(out, run, force=force)
+        if strategy not in (None, "auto"):
+            choose("strategies", strategy)
 
         n = int(read_run(run).document["n_samples"])
         plan: dict[str, Any] = {"n_samples": n, "n_keep": None if keep == "auto" else budget_for(label_budget or keep, n).n_keep, "out": str(out)}
@@ -246,8 +252,12 @@ def export(
     from clprune import pipeline
 
     if dry_run:
+        from clprune.export import form_of
         from clprune.manifest import read_manifest
+        from clprune.storage import require_free
 
+        form_of(to)
+        require_free(destination, force=force)
         document = read_manifest(manifest).document
         plan = {"n_samples": document["n_kept"], "bytes": document["kept_bytes"], "to": to, "destination": str(destination)}
         show(plan, as_json, f"would write {plan['n_samples']:,} samples of {plan['bytes']:,} bytes to {destination}")

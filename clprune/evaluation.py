@@ -37,6 +37,7 @@ from clprune.training import (
     Recipe,
     TokenData,
     new_state,
+    number_format,
     pick_device,
     pixel_statistics,
     predict,
@@ -91,7 +92,12 @@ def evaluate(
     full_steps = n_epochs * math.ceil(len(order) / recipe.batch_size)
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
     facts: dict[str, Any] = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "device": str(target), "recipe": recipe.__dict__}
-    facts |= {"threads": torch.get_num_threads(), "groups": None if groups is None else groups[0].tolist(), "corruptions": SEVERITY}
+    facts |= {
+        "threads": torch.get_num_threads(),
+        "number_format": _numbers(target),
+        "groups": None if groups is None else groups[0].tolist(),
+        "corruptions": SEVERITY,
+    }
     place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept)})
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
 
@@ -169,6 +175,10 @@ def _place_for(checkpoint: Path | None, key: Mapping[str, Any]) -> Path | None:
     return None if checkpoint is None else checkpoint / hashlib.sha256(to_json({**key, "torch": torch.__version__}).encode()).hexdigest()[:16]
 
 
+def _numbers(device: torch.device) -> str:
+    return str(number_format(device)).removeprefix("torch.")
+
+
 def _digest_of_rows(rows: Int[np.ndarray, "K"]) -> str:
     return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
 
@@ -210,6 +220,7 @@ def evaluate_pool(
         "proxy": proxy,
         "steps": n_steps,
         "device": str(target),
+        "number_format": _numbers(target),
         "recipe": recipe.__dict__,
         "threads": torch.get_num_threads(),
         "data": data_key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
     Raises FingerprintError for other data than the manifest's, UsageError for an unknown form, a destination that exists, one inside the data's own folder, and one
     that holds the data, the manifest, or (with `force`) anything that no export wrote.
     """
-    name, bracket, rest = form.partition("(")
-    member, options, spelled = families.choose("exporters", name.replace("-", "_") + bracket + rest)
+    member, options, spelled = form_of(form)
     manifest.require_same_data(source)
     if not families.facts(member)["takes_unlabelled"] and (n := int((source.labels[manifest.indices(source)] < 0).sum())):
         fitting = [name for name in families.names("exporters") if families.facts(families.find("exporters", name))["takes_unlabelled"]]
@@ -45,6 +45,12 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
         write_json(side / RECORD, record | {"order_digest": digest_of_ids(source.sample_ids), "files": inventory(side, files)})
         told |= {"files": told["files"] + 1, "bytes_written": told["bytes_written"] + (side / RECORD).stat().st_size}
     return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told
+
+
+def form_of(form: str) -> tuple[Callable[..., dict[str, Any]], dict[str, Any], str]:
+    """The exporter that a form names, its options, and the form spelled out. Raises UsageError for an unknown one."""
+    name, bracket, rest = form.partition("(")
+    return families.choose("exporters", name.replace("-", "_") + bracket + rest)
 
 
 def _require_harmless(destination: Path, manifest: Manifest, source: Source, force: bool) -> None:

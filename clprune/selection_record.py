@@ -14,15 +14,16 @@ from clprune.datatypes import Budget, Selection
 from clprune.errors import GuardError, UsageError
 from clprune.manifest import Manifest, write_manifest
 from clprune.run import Run
-from clprune.storage import digest_in, read_json
+from clprune.storage import digest_in, read_json, require_free
 
 
 def require_place(out: Path, run: Path, *, force: bool) -> None:
-    """Refuse a manifest folder `out` in whose place stands what `force` must not replace: UsageError for the run itself and for files that are no manifest, GuardError for labels that were added."""
+    """Refuse a manifest folder `out` in whose place stands what `force` must not replace: UsageError for the run itself and for files that are no manifest, and without `force` for any; GuardError for labels that were added."""
     if run.resolve().is_relative_to(out.resolve()) or (out / "run.json").exists():
         raise UsageError(f"{out} is, or holds, the folder of a run; a manifest there would replace it. Choose another folder with --out.")
-    if not force or not out.exists():
-        return  # `new_folder` refuses what is there
+    require_free(out, force=force)
+    if not out.exists():
+        return
     held = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
     if held and not ((out / "manifest.json").exists() and {"samples.parquet", "kept.npy"} & set(held)):
         raise UsageError(

@@ -347,6 +347,12 @@ def require_intact(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None
         raise IntegrityError(f"{folder}: " + " ".join(problems))
 
 
+def require_free(destination: Path, *, force: bool) -> None:
+    """Raise UsageError where `destination` holds something and `force` is False."""
+    if destination.exists() and not force and not (destination.is_dir() and not any(destination.iterdir())):
+        raise UsageError(f"{destination} exists already. Choose another place, or pass --force to replace it.")
+
+
 @contextmanager
 def new_folder(destination: Path, *, force: bool = False, resume_key: str | None = None) -> Iterator[Path]:
     """Fill a folder to the side; it appears at `destination` in one step when the block ends well, and not at all otherwise.
@@ -356,8 +362,7 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
     destination = destination.absolute()
     with _explained(destination):
         sweep(destination.parent)
-    if destination.exists() and not force and not (destination.is_dir() and not any(destination.iterdir())):
-        raise UsageError(f"{destination} exists already. Choose another place, or pass --force to replace it.")
+    require_free(destination, force=force)
     side = destination.with_name(f".{destination.name}.{resume_key}.partial") if resume_key else _beside(destination, "partial")
     old = _beside(destination, "old")
     with _explained(destination):

@@ -123,6 +123,18 @@ def test_dry_runs_write_nothing(shapes_npz: Path, shapes_run: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_runs_refuse_what_would_be_refused(shapes_run: Path, tmp_path: Path) -> None:
+    refused(2, "nonsense", "select", shapes_run, "--keep", "0.5", "--strategy", "nonsense", "--out", tmp_path / "m", "--dry-run")
+    refused(2, "holds, the folder of a run", "select", shapes_run, "--keep", "0.5", "--out", shapes_run, "--dry-run")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_text("")
+    refused(2, "exists already", "select", shapes_run, "--keep", "0.5", "--out", tmp_path / "there", "--dry-run")
+    assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m").returncode == 0
+    refused(2, "exists already", "export", tmp_path / "m", "--to", "indices", tmp_path / "there", "--dry-run")
+    refused(2, "nonsense", "export", tmp_path / "m", "--to", "nonsense", tmp_path / "e", "--dry-run")
+    assert not (tmp_path / "e").exists()
+
+
 @pytest.mark.parametrize("keep", ["0", "1.5", "-0.1", "half"])
 def test_a_bad_share_is_a_usage_error_before_anything_is_read(keep: str, tmp_path: Path) -> None:
     refused(2, "--keep is", "select", tmp_path / "nowhere", f"--keep={keep}", "--out", tmp_path / "m")
