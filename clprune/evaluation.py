@@ -36,8 +36,8 @@ from clprune.training import (
     Observe,
     Recipe,
     TokenData,
+    name_of_numbers,
     new_state,
-    number_format,
     pick_device,
     pixel_statistics,
     predict,
@@ -94,7 +94,7 @@ def evaluate(
     facts: dict[str, Any] = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "device": str(target), "recipe": recipe.__dict__}
     facts |= {
         "threads": torch.get_num_threads(),
-        "number_format": _numbers(target),
+        "number_format": name_of_numbers(target),
         "groups": None if groups is None else groups[0].tolist(),
         "corruptions": SEVERITY,
     }
@@ -175,10 +175,6 @@ def _place_for(checkpoint: Path | None, key: Mapping[str, Any]) -> Path | None:
     return None if checkpoint is None else checkpoint / hashlib.sha256(to_json({**key, "torch": torch.__version__}).encode()).hexdigest()[:16]
 
 
-def _numbers(device: torch.device) -> str:
-    return str(number_format(device)).removeprefix("torch.")
-
-
 def _digest_of_rows(rows: Int[np.ndarray, "K"]) -> str:
     return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
 
@@ -220,7 +216,7 @@ def evaluate_pool(
         "proxy": proxy,
         "steps": n_steps,
         "device": str(target),
-        "number_format": _numbers(target),
+        "number_format": name_of_numbers(target),
         "recipe": recipe.__dict__,
         "threads": torch.get_num_threads(),
         "data": data_key,

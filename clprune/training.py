@@ -205,6 +205,11 @@ def number_format(device: torch.device, *, exact: bool = False) -> torch.dtype:
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
+def name_of_numbers(device: torch.device, *, exact: bool = False) -> str:
+    """ "bfloat16" or "float32": what `number_format` says, for a record."""
+    return str(number_format(device, exact=exact)).removeprefix("torch.")
+
+
 def prepare_model(model: nn.Module, device: torch.device, recipe: Recipe) -> nn.Module:
     """Move a model to the device, in the memory layout of the recipe."""
     model = model.to(device)

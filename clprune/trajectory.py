@@ -34,8 +34,8 @@ from clprune.training import (
     TokenData,
     TrainingState,
     finishing_steps,
+    name_of_numbers,
     new_state,
-    number_format,
     pick_device,
     pixel_statistics,
     predict,
@@ -88,7 +88,7 @@ def record_trajectory(
     if max_epochs < 1:
         raise UsageError(f"max_epochs is {max_epochs}; it must be at least 1.")
     target, order = pick_device(device), source.canonical_order
-    numbers = str(number_format(target, exact=exact)).removeprefix("torch.")
+    numbers = name_of_numbers(target, exact=exact)
     n_processes, first = distributed.world_size(), distributed.is_first()
     rate = Recipe.learning_rate * batch_size / Recipe.batch_size if learning_rate is None else learning_rate
     if batch_size < 1 or not 0 <= rate < float("inf"):

@@ -33,7 +33,7 @@ from clprune.run import Run
 from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
-from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.training import Recipe, name_of_numbers, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
 CANDIDATES = (
@@ -93,6 +93,7 @@ class Trials:
             "proxy": self.proxy,
             "epochs": self.n_epochs,
             "device": str(target),
+            "number_format": name_of_numbers(target),
             "seed": self.seed,
             "recipe": self._recipe.__dict__,
         }

@@ -47,7 +47,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(DataError, match="another seed"):
         pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4, seed=1)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(trajectory, "number_format", lambda device, exact: torch.float16)
+        elsewhere.setattr(trajectory, "name_of_numbers", lambda device, exact: "float16")
         with pytest.raises(DataError, match=r"another number_format\. .*same kind of machine"):
             pipeline.score(str(shapes_npz), tmp_path / "broken", max_epochs=4)
     reports: list[dict[str, object]] = []
@@ -113,7 +113,6 @@ def test_a_dry_run_counts_and_writes_nothing(shapes_npz: Path, tmp_path: Path) -
 
 
 def factory(n_classes: int, input_shape: tuple[int, int, int]) -> object:
-    import torch
 
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(input_shape)), n_classes))
 
