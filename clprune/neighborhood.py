@@ -18,6 +18,13 @@ POOL = 4  # pixels: candidates are searched on images made so much smaller, wher
 N_CANDIDATES = 2  # partners a view that are compared pixel by pixel
 N_NEIGHBORS = 10
 RANK = 12  # the partner whose distance says how crowded a place is; larger groups of near-duplicates hide each other
+TOLD_BY = {
+    1: 0.11840875,
+    2: 0.22662750,
+    4: 0.42047103,
+    8: 0.76359744,
+}  # ranks that tell how many dimensions images spread over: the third quartile of the k-th smallest of RANK - 1 uniform numbers
+LOOK_AGAIN, MOST_LOOKS = 0.1, 4  # a share of images that were found to repeat others, from which on those that are left are looked at again
 CHANCE = 1000  # samples, of which one may be flagged by chance
 COMPARISON = 1  # raised when images are compared in another way, so that what was found before is not used
 REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
@@ -45,13 +52,21 @@ def find_neighborhood(
     known = p_label is not None or (vectors is not None and len(np.unique(labels)) > 1)
     dynamics = (p_label[:, order], predicted[:, order]) if p_label is not None and predicted is not None else None
     suspicion, suggested = _suspicion(labels[order], dynamics, vectors, order) if known else (np.zeros(n), labels[order])
+    threshold: dict[str, float] = {}
     if images is not None:
         equal = _equal_rows_of_images(images, order)
-        pairs, distances, threshold = _near_pairs(images, labels, order, equal)
+        keeper, gap = _groups_of_equal(equal, suspicion)
+        alone = np.delete(np.arange(n), equal[:, 1])  # not the keepers: so the images alone decide what is compared
+        for _ in range(MOST_LOOKS):
+            pairs, distances, found = _near_pairs(images, labels, order, alone)
+            keeper, gap = _joined(keeper, gap, keeper[pairs], distances, suspicion)
+            threshold = threshold or found
+            left = np.flatnonzero(keeper == np.arange(n))
+            if len(left) > (1 - LOOK_AGAIN) * len(alone):
+                break
+            alone = left  # many near-duplicates hide each other
     else:
-        equal = _equal_rows(np.asarray(vectors)[order] if vectors is not None else np.arange(n)[:, None])
-        pairs, distances, threshold = np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
-    keeper, gap = _groups(equal, pairs, distances, suspicion, n)
+        keeper, gap = _groups_of_equal(_equal_rows(np.asarray(vectors)[order] if vectors is not None else np.arange(n)[:, None]), suspicion)
     duplicate_of, duplicate_distance = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
     repeated = keeper != np.arange(n)
     duplicate_of[order[repeated]] = order[keeper[repeated]]
@@ -116,32 +131,30 @@ def images_nearly_equal(
     """(first, later) row of equal inputs; pairs of rows that show nearly the same, of equal ones only the first, and their distances. Texts are only compared for equality."""
     order = np.arange(len(images))
     equal = _equal_rows_of_images(images, order)
-    pairs, distances, _ = _near_pairs(images, labels, order, equal) if images.ndim == 4 else (equal[:0], np.zeros(0), {})
+    alone = np.delete(order, equal[:, 1])
+    pairs, distances, _ = _near_pairs(images, labels, order, alone) if images.ndim == 4 else (equal[:0], np.zeros(0), {})
     return equal, pairs, distances
 
 
 def _near_pairs(
-    images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], equal: Int[np.ndarray, "Q 2"]
+    images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], alone: Int[np.ndarray, "A"]
 ) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"], dict[str, float]]:
-    """Pairs of positions (in the order of ids) that show nearly the same, their distances, and the threshold found for each class.
+    """Pairs among the positions `alone` (in the order of ids) that show nearly the same, their distances, and the threshold found for each class.
 
-    Of images that are `equal` the first stands for the others; its nearest images under shifts of up to SHIFT pixels and mirroring are
+    The nearest images under shifts of up to SHIFT pixels and mirroring are
     found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation. A pair is near where, seen from both, its distance is so small a share
     of that to the RANK-th nearest as chance would bring about in one of CHANCE samples: the threshold of the class. So images in a crowd of similar ones have to be nearer than those that
     stand alone.
     """
-    first = np.ones(len(order), dtype=bool)
-    first[equal[:, 1]] = False
-    alone = np.flatnonzero(first)
     gray = np.empty((len(alone), *images.shape[1:3]), dtype=np.float32)
     for place, row in enumerate(order[alone]):
         gray[place] = images[row].mean(axis=2)
     if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) <= RANK:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
     pairs, distances = _compared_once(gray)
-    nearest, usual = _first_and_ranked(pairs, distances, len(alone))
+    *nearer, usual = _at_ranks(pairs, distances, len(alone), (*TOLD_BY, RANK))
     classes, known = labels[order[alone]], np.isfinite(usual)
-    ratio = nearest[known] / np.maximum(usual[known], 1e-9)
+    ratio = np.stack(nearer, axis=1)[known] / np.maximum(usual[known, None], 1e-9)
     thresholds = np.full(int(classes.max()) + 1, _threshold(ratio))
     for c in range(len(thresholds)):
         if (mine := classes[known] == c).sum() >= MIN_PAIRS:
@@ -159,7 +172,7 @@ def _compared_once(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P
 
     def make() -> dict[str, np.ndarray]:
         pairs, distances = _compared(gray)
-        usual = _first_and_ranked(pairs, distances, len(gray))[1]
+        (usual,) = _at_ranks(pairs, distances, len(gray), (RANK,))
         wanted = distances <= np.maximum(usual[pairs[:, 0]], usual[pairs[:, 1]])
         return {"pairs": pairs[wanted].astype(np.int32), "distances": distances[wanted]}
 
@@ -172,28 +185,25 @@ def _compared_once(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P
     return held["pairs"].astype(np.int64), held["distances"]
 
 
-def _first_and_ranked(
-    pairs: Int[np.ndarray, "P 2"], distances: Float[np.ndarray, "P"], n: int
-) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-    """The smallest and the RANK-th smallest distance of each position to its partners, infinite where it has fewer."""
+def _at_ranks(pairs: Int[np.ndarray, "P 2"], distances: Float[np.ndarray, "P"], n: int, ranks: tuple[int, ...]) -> list[Float[np.ndarray, "N"]]:
+    """For each of the `ranks` (1: the smallest) that distance of each position to its partners, infinite where it has fewer."""
     owner, both = pairs.T.ravel(), np.concatenate([distances, distances])
     in_order = np.lexsort((both, owner))
     start = np.searchsorted(owner[in_order], np.arange(n))
     count = np.searchsorted(owner[in_order], np.arange(n), "right") - start
-    at = [np.where(count > place, both[in_order[np.minimum(start + place, len(both) - 1)]], np.inf) for place in (0, RANK - 1)]
-    return at[0], at[1]
+    return [np.where(count >= rank, both[in_order[np.minimum(start + rank - 1, len(both) - 1)]], np.inf) for rank in ranks]
 
 
-def _threshold(ratio: Float[np.ndarray, "M"]) -> float:
-    """The ratio of the nearest to the RANK-th nearest distance that chance stays below once in CHANCE times; 0 where there is too little to tell.
+def _threshold(ratio: Float[np.ndarray, "M T"]) -> float:
+    """The ratio of the nearest to the RANK-th nearest distance that chance stays below once in CHANCE times; 0 where there is too little to tell. Columns are the ratios of the ranks TOLD_BY.
 
-    Where points lie evenly in m dimensions, ratio^m is the smallest of RANK - 1 uniform numbers (Facco et al., 2017, arXiv:1803.06992, for RANK 2). m is found from the third quartile
-    of the ratios, which near-duplicates hardly move: where many are, it can only come out too low, and the threshold with it.
+    Where points lie evenly in m dimensions, the ratio of the k-th, to the power m, is the k-th smallest of RANK - 1 uniform numbers (Facco et al., 2017, arXiv:1803.06992, for k = 1 and RANK 2).
+    m is found from the third quartile of the ratios. Where most images have near-duplicates these make it too small, never too large, but only at ranks that they reach: so the largest m of those ranks counts.
     """
     if len(ratio) < MIN_PAIRS:
         return 0.0
-    high = float(np.clip(np.quantile(ratio, 0.75), 1e-6, 1 - 1e-6))
-    dimension = np.log(1 - 0.25 ** (1 / (RANK - 1))) / np.log(high)
+    high = np.clip(np.quantile(ratio, 0.75, axis=0), 1e-6, 1 - 1e-6)
+    dimension = max(np.log(usual) / np.log(found) for usual, found in zip(TOLD_BY.values(), high, strict=True))
     return float((1 - (1 - 1 / CHANCE) ** (1 / (RANK - 1))) ** (1 / dimension))
 
 
@@ -277,24 +287,33 @@ def _equal(keys: list[bytes]) -> Int[np.ndarray, "P 2"]:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def _groups(
-    equal: Int[np.ndarray, "Q 2"], pairs: Int[np.ndarray, "P 2"], distances: Float[np.ndarray, "P"], suspicion: Float[np.ndarray, "N"], n: int
-) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-    """For each position the one that stands for its group (itself where it repeats none), and its distance to its nearest partner.
-
-    Equal samples, (first, later) in `equal`, are one group, which the least suspect of them leads. Of the near pairs the nearest join first. A sample only joins
-    a group through a pair with the group's keeper, so that chains of similar images do not grow into one large group.
-    """
-    keeper, gap, leads = np.arange(n), np.full(n, np.nan), np.zeros(n, dtype=bool)
+def _groups_of_equal(equal: Int[np.ndarray, "Q 2"], suspicion: Float[np.ndarray, "N"]) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """For each position the one that stands for its group (itself where it repeats none), and its distance to it (NaN for itself): of equal samples, (first, later) in `equal`, the least suspect."""
+    n = len(suspicion)
+    keeper, gap = np.arange(n), np.full(n, np.nan)
     members: dict[int, list[int]] = {}
     for first, later in equal.tolist():
         members.setdefault(first, [first]).append(later)
     for group in members.values():
         leader = min(group, key=lambda row: (suspicion[row], row))
-        keeper[group], gap[[row for row in group if row != leader]], leads[leader] = leader, 0.0, True
-    pairs = keeper[pairs]  # the first of equal samples stood for them in the search
+        keeper[group], gap[[row for row in group if row != leader]] = leader, 0.0
+    return keeper, gap
+
+
+def _joined(
+    keeper: Int[np.ndarray, "N"],
+    gap: Float[np.ndarray, "N"],
+    pairs: Int[np.ndarray, "P 2"],
+    distances: Float[np.ndarray, "P"],
+    suspicion: Float[np.ndarray, "N"],
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """The groups and distances after groups whose keepers are near `pairs` have joined, the nearest first.
+
+    A group only joins another through a pair of their keepers, and one that others have joined joins no other, so that chains of similar images do not grow into one large group.
+    """
+    keeper, gap, leads = keeper.copy(), gap.copy(), np.zeros(len(keeper), dtype=bool)
     for pair in np.lexsort((pairs[:, 1], pairs[:, 0], distances)):
         a, b = sorted((int(pairs[pair, 0]), int(pairs[pair, 1])), key=lambda row: (not leads[row], suspicion[row], row))
         if keeper[a] == a and keeper[b] == b and not leads[b]:
             keeper[b], gap[b], leads[a] = a, distances[pair], True
-    return keeper, gap
+    return keeper[keeper], gap

@@ -120,6 +120,14 @@ class TokenData:
         return self.tokens.index_select(0, rows if self.resident else rows.cpu()).to(self.device, non_blocking=True)
 
 
+def _drawn_shifts(shape: tuple[int, ...], most: int | None, n: int, draws: np.random.Generator) -> Int[np.ndarray, "B 2"] | None:
+    """How far each of `n` images of this shape is moved down and right: by at most `most` pixels (an eighth of the side), and no further than mirroring reaches. None where that is nowhere."""
+    down, right = (max(0, min(side // 8 if most is None else most, side - 1)) for side in (*shape, 0)[:2])
+    if down == right:
+        return draws.integers(-down, down + 1, (n, 2)) if down else None
+    return draws.integers((-down, -right), (down + 1, right + 1), (n, 2))
+
+
 def _mirrored(at: Tensor, size: int) -> Tensor:
     """Positions outside 0..size-1 mirrored back in, the border pixel not repeated."""
     at = at.abs()
@@ -349,9 +357,8 @@ def train(
                 torch.manual_seed(int(np.random.SeedSequence((seed, state.epochs_done, distributed.rank())).generate_state(1)[0]))
                 visits, expected = np.zeros(len(data), dtype=np.int32), np.zeros(len(data), dtype=np.int32)
             batches = epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size, copies=recipe.copies)
-            padding = max(data.shape[:2]) // 8 if recipe.crop_padding is None else recipe.crop_padding
             for number, batch_rows in enumerate(batches[: int(min(steps_left, len(batches)))]):
-                drawn_shifts = draws.integers(-padding, padding + 1, (len(batch_rows), 2)) if padding else None
+                drawn_shifts = _drawn_shifts(data.shape, recipe.crop_padding, len(batch_rows), draws)
                 drawn_flips = draws.random(len(batch_rows)) < 0.5 if recipe.flip else None
                 part: slice | np.ndarray = slice(None)
                 if together:  # what was drawn for the whole batch is cut, so that no draw depends on the number of processes

@@ -77,14 +77,14 @@ def test_compared_images_are_remembered_and_what_is_left_out_of_it_decides_nothi
     monkeypatch.setenv("CLPRUNE_CACHE", str(tmp_path))
     gray = world(300, 5)[0].mean(axis=3).astype(np.float32)
     pairs, distances = neighborhood._compared(gray)
-    plain, compared = neighborhood._first_and_ranked(pairs, distances, 300), neighborhood._compared
+    plain, compared = neighborhood._at_ranks(pairs, distances, 300, (1, 12)), neighborhood._compared
     monkeypatch.setattr(neighborhood, "REMEMBERED_FROM", 300)
     for again in (False, True):
         if again:
             monkeypatch.setattr(neighborhood, "_compared", None)  # would fail if it were called
         fewer, their = neighborhood._compared_once(gray)
         assert len(fewer) < len(pairs)
-        np.testing.assert_array_equal(neighborhood._first_and_ranked(fewer, their, 300), plain)
+        np.testing.assert_array_equal(neighborhood._at_ranks(fewer, their, 300, (1, 12)), plain)
         near = distances < plain[1][pairs].max(axis=1)
         assert {tuple(pair) for pair in pairs[near].tolist()} <= {tuple(pair) for pair in fewer.tolist()}
     monkeypatch.setattr(neighborhood, "_compared", compared)
@@ -131,6 +131,33 @@ def test_planted_copies_are_found_and_little_else() -> None:
     planted = {(400 + k, k) for k in range(60)}
     assert len(found & planted) >= 57 and len(found - planted) <= 3
     assert hood.duplicate_of[459] == 59 and hood.duplicate_distance[459] == 0
+
+
+@pytest.mark.parametrize("n_copies", [1, 3, 7])
+def test_a_set_in_which_every_image_has_copies_is_brought_back_to_its_originals(n_copies: int) -> None:
+    images, _, labels = world(300, 0)
+    rng = np.random.default_rng(1)
+
+    def changed(image: np.ndarray) -> np.ndarray:
+        moved = np.roll(image[:, ::-1] if rng.random() < 0.5 else image, rng.integers(-1, 2, 2), (0, 1))
+        return np.clip(moved * rng.uniform(0.9, 1.1) + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+    every = np.concatenate([images, *(np.stack([changed(image) for image in images]) for _ in range(n_copies))])
+    ids = np.array([f"{i:05d}" for i in range(len(every))], dtype=StringDType())
+    hood = find_neighborhood(ids, np.tile(labels, 1 + n_copies), None, None, vectors=None, images=every)
+    leader = np.where(hood.duplicate_of >= 0, hood.duplicate_of, np.arange(len(every)))
+    assert (hood.duplicate_of[leader] < 0).all()  # what stands for a group repeats nothing
+    assert (leader[300:] == leader[np.arange(300, len(every)) % 300]).mean() > 0.95
+    assert (leader % 300 != np.arange(len(every)) % 300).mean() < 0.01
+
+
+def test_the_dimension_of_evenly_spread_points_is_found_at_every_rank() -> None:
+    drawn = np.sort(np.random.default_rng(0).random((200_000, neighborhood.RANK - 1)), axis=1)
+    ranks = np.array(list(neighborhood.TOLD_BY)) - 1
+    np.testing.assert_allclose(np.quantile(drawn[:, ranks], 0.75, axis=0), list(neighborhood.TOLD_BY.values()), atol=2e-3)
+    for dimension in (2, 10, 30):
+        once_in_chance = (drawn[:, 0] ** (1 / dimension) < neighborhood._threshold(drawn[:, ranks] ** (1 / dimension))).mean()
+        assert once_in_chance == pytest.approx(1 / neighborhood.CHANCE, rel=0.3)
 
 
 def test_wrong_labels_are_suspect_and_the_true_one_is_suggested_whatever_the_row_order() -> None:
