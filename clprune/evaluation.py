@@ -28,7 +28,7 @@ from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
 from clprune.energy import EnergyMeter, step_so_far
 from clprune.errors import UsageError
-from clprune.proxies import build_proxy
+from clprune.proxies import build_proxy, code_of
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
 from clprune.training import (
     DeviceData,
@@ -98,7 +98,8 @@ def evaluate(
         "groups": None if groups is None else groups[0].tolist(),
         "corruptions": SEVERITY,
     }
-    place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept)})
+    grouped = None if groups is None else hashlib.sha256(groups[1].astype("<i8").tobytes()).hexdigest()
+    place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept), "proxy_code": code_of(proxy), "grouped": grouped})
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
@@ -214,6 +215,7 @@ def evaluate_pool(
     n_steps = n_epochs * math.ceil(largest / recipe.batch_size)
     key = {
         "proxy": proxy,
+        "proxy_code": code_of(proxy),
         "steps": n_steps,
         "device": str(target),
         "number_format": name_of_numbers(target),
@@ -238,10 +240,10 @@ def evaluate_pool(
     interval = interval_of(gain)
     saved, bound = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
-    better = (interval[0] if interval else float(gain[0])) > 0
+    not_better, verb = _verdict(float(gain.mean()), interval)
     money = "" if label_price is None else f", {saved * label_price:,.2f} USD"
     sentence = (
-        f"{len(asked):,} labels asked for {'beat' if better else 'are not better than'} as many random ones: {100 * gain.mean():+.2f} points{_points(interval)}, {seeds} seeds. "
+        f"Asking for these {len(asked):,} labels {verb} asking for as many random ones: {100 * gain.mean():+.2f} points{_points(interval)}, {_of_seeds(seeds)}. "
         f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{saved:,} labels saved{money}. "
         f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
     )
@@ -263,7 +265,7 @@ def evaluate_pool(
         "epochs": n_epochs,
         "steps": n_steps,
         "seeds": seeds,
-        "not_better_than_random": not better,
+        "not_better_than_random": not_better,
         "sentence": sentence,
     }
 
@@ -429,6 +431,19 @@ def _points(interval: Sequence[float] | None) -> str:
     return "" if interval is None else f" (95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
 
 
+def _of_seeds(n: int) -> str:
+    return f"{n} seeds" if n > 1 else "one seed, which alone decides nothing"
+
+
+def _verdict(difference: float, interval: Sequence[float] | None) -> tuple[bool | None, str]:
+    """Whether a choice is not shown to be better than random ones (None: a single seed was better, which shows nothing), and the verb for it."""
+    if interval is None:
+        return (True, "is not better than") if difference <= 0 else (None, "came out above")
+    if interval[0] > 0:
+        return False, "beats"
+    return True, "is worse than" if interval[1] < 0 else "is not clearly better than"
+
+
 def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Paired differences of the pruned arm to the others, with a 95 % interval, and the verdict against random."""
     result: dict[str, Any] = {}
@@ -439,12 +454,10 @@ def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
         difference = mine - np.array([run["accuracy"] for run in summary[arm]["runs"]])
         result[f"to_{arm}"] = {"difference": float(difference.mean()), "interval": interval_of(difference), "n": len(difference)}
     if "to_random" in result:
-        low = (result["to_random"]["interval"] or [result["to_random"]["difference"]])[0]
-        result["not_better_than_random"] = bool(low <= 0)
-        spread = _points(result["to_random"]["interval"])
-        verb = "is not better than" if low <= 0 else "beats"
+        told = result["to_random"]
+        result["not_better_than_random"], verb = _verdict(told["difference"], told["interval"])
         result["sentence"] = (
-            f"The selection {verb} a random one of the same class sizes: {100 * result['to_random']['difference']:+.2f} points{spread}, {len(mine)} seeds."
+            f"The selection {verb} a random one of the same class sizes: {100 * told['difference']:+.2f} points{_points(told['interval'])}, {_of_seeds(len(mine))}."
         )
     return result
 

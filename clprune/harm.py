@@ -79,8 +79,13 @@ def _fell(change: float, error: float) -> bool:
 
 def _standard_error(mine: list[float], other: list[float], n_test: int | None) -> float:
     """Of the difference of two mean accuracies of one class: from the test samples (taken as independent, which is cautious) and from the seeds."""
-    p, q = float(np.mean(mine)), float(np.mean(other))
-    of_test = (p * (1 - p) + q * (1 - q)) / n_test if n_test else 0.0
+
+    def variance(accuracies: list[float], n: int) -> float:
+        """Of x / n, by (x + 1) / (n + 2) (Agresti and Caffo, 2000): of one or two samples, all right, nothing is certain."""
+        p = (float(np.mean(accuracies)) * n + 1) / (n + 2)
+        return p * (1 - p) / (n + 2) * ((n + 2) / n) ** 2
+
+    of_test = variance(mine, n_test) + variance(other, n_test) if n_test else 0.0
     paired = np.array(mine) - np.array(other) if len(mine) == len(other) else np.zeros(1)
     of_seeds = float(paired.var(ddof=1)) / len(paired) if len(paired) > 1 else 0.0
     return math.sqrt(of_test + of_seeds)

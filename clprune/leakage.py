@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from clprune.datatypes import Source
 from clprune.errors import DataError
@@ -38,21 +38,24 @@ def leakage(source: Source, test: Source | None = None, *, image_size: int | Non
         )
     by_id, test_by_id = np.argsort(source.sample_ids, kind="stable"), np.argsort(test.sample_ids, kind="stable")
     labels = np.concatenate([source.labels[by_id], test.labels[test_by_id]])
-    train, distance = leaked(np.concatenate([train_inputs[by_id], test_inputs[test_by_id]]), labels, len(source))
+    train, distance, equal = leaked(np.concatenate([train_inputs[by_id], test_inputs[test_by_id]]), labels, len(source))
     pairs = [
         {"test_id": str(test.sample_ids[test_by_id[row]]), "train_id": str(source.sample_ids[by_id[train[row]]]), "distance": float(distance[row])}
         | {"same_label": bool(labels[len(source) + row] == labels[train[row]])}
         for row in np.flatnonzero(train >= 0)
     ]
-    exact = sum(pair["distance"] == 0 for pair in pairs)
+    exact = int(equal.sum())
     document = {"source": source.locator, "test": test.locator, "n_train": len(source), "n_test": len(test), "n_exact": exact}
     return document | {"n_near": len(pairs) - exact, "n_with_another_label": sum(not pair["same_label"] for pair in pairs), "pairs": pairs}
 
 
 def leaked(
     inputs: UInt8[np.ndarray, "N H W C"] | Int[np.ndarray, "N L"], labels: Int[np.ndarray, "N"], n_train: int
-) -> tuple[Int[np.ndarray, "T"], Float[np.ndarray, "T"]]:
-    """For each of the inputs after the first `n_train`: the nearest of those that it repeats (-1 for none), ties to the smaller row, and its distance (NaN for none)."""
+) -> tuple[Int[np.ndarray, "T"], Float[np.ndarray, "T"], Bool[np.ndarray, "T"]]:
+    """For each of the inputs after the first `n_train`: the nearest of those that it repeats (-1 for none), ties to the smaller row, its distance (NaN for none), and whether the two are equal.
+
+    The distance to a mirrored or a darker copy may be 0 too.
+    """
     known = labels if labels.min() >= 0 else labels - labels.min()  # a missing label is a class like others here
     equal, near, gaps = images_nearly_equal(inputs, known)
     first = np.arange(len(inputs))  # of equal inputs
@@ -66,4 +69,4 @@ def leaked(
             train[a], distance[a] = b, gap
     rows = np.arange(n_train, len(inputs))
     exact = first[rows] < n_train  # the first of equal inputs is a training one wherever one of them is
-    return np.where(exact, first[rows], train[first[rows]]), np.where(exact, 0.0, distance[first[rows]])
+    return np.where(exact, first[rows], train[first[rows]]), np.where(exact, 0.0, distance[first[rows]]), exact

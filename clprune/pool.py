@@ -204,13 +204,10 @@ def with_pool(
     kinds = np.where(source.labels < 0, source.n_classes, source.labels)  # for the duplicates those without a label count as a class of their own
     repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=vectors if images is None else None, images=images)
     duplicate_of, distance = labelled_first(repeats, source)
-    hood = Neighborhood(
-        duplicate_of,
-        distance,
-        suspicion,
-        suggested,
-        dict(neighborhood.facts) | {name: value for name, value in repeats.facts.items() if name != "suspicion"},
-    )
+    of_repeats = source.labels[duplicate_of[duplicate_of >= 0]], source.labels[duplicate_of >= 0]
+    facts = dict(neighborhood.facts) | {name: value for name, value in repeats.facts.items() if name != "suspicion"}
+    facts |= {"n_duplicates_with_another_label": int(((of_repeats[0] != of_repeats[1]) & (of_repeats[0] >= 0) & (of_repeats[1] >= 0)).sum())}
+    hood = Neighborhood(duplicate_of, distance, suspicion, suggested, facts)
     together = None if vectors is None else Embeddings(vectors, layer)
     return ScoreTable(source.sample_ids, source.labels, values, high_means), hood, together
 

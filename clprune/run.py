@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from clprune.datatypes import CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
-from clprune.errors import DataError, TrainingError
+from clprune.errors import DataError, IntegrityError, TrainingError
 from clprune.storage import (
     SCHEMA_VERSION,
     ids_of,
@@ -206,7 +206,7 @@ def read_run(folder: Path | str) -> Run:
 
 
 def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
-    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one; `force` sets that aside until the new one is finished."""
+    """run.json's document where `out` holds the finished run that is asked for. Raises DataError where it holds another one, IntegrityError where it was changed since; `force` sets that aside until the new one is finished."""
     if (out / REPLACED).exists():  # a process was killed
         if (out / "run.json").exists():
             shutil.rmtree(out / REPLACED)
@@ -215,7 +215,9 @@ def finished_run(out: Path, source: Source, asked: dict[str, Any], force: bool) 
     if (out / "run.json").exists() and not force:
         finished = read_run(out)
         same = finished.document["fingerprint"] == source.fingerprint and finished.document["asked"] == asked
-        if same and not verify_inventory(out, finished.document["files"]):
+        if same and (problems := verify_inventory(out, finished.document["files"])):
+            raise IntegrityError(f"{out} holds this run, finished, but it was changed since. {' '.join(problems)} --force scores again.")
+        if same:
             clear_up(out)  # of a process that was killed just after the end
             return dict(finished.document)
         other = "another data set" if finished.document["fingerprint"] != source.fingerprint else "other options"

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -407,7 +407,7 @@ def train(
             state.epochs_done += 1
             ended = end_epoch is not None and end_epoch(state)
             if ended and later is not None:
-                recipe = later
+                recipe = replace(later, warmup_samples=0)  # it was warmed up before
                 optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
             stop = ended and later is None
     finally:

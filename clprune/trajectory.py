@@ -22,7 +22,7 @@ from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
 from clprune.labels import labels_digest
 from clprune.neighbors import in_half
-from clprune.proxies import build_proxy
+from clprune.proxies import build_proxy, code_of
 from clprune.recorder import Recorder
 from clprune.signals import network_fisher
 from clprune.storage import SCHEMA_VERSION, digest_of_file, read_json, write_bytes, write_json
@@ -112,6 +112,7 @@ def record_trajectory(
         "image_shape": list(images.shape),
         "labels": labels_digest(source.labels),
         "proxy": proxy,
+        "proxy_code": code_of(proxy),
         "seed": seed,
         "recipe": asdict(recipe),
         "whole_network": whole_network,

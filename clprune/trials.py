@@ -28,7 +28,7 @@ from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.inputs import inputs_of, open_data, trainable
 from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
-from clprune.proxies import build_proxy
+from clprune.proxies import build_proxy, code_of
 from clprune.run import Run
 from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
@@ -75,6 +75,7 @@ class Trials:
     n_epochs: int = field(init=False)  # of the pool, in each trial
     pool: Int[np.ndarray, "P"] = field(init=False)
     judges: Int[np.ndarray, "M"] = field(init=False)
+    _told: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)  # finished trainings of this call, by their keys
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
@@ -91,6 +92,7 @@ class Trials:
             "image_shape": list(self.images.shape),
             "labels": labels_digest(self.table.labels),
             "proxy": self.proxy,
+            "proxy_code": code_of(self.proxy),
             "epochs": self.n_epochs,
             "device": str(target),
             "number_format": name_of_numbers(target),
@@ -129,18 +131,23 @@ class Trials:
                 min_per_class=0,
             )  # a trial may lose a class: that shows in its accuracy
             rows = self.pool[np.sort(chosen.kept_indices)]
-        key = self._key | {"rows": _digest(rows), "number": number}
-        path = None if self.folder is None else self.folder / f"{hashlib.sha256(to_json(key).encode()).hexdigest()[:20]}.json"
-        if path is not None and path.exists():
+        key = hashlib.sha256(to_json(self._key | {"rows": _digest(rows), "number": number}).encode()).hexdigest()[:20]
+        path = None if self.folder is None else self.folder / f"{key}.json"
+        again = key in self._told  # two strategies kept the same samples
+        if again:
+            kept = self._told[key]
+        elif path is not None and path.exists():
             kept = read_json(path, what="finished trial", of=path.stem)
             self.seconds_before += kept["seconds"]
         else:
             kept = self._trained(rows, number) | {"schema_version": SCHEMA_VERSION, "kind": "finished trial"}
             if path is not None:
                 write_json(path, kept | {"of": path.stem})
-        self.done += 1
-        self.seconds += kept["seconds"]
-        self.energy_kwh = None if self.energy_kwh is None or kept["energy_kwh"] is None else self.energy_kwh + kept["energy_kwh"]
+        if not again:
+            self._told[key] = kept
+            self.done += 1
+            self.seconds += kept["seconds"]
+            self.energy_kwh = None if self.energy_kwh is None or kept["energy_kwh"] is None else self.energy_kwh + kept["energy_kwh"]
         right = np.ones(len(self.judges), dtype=bool)
         right[kept["wrong"]] = False
         if self.on_progress:

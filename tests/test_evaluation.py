@@ -17,7 +17,7 @@ from PIL import Image
 from clprune import pipeline
 from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrupted
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.evaluation import calibration_error, t_975
+from clprune.evaluation import _comparison, calibration_error, evaluate, t_975
 from clprune.harm import harm_by_class
 from clprune.sources import open_source
 from clprune.storage import SEAL
@@ -206,6 +206,65 @@ def test_what_fewer_samples_did_is_told_apart_from_what_the_choice_did() -> None
     assert flags(far_fewer, full=full, random=fewer) == flags(fewer, full=full) == flags(far_fewer, random=fewer) == [(), ("less accurate",)]
     assert flags(fewer, full=full, random=far_fewer) == [(), ("less accurate, as with random samples",)]
     assert flags(full, full=full, random=far_fewer) == [(), ()]
+
+
+def test_one_or_two_test_samples_damage_no_class() -> None:
+    def flags_of(n_test: int) -> tuple[str, ...]:
+        arms = {arm: {"runs": [{"per_class": [accuracy]}] * 3} for arm, accuracy in (("pruned", 0.0), ("full", 1.0))}
+        (found,), _ = harm_by_class("a", np.array([100]), np.array([50]), {"arms": arms, "facts": {"test_per_class": [n_test]}})
+        return found.flags
+
+    assert flags_of(1) == flags_of(2) == () and flags_of(10) == ("less accurate",)
+
+
+def test_the_verdict_says_no_more_than_the_seeds_show() -> None:
+    def told(*gains: float) -> dict[str, Any]:
+        arms = {arm: {"runs": [{"accuracy": 0.5 + mine * gain} for gain in gains]} for arm, mine in (("pruned", 1), ("random", 0))}
+        return _comparison(arms)
+
+    one, below = told(0.0001), told(-0.01)
+    assert one["not_better_than_random"] is None and "one seed, which alone decides nothing" in one["sentence"]
+    assert below["not_better_than_random"] is True
+    for gains, better, verb in (
+        ((0.02, 0.021), True, "beats"),
+        ((-0.02, 0.04), False, "is not clearly better than"),
+        ((-0.02, -0.021), False, "is worse than"),
+    ):
+        assert told(*gains)["not_better_than_random"] is not better and verb in told(*gains)["sentence"]
+
+
+def test_trainings_of_another_group_column_or_of_changed_code_are_not_taken_for_these(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images, labels), (test_images, test_labels) = draw_shapes(200, 0), draw_shapes(60, 1)
+    halves = {"a": ["x", "y"] * 30, "b": ["x"] * 30 + ["y"] * 30}
+
+    def done(column: str, **options: Any) -> Any:
+        return evaluate(
+            images,
+            labels,
+            test_images,
+            test_labels,
+            np.arange(100),
+            n_classes=4,
+            order=np.arange(200),
+            seeds=1,
+            epochs=1,
+            against=[],
+            test_groups=halves[column],
+            **options,
+        ).arms["pruned"]["runs"][0]
+
+    place = tmp_path / "place"
+    first, other = done("a", checkpoint=place), done("b", checkpoint=place)
+    assert other["per_group"] == done("b")["per_group"] != first["per_group"]
+    monkeypatch.chdir(tmp_path)
+    code = "from torch import nn\ndef net(n_classes, shape):\n    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], n_classes))\n"
+    (tmp_path / "my_net.py").write_text(code)
+    seconds = done("a", checkpoint=place, proxy="my_net:net")["total_seconds"]
+    assert done("a", checkpoint=place, proxy="my_net:net")["total_seconds"] == seconds  # taken
+    (tmp_path / "my_net.py").write_text(code.replace("nn.Flatten(), ", "nn.Flatten(), nn.Dropout(0.5), "))
+    assert done("a", checkpoint=place, proxy="my_net:net")["total_seconds"] != seconds
 
 
 def test_a_class_damaged_by_hardest_is_flagged_and_the_default_damages_none(tmp_path: Path) -> None:

@@ -39,9 +39,17 @@ def test_planted_copies_are_named_with_their_originals_and_repeats_inside_a_part
     assert found[test_ids[6], ids[7]]["same_label"] == (6 % 3 == 7 % 3) and told["n_test"] == 80
 
 
+def test_mirrored_and_darker_copies_are_near_and_not_equal() -> None:
+    shown = images(300, 0)
+    shown = np.concatenate([shown, shown[:20], shown[20:40, :, ::-1], shown[40:60] // 2 * 2])
+    train, distance, equal = leaked(shown, np.arange(360) % 3, 300)
+    same = np.array([train[row] >= 0 and bool((shown[300 + row] == shown[train[row]]).all()) for row in range(60)])
+    assert (distance == 0).sum() >= equal.sum() and equal.tolist() == same.tolist() and 20 <= equal.sum() < 60
+
+
 def test_texts_are_compared_for_equality_and_data_without_a_test_part_are_refused(tmp_path: Path) -> None:
-    train, distance = leaked(np.array([[1, 2], [3, 4], [3, 5], [3, 4], [1, 2], [9, 9]]), np.array([0, 1, -1, 0, 1, 0]), 3)
-    assert train.tolist() == [1, 0, -1] and distance[:2].tolist() == [0, 0] and np.isnan(distance[2])
+    train, distance, equal = leaked(np.array([[1, 2], [3, 4], [3, 5], [3, 4], [1, 2], [9, 9]]), np.array([0, 1, -1, 0, 1, 0]), 3)
+    assert train.tolist() == [1, 0, -1] and distance[:2].tolist() == [0, 0] and np.isnan(distance[2]) and equal.tolist() == [True, True, False]
     np.savez(tmp_path / "d.npz", x_train=images(4, 0), y_train=np.arange(4))
     with pytest.raises(DataError, match="no test part"):
         leakage(open_source(str(tmp_path / "d.npz")))

@@ -346,7 +346,7 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
     from clprune.labelling import evaluate_pool
 
     pipeline.select(scored / "run", tmp_path / "m", label_budget=20, strategy="random")
-    with pytest.raises(GuardError, match="20 labels asked for are not better than as many random ones"):
+    with pytest.raises(GuardError, match=r"Asking for these 20 labels is (not clearly better|worse) than asking for as many random ones"):
         evaluate_pool(tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=2, epochs=1)
     found = json.loads((tmp_path / "m" / "pool.json").read_text())
     (place,) = (tmp_path / "m" / "evaluation").iterdir()

@@ -110,6 +110,29 @@ def test_after_the_end_of_the_period_the_later_recipe_trains_on() -> None:
     assert state.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
+def test_the_later_recipe_is_not_warmed_up_again() -> None:
+    images, labels = draw_shapes(100, 0)
+    data, rates = to_device(images, labels, CPU), []
+    first, later = Recipe(batch_size=50, warmup_samples=400), Recipe(batch_size=10, learning_rate=0.02, warmup_samples=400)
+    state = new_state(build_proxy("small_cnn", 4, data.input_shape), CPU, first)
+    train(
+        state, data, first, n_epochs=6, seed=0, later=later, end_epoch=lambda now: now.epochs_done == 5,
+        observe=lambda *_: rates.append(state.optimizer.param_groups[0]["lr"]),
+    )  # fmt: skip
+    assert rates[-11:] == [0.05] + [0.02] * 10
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 128), (1, 64), (64, 8), (16, 16)])
+def test_no_pixel_of_another_image_is_shifted_in_however_long_the_images_are(height: int, width: int) -> None:
+    images = np.broadcast_to(np.arange(1, 7, dtype=np.uint8)[:, None, None, None] * 40, (6, height, width, 1)).copy()
+    data = to_device(images, np.arange(6), CPU, statistics=(np.zeros(1, np.float32), np.ones(1, np.float32)))
+    for most in (None, 3, 500):
+        shifts = training._drawn_shifts(data.shape, most, 300, np.random.default_rng(0))
+        assert shifts is not None and (shifts[:, 1].min() < 0 < shifts[:, 1].max())
+        shown = data.batch(torch.arange(300) % 6, shifts=torch.from_numpy(shifts), flips=None, dtype=torch.float32)
+        assert (shown.flatten(1) == images[np.arange(300) % 6].reshape(300, -1)).all()
+
+
 def test_equal_steps_are_exact_and_the_network_learns() -> None:
     (images, labels), (test_images, test_labels) = draw_shapes(400, 0), draw_shapes(200, 1)
     data = to_device(images, labels, CPU)

@@ -130,6 +130,28 @@ def test_finished_trials_are_not_done_again_and_give_the_same_manifest(copies_ru
     assert pipeline.verify(run) == []
 
 
+def test_two_strategies_that_keep_the_same_are_trained_once_and_counted_once(copies_run: Path, tmp_path: Path) -> None:
+    from clprune.run import read_run
+    from clprune.trials import Trials
+
+    scored, images = read_run(copies_run), np.load(copies_run.parent / "copies.npz")["x_train"]
+    for folder in (None, tmp_path / "trials"):
+        lab = Trials(
+            images,
+            scored.table,
+            scored.neighborhood,
+            scored.vectors,
+            n_classes=scored.document["n_classes"],
+            proxy="small_cnn",
+            epochs=1,
+            folder=folder,
+        )
+        one = lab.train("hardest", 0.3, 0)
+        took = lab.seconds
+        assert lab.train("hardest(score='el2n')", 0.3, 0).right.tolist() == one.right.tolist()
+        assert (lab.done, lab.seconds, lab.seconds_before) == (1, took, 0.0)
+
+
 def test_the_best_strategy_is_found_and_named(copies_run: Path, tmp_path: Path) -> None:
     document = read_manifest(pipeline.select(copies_run, tmp_path / "m", keep="0.2", strategy="auto", trials=5, trial_epochs=1).folder).document
     found = document["trials"]["strategy"]

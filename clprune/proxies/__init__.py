@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from pathlib import Path
@@ -53,6 +54,16 @@ def build_proxy(choice: str, n_classes: int, input_shape: tuple[int, ...]) -> nn
             f"proxy '{choice}' returned a {type(model).__name__}; it must return a torch.nn.Module that maps (B, C, H, W) to (B, {n_classes})."
         )
     return model
+
+
+def code_of(choice: str) -> str | None:
+    """A digest of the file that holds a `module:function` of the user's, so that what was trained before the file was changed is not taken for the same; None for other proxies."""
+    module_name, _, function = choice.partition(":")
+    if not function or module_name == "torchvision":
+        return None
+    import_from_user(module_name, function, "proxy")
+    file = getattr(sys.modules[module_name], "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file and Path(file).is_file() else None
 
 
 def import_from_user(module_name: str, function: str, what: str) -> Any:
