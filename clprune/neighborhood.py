@@ -24,7 +24,8 @@ TOLD_BY = {
     4: 0.42047103,
     8: 0.76359744,
 }  # ranks that tell how many dimensions images spread over: the third quartile of the k-th smallest of RANK - 1 uniform numbers
-LOOK_AGAIN, MOST_LOOKS = 0.1, 4  # a share of images that were found to repeat others, from which on those that are left are looked at again
+LOOK_AGAIN, MOST_LOOKS = 0.1, 3  # a share of images that were found to repeat others, from which on those that are left are looked at again
+PARTS = 8  # of a set, to see whether it holds groups so large that they hide themselves
 CHANCE = 1000  # samples, of which one may be flagged by chance
 COMPARISON = 1  # raised when images are compared in another way, so that what was found before is not used
 REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
@@ -54,17 +55,7 @@ def find_neighborhood(
     suspicion, suggested = _suspicion(labels[order], dynamics, vectors, order) if known else (np.zeros(n), labels[order])
     threshold: dict[str, float] = {}
     if images is not None:
-        equal = _equal_rows_of_images(images, order)
-        keeper, gap = _groups_of_equal(equal, suspicion)
-        alone = np.delete(np.arange(n), equal[:, 1])  # not the keepers: so the images alone decide what is compared
-        for _ in range(MOST_LOOKS):
-            pairs, distances, found = _near_pairs(images, labels, order, alone)
-            keeper, gap = _joined(keeper, gap, keeper[pairs], distances, suspicion)
-            threshold = threshold or found
-            left = np.flatnonzero(keeper == np.arange(n))
-            if len(left) > (1 - LOOK_AGAIN) * len(alone):
-                break
-            alone = left  # many near-duplicates hide each other
+        keeper, gap, threshold = _groups_of_images(images, labels, order, suspicion)
     else:
         keeper, gap = _groups_of_equal(_equal_rows(np.asarray(vectors)[order] if vectors is not None else np.arange(n)[:, None]), suspicion)
     duplicate_of, duplicate_distance = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
@@ -134,6 +125,45 @@ def images_nearly_equal(
     alone = np.delete(order, equal[:, 1])
     pairs, distances, _ = _near_pairs(images, labels, order, alone) if images.ndim == 4 else (equal[:0], np.zeros(0), {})
     return equal, pairs, distances
+
+
+def _groups_of_images(
+    images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"], order: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"]
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"], dict[str, float]]:
+    """For each position (in the order of ids) the one that stands for its group, its distance to its nearest partner, and the thresholds of the first look.
+
+    Many near-duplicates hide each other: where a look finds many, what is left is looked at again. Where it finds few, one part of PARTS, in which less of each group lies, shows whether groups are
+    so large that nothing but themselves is near; then the parts are looked at one after the other, each with the keepers of those before.
+    """
+    equal = _equal_rows_of_images(images, order)
+    keeper, gap = _groups_of_equal(equal, suspicion)
+    threshold: dict[str, float] = {}
+
+    def look(alone: Int[np.ndarray, "A"]) -> float:
+        """Join what is near among these positions; which share of them that was."""
+        nonlocal keeper, gap, threshold
+        pairs, distances, found = _near_pairs(images, labels, order, alone)
+        before = int((keeper == np.arange(len(keeper))).sum())
+        keeper, gap = _joined(keeper, gap, keeper[pairs], distances, suspicion)
+        threshold = threshold or found
+        return (before - int((keeper == np.arange(len(keeper))).sum())) / max(1, len(alone))
+
+    alone = np.delete(np.arange(len(order)), equal[:, 1])  # not the keepers: so the images alone decide what is compared
+    many = look(alone) >= LOOK_AGAIN
+    if not many:
+        parts = [np.sort(part) for part in np.array_split(np.random.default_rng(0).permutation(alone), PARTS)]
+        many = len(_near_pairs(images, labels, order, parts[0])[0]) >= LOOK_AGAIN * len(parts[0])
+        for number in range(PARTS) if many else ():
+            look(_keepers(keeper, np.concatenate(parts[: number + 1])))
+    for _ in range(MOST_LOOKS) if many else ():
+        if look(_keepers(keeper, alone)) < LOOK_AGAIN:
+            break
+    return keeper, gap, threshold
+
+
+def _keepers(keeper: Int[np.ndarray, "N"], of: Int[np.ndarray, "A"]) -> Int[np.ndarray, "K"]:
+    """The positions that stand for those of `of`, ascending."""
+    return np.unique(keeper[of])
 
 
 def _near_pairs(
