@@ -47,6 +47,7 @@ def tables() -> dict[str, str]:
         "selection",
         "imbalance",
         "transfer",
+        "unlike_data",
         "keep_auto",
         "detection",
         "real_periods",
