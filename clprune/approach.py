@@ -59,12 +59,14 @@ class Hindsight:
 def segments_of(learning_rate: Float[np.ndarray, "T"] | None, n: int) -> Int[np.ndarray, "T"]:
     """Number of the stretch of about equal learning rate that each point lies in; a change by more than half of the smaller from one point to the next opens a new one.
 
-    >>> segments_of(np.array([0.1, 0.1, 0.01, 0.0099]), 4)
+    A point whose rate was not told (NaN) has that of the point before; those before the first that is known have its rate.
+
+    >>> segments_of(np.array([0.1, np.nan, 0.01, 0.0099]), 4)
     array([0, 0, 1, 1])
     """
-    if learning_rate is None:
+    if learning_rate is None or not (known := ~np.isnan(learning_rate)).any():
         return np.zeros(n, dtype=np.int64)
-    rate = np.maximum(np.nan_to_num(learning_rate, nan=0.0), 1e-30)
+    rate = np.maximum(carried(learning_rate, before=float(learning_rate[known][0])), 1e-30)  # a rate may be 0, whose logarithm is not a number
     jumps = np.abs(np.diff(np.log(rate))) > np.log(1.5)
     return np.concatenate([[0], np.cumsum(jumps)])
 
@@ -106,7 +108,7 @@ def live_evidence(
     enough = looks >= MIN_POINTS - 1
     filled = np.full((2, n_all), np.nan)
     filled[:, at[looks]] = np.where(enough, [bends, over], 0.0)
-    return Evidence(_carried(filled[0]), _carried(filled[1]))
+    return Evidence(carried(filled[0]), carried(filled[1]))
 
 
 def hindsight(times: Float[np.ndarray, "T"], values: Float[np.ndarray, "T"], segments: Int[np.ndarray, "T"] | None = None) -> Hindsight | None:
@@ -142,6 +144,12 @@ def quantiles(ends: Float[np.ndarray, "M"], weights: Float[np.ndarray, "M"], at:
     """Quantiles of sorted moments with weights."""
     cumulative = np.cumsum(weights) / weights.sum()
     return tuple(float(ends[min(int(np.searchsorted(cumulative, q)), len(ends) - 1)]) for q in at)
+
+
+def carried(values: Float[np.ndarray, "T"], *, before: float = 0.0) -> Float[np.ndarray, "T"]:
+    """Each NaN replaced by the last number before it; by `before` where there is none."""
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+    return np.where(last >= 0, values[np.maximum(last, 0)], before)
 
 
 # ---- inside
@@ -222,9 +230,3 @@ def _laid_out(t: Float[np.ndarray, "T"], spacing: float) -> Float[np.ndarray, "S
     while moments[-1] < t[-2]:
         moments.append(moments[-1] + max(spacing, (STEP - 1) * moments[-1]))
     return np.array([m for m in moments if m <= t[-2]])
-
-
-def _carried(values: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
-    """Each NaN replaced by the last number before it, 0 before the first."""
-    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
-    return np.where(last >= 0, values[np.maximum(last, 0)], 0.0)

@@ -161,7 +161,8 @@ class Recorder:
     def end_epoch(self, *, learning_rate: float | None = None) -> bool:
         """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended.
 
-        Tell the learning rate of the epoch where it is not constant: what a change by more than half of the smaller rate does to the curves is then masked.
+        Tell the learning rate that the epoch was trained at where it is not constant: what a change by more than half of the smaller rate does to the curves is
+        then masked. An epoch of which it is not told had that of the epoch before; the first ones had the first rate that is told.
         """
         if self._n_observed == 0:
             raise UsageError(
@@ -183,8 +184,9 @@ class Recorder:
             if window == held[-1]:
                 records |= self._epoch_records(now)
             self.curve_epochs.append(len(self.epochs) + self._closed_at[window] / self.n_windows)
-            if learning_rate is not None:
-                self.curves.setdefault("learning_rate", []).append(learning_rate)
+            if learning_rate is not None or "learning_rate" in self.curves:
+                untold = [float("nan")] * (len(self.curve_epochs) - 1)
+                self.curves.setdefault("learning_rate", untold).append(float("nan") if learning_rate is None else learning_rate)
             for name, member in self._indicators.items():
                 needs = families.facts(member)["needs"]
                 value = float(member(*(records[need] for need in needs))) if all(need in records for need in needs) else float("nan")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clprune.approach import _log_bayes, live_evidence
+from clprune.approach import _log_bayes, live_evidence, segments_of
 from clprune.critical_period import find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
@@ -68,6 +68,19 @@ def test_a_jump_at_a_change_of_the_learning_rate_is_masked() -> None:
         y = curve("line", 80, 0.03, seed) + 2.0 * (t >= 40)
         assert live_firing(t, {"x": y, "learning_rate": rate}) is None
         assert live_firing(t, {"x": y}) is not None  # unmasked the jump looks like an approach that is done
+
+
+@pytest.mark.parametrize("every", [2, 5, 10])
+def test_a_gap_in_the_logged_rate_is_no_change_of_it(every: int) -> None:
+    n = np.arange(80)
+    rate = np.where(n < 40, 0.1, 0.01)
+    for logged in (np.where(n % every == 0, rate, np.nan), np.where(n % every == 1, np.nan, rate)):
+        np.testing.assert_array_equal(segments_of(logged, 80), segments_of(rate, 80))
+    assert segments_of(np.full(80, np.nan), 80).tolist() == [0] * 80
+    t, x = np.arange(1.0, 61.0), curve("exp", 60, 0.02, 0)
+    gaps = {"x": x, "learning_rate": np.where(np.arange(60) % every == every - 1, 0.1, np.nan)}
+    assert live_firing(t, gaps) == live_firing(t, {"x": x}) is not None
+    assert find_critical_period(gaps, t, n_epochs=60) == find_critical_period({"x": x}, t, n_epochs=60)
 
 
 def test_what_comes_later_changes_nothing() -> None:

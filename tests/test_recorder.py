@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from conftest import draw_shapes
 from torch.utils.data import DataLoader, TensorDataset
 
+from clprune.approach import segments_of
 from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
 from clprune.proxies import build_proxy
@@ -115,6 +116,23 @@ def test_a_learning_rate_that_is_told_becomes_a_curve_that_masks() -> None:
     recorder.observe(torch.arange(300), torch.randn(300, 3), torch.arange(300) % 3)
     recorder.end_epoch(learning_rate=0.1)
     assert set(recorder.trajectory().curves["learning_rate"].tolist()) == {0.1}
+
+
+def test_a_learning_rate_may_be_told_from_some_epoch_on_and_left_out_again() -> None:
+    recorder, plain = Recorder(range(64), n_classes=3), Recorder(range(64), n_classes=3)
+    told = [None, None, None, 0.1, None, 0.01, 0.01]
+    for epoch, rate in enumerate(told):
+        for held in (recorder, plain):
+            rng = torch.Generator().manual_seed(epoch)
+            for part in torch.arange(64).split(8):
+                held.observe(part, torch.randn(8, 3, generator=rng), part % 3)
+        recorder.end_epoch(learning_rate=rate)
+        plain.end_epoch()
+    curve = recorder.trajectory().curves["learning_rate"]
+    np.testing.assert_array_equal(curve, np.repeat([np.nan if rate is None else rate for rate in told], 4))
+    for name, values in plain.curves.items():
+        np.testing.assert_array_equal(recorder.curves[name], values, err_msg=name)
+    assert np.flatnonzero(np.diff(segments_of(curve, len(curve)))).tolist() == [19]  # where the rate fell, and nowhere else
 
 
 def test_a_task_with_one_loss_a_sample_is_recorded_from_its_losses() -> None:
