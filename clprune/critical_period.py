@@ -204,7 +204,7 @@ def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.
     Raises DataError that names the row and column of what is not a number, or of an epoch that does not increase.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel puts a mark of its own in front
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read curves from {path}: {error}.") from error

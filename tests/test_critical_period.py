@@ -62,6 +62,15 @@ def test_bad_curve_files_are_named_with_row_and_column(tmp_path: Path, text: str
         read_curves(path)
 
 
+def test_curves_as_excel_writes_them_are_read(tmp_path: Path) -> None:
+    read = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "curves.csv").write_text("epoch,x\n1,0.5\n2,0.25\n", encoding=encoding)
+        times, curves = read_curves(tmp_path / "curves.csv")
+        read.append((times.tolist(), {name: values.tolist() for name, values in curves.items()}))
+    assert read[0] == read[1] == ([1, 2], {"x": [0.5, 0.25]})
+
+
 def test_a_jump_at_a_change_of_the_learning_rate_is_masked() -> None:
     t, rate = np.arange(80.0), np.where(np.arange(80) < 40, 0.1, 0.01)
     for seed in range(8):
