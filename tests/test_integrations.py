@@ -66,7 +66,7 @@ def lightning() -> Any:
     return module, integration
 
 
-def module_of(lightning: Any, model: nn.Module, scale: float = 1.0) -> Any:
+def module_of(lightning: Any, model: nn.Module, schedule: Any = None) -> Any:
     class Classifier(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -78,8 +78,9 @@ def module_of(lightning: Any, model: nn.Module, scale: float = 1.0) -> Any:
         def validation_step(self, batch: Any) -> None:
             self.model(batch[0])
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            return optimizer if schedule is None else ([optimizer], [schedule(optimizer)])
 
     return Classifier()
 
@@ -88,14 +89,14 @@ def fit(
     lightning: Any, recorder: Recorder, loader: Any, model: nn.Module, *, validate: Any = None, resume: Path | None = None, **options: Any
 ) -> Any:
     library, integration = lightning
-    stop = options.pop("stop", False)
+    stop, schedule = options.pop("stop", False), options.pop("schedule", None)
     options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = library.Trainer(
             callbacks=[integration.CriticalPeriodCallback(recorder, stop=stop)], enable_progress_bar=False, enable_model_summary=False, **options
         )
-        trainer.fit(module_of(library, model), loader, validate, ckpt_path=resume)
+        trainer.fit(module_of(library, model, schedule), loader, validate, ckpt_path=resume)
     return trainer
 
 
@@ -130,6 +131,20 @@ def test_lightning_stops_or_only_tells(lightning: Any, train_set: TensorDataset,
     recorder = Impatient(train_set, n_classes=4)
     trainer = fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), stop=stop)
     assert len(recorder.epochs) == trainer.current_epoch == epochs
+
+
+FALLING = [0.1, 0.1, 0.01]  # the rate of each epoch
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_lightning_tells_each_epoch_the_rate_that_it_was_trained_at(lightning: Any, train_set: TensorDataset, interval: str) -> None:
+    def schedule(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        milestone = 2 if interval == "epoch" else 2 * (N // 32)
+        return {"scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [milestone], gamma=0.1), "interval": interval}
+
+    recorder = Recorder(train_set, n_classes=4)
+    fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), schedule=schedule)
+    np.testing.assert_allclose(recorder.curves["learning_rate"], np.repeat(FALLING, 4))
 
 
 def test_a_resumed_lightning_training_goes_on_recording(lightning: Any, train_set: TensorDataset, tmp_path: Path) -> None:
@@ -176,7 +191,7 @@ class Model(nn.Module):
         return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def trained(recorder: Recorder, data: Dataset, folder: Path, **options: Any) -> Any:  # type: ignore[type-arg]
+def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = lambda step: 1.0, **options: Any) -> Any:  # type: ignore[type-arg]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import Trainer, TrainingArguments
@@ -193,7 +208,7 @@ def trained(recorder: Recorder, data: Dataset, folder: Path, **options: Any) -> 
             str(folder), use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, **given
         )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         trainer = RecordingTrainer(
             model=model,
             args=arguments,
@@ -219,6 +234,12 @@ def test_transformers_stops_and_label_smoothing_changes_no_signal_of_the_first_s
     assert len(recorder.epochs) == 2
     first = plain(train_set).trajectory().signal("p_label")[0, :32]
     np.testing.assert_array_equal(recorder.trajectory().signal("p_label")[0, :32], first)
+
+
+def test_transformers_tells_each_epoch_the_rate_that_it_was_trained_at(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    trained(recorder, Rows(train_set), tmp_path, factor=lambda step: 1.0 if step < 2 * (N // 32) else 0.1)
+    np.testing.assert_allclose(recorder.curves["learning_rate"], np.repeat(FALLING, 4))
 
 
 def test_transformers_examples_without_rows_are_refused(train_set: TensorDataset, tmp_path: Path) -> None:
