@@ -242,6 +242,22 @@ def test_transformers_tells_each_epoch_the_rate_that_it_was_trained_at(train_set
     np.testing.assert_allclose(recorder.curves["learning_rate"], np.repeat(FALLING, 4))
 
 
+class Unlabelled(Rows):
+    """Rows whose labels are not known."""
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {name: value for name, value in super().__getitem__(row).items() if name != "labels"}
+
+
+def test_transformers_predicts_examples_that_carry_their_row(train_set: TensorDataset, tmp_path: Path) -> None:
+    trainer = trained(Recorder(train_set, n_classes=4), Rows(train_set), tmp_path, num_train_epochs=1)
+    found = [trainer.predict(kind(train_set)).predictions for kind in (Rows, Unlabelled)]
+    trainer.model.eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(found[0], trainer.model.body(train_set.tensors[0]).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_transformers_examples_without_rows_are_refused(train_set: TensorDataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="add_column"):
         trained(Recorder(train_set, n_classes=4), Rows(train_set, with_index=False), tmp_path)

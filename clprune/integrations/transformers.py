@@ -71,3 +71,8 @@ class CriticalPeriodMixin:
             logits, features = self._tap.take()
             self.recorder.observe(index, logits, labels, features)
         return result
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's own; without labels it calls the model itself, which does not take `index`."""
+        inputs.pop("index", None)
+        return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
