@@ -130,7 +130,7 @@ class Recorder:
         *,
         losses: Float[Tensor, "B"] | None = None,
     ) -> None:
-        """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time.
+        """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time. What is given is copied.
 
         Labels are class numbers of the unmixed inputs: with mixup or soft labels pass the sample's own label and logits of the clean input.
         A task without class logits (detection, regression, language modelling) passes `losses`, one number a sample, not a mean over
@@ -151,7 +151,9 @@ class Recorder:
         if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
             self._close_windows(window)
-        self._waiting.append((index, values.detach(), labels, None if features is None else features.detach()))
+        # copies: the loop may fill its buffers anew, or change logits in place, before the batches that wait are looked at
+        of_labels, of_features = (None if given is None else given.detach().clone() for given in (labels, features))
+        self._waiting.append((index.clone(), values.detach().clone(), of_labels, of_features))
         self._n_observed += len(index)
 
     def observe_network(self, fisher_trace: float) -> None:

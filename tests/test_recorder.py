@@ -49,6 +49,36 @@ def test_the_first_sight_of_a_sample_counts_and_unseen_samples_are_missing() -> 
     assert correct[:3].tolist() == [1, 0, 1] and np.isnan(correct[3])
 
 
+@pytest.mark.parametrize("with_features", [True, False])
+def test_buffers_that_the_loop_fills_anew_or_changes_are_recorded_as_they_were(with_features: bool) -> None:
+    fresh, reused = Recorder(range(300), n_classes=3), Recorder(range(300), n_classes=3)
+    buffers = torch.empty(30, dtype=torch.int64), torch.empty(30, 3), torch.empty(30, dtype=torch.int64), torch.empty(30, 6)
+    for epoch in range(2):
+        rng = torch.Generator().manual_seed(epoch)
+        for part in torch.randperm(300, generator=rng).split(30):
+            batch = part, torch.randn(30, 3, generator=rng), part % 3, torch.randn(30, 6, generator=rng)
+            fresh.observe(*batch[: 3 + with_features])
+            for buffer, values in zip(buffers, batch, strict=True):
+                buffer.copy_(values)
+            reused.observe(*buffers[: 3 + with_features])
+            buffers[1].div_(7.0)
+        fresh.end_epoch()
+        reused.end_epoch()
+    for name, values in fresh.trajectory().signals.items():
+        np.testing.assert_array_equal(reused.trajectory().signals[name], values, err_msg=name)
+    for name, values in fresh.curves.items():
+        np.testing.assert_array_equal(reused.curves[name], values, err_msg=name)
+
+
+def test_losses_in_a_buffer_are_recorded_as_they_were() -> None:
+    recorder, buffer, given = Recorder(range(64)), torch.empty(8), torch.rand(64)
+    for part in torch.arange(64).split(8):
+        buffer.copy_(given[part])
+        recorder.observe(part, losses=buffer)
+    recorder.end_epoch()
+    np.testing.assert_array_equal(recorder.epochs[0]["loss"], given.numpy())
+
+
 @pytest.mark.parametrize("labels", [torch.rand(3), torch.zeros(2, dtype=torch.int64)])
 def test_soft_labels_and_wrong_shapes_are_refused(labels: torch.Tensor) -> None:
     with pytest.raises(UsageError, match="observe"):
