@@ -363,7 +363,7 @@ class Recorder:
                 rows = rows[np.isfinite(before["loss"][rows])]
                 records |= {"margin_before": -before["loss"][rows], "margin_after": -now["loss"][rows]}
             return records
-        records["p_label_now"], records["correct_now"] = now["p_label"][rows], now["correct"][rows]
+        records["correct_now"] = now["correct"][rows]
         if before is not None:
             known = np.isfinite(before["p_label"][rows])
             rows = rows[known]

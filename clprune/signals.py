@@ -18,7 +18,7 @@ from torch import Tensor, nn
 SIGNALS = ("loss", "p_label", "margin", "error_l2", "entropy", "correct", "predicted")
 FEATURE_SIGNALS = ("grad_norm",)  # these need features too
 LOSS_SIGNALS = ("loss",)  # all that a loss alone gives
-BATCH_RECORDS = ("batch_size", "batch_loss", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
+BATCH_RECORDS = ("batch_size", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
 CHUNKS = 4  # a batch is cut into so many parts, whose gradients at the same weights are compared
 
 _UPPER = tuple(torch.triu_indices(CHUNKS, CHUNKS, offset=1))
@@ -66,9 +66,8 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     others = scores.scatter(1, column, float("-inf")).amax(1)
     margin = scores.gather(1, column).squeeze(1) - others
     rows = [-log_p_label, p_label, margin, error_sq.sqrt(), -(p * log_p).sum(1), (predicted == labels).float(), predicted.float()]
-    losses = torch.stack([part.mean() for part in (-log_p_label).split(sizes)])
     if features is None:
-        return BatchRecords(torch.stack(rows), _with_sizes(sizes, losses, scores.new_full((len(BATCH_RECORDS) - 2, len(sizes)), float("nan"))))
+        return BatchRecords(torch.stack(rows), _without_gradients(scores, sizes))
     hidden = torch.cat([features.float(), scores.new_ones((len(labels), 1))], dim=1)
     hidden_sq = (hidden * hidden).sum(1)
     gradient_sq = error_sq * hidden_sq
@@ -92,20 +91,22 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     gradients = torch.stack([fisher_means, gradient_means, (mean * mean).sum(1), pairs.mean(1), pairs.amin(1)])
     if 0 in per_chunk:
         gradients[:, [k for k, size in enumerate(per_chunk) if not size]] = float("nan")
-    return BatchRecords(torch.stack(rows), _with_sizes(counted, losses, gradients))
+    return BatchRecords(torch.stack(rows), _with_sizes(counted, gradients))
 
 
 @torch.no_grad()
 def observe_losses(losses: Float[Tensor, "M"], sizes: list[int]) -> BatchRecords:
     """The signal `loss` of consecutive batches whose task has one loss a sample and no logits; all gradient records are NaN."""
     values = losses.float()
-    means = torch.stack([part.mean() for part in values.split(sizes)])
-    return BatchRecords(values.unsqueeze(0), _with_sizes(sizes, means, values.new_full((len(BATCH_RECORDS) - 2, len(sizes)), float("nan"))))
+    return BatchRecords(values.unsqueeze(0), _without_gradients(values, sizes))
 
 
-def _with_sizes(sizes: list[int], losses: Float[Tensor, "S"], others: Float[Tensor, "R S"]) -> Float[Tensor, "S n_records"]:
-    counts = torch.tensor(sizes, device=losses.device, dtype=losses.dtype)
-    return torch.cat([counts.unsqueeze(0), losses.unsqueeze(0), others]).T
+def _with_sizes(sizes: list[int], gradients: Float[Tensor, "R S"]) -> Float[Tensor, "S n_records"]:
+    return torch.cat([torch.tensor(sizes, device=gradients.device, dtype=gradients.dtype).unsqueeze(0), gradients]).T
+
+
+def _without_gradients(values: Float[Tensor, "M ..."], sizes: list[int]) -> Float[Tensor, "S n_records"]:
+    return _with_sizes(sizes, values.new_full((len(BATCH_RECORDS) - 1, len(sizes)), float("nan")))
 
 
 def _chunk_sums(residual: Float[Tensor, "n C"], hidden: Float[Tensor, "n H"]) -> Float[Tensor, "CHUNKS P"]:
