@@ -58,9 +58,9 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     p = log_p.exp()
     log_p_label = log_p.gather(1, column).squeeze(1)
     p_label = log_p_label.exp()
-    p_sq = (p * p).sum(1)
     of_others = p.scatter(1, column, 0.0)  # 1 - p_label from these: the difference itself is rounding where a sample is learned
-    residual = of_others.scatter(1, column, -of_others.sum(1, keepdim=True))
+    doubt = of_others.sum(1, keepdim=True)
+    residual = of_others.scatter(1, column, -doubt)
     error_sq = (residual * residual).sum(1)
     predicted = scores.argmax(1)
     others = scores.scatter(1, column, float("-inf")).amax(1)
@@ -72,7 +72,7 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     hidden_sq = (hidden * hidden).sum(1)
     gradient_sq = error_sq * hidden_sq
     rows.append(gradient_sq.sqrt())
-    fisher = (1 - p_sq) * hidden_sq
+    fisher = (2 * doubt.squeeze(1) - error_sq) * hidden_sq  # 1 - |p|^2 = 2 (1 - p_label) - |p - y|^2, without the rounding of a difference to 1
     per_chunk = [size // CHUNKS for size in sizes]
     if len(set(sizes)) == 1 and sizes[0] % CHUNKS == 0:  # the usual case, in a few operations for all batches
         shape = (len(sizes) * CHUNKS, per_chunk[0], -1)
