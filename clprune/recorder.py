@@ -19,7 +19,7 @@ from numpy.dtypes import StringDType
 from torch import Tensor, nn
 
 from clprune import families
-from clprune.critical_period import LiveRule, find_critical_period, phase_border
+from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
 from clprune.live import write_live
@@ -81,7 +81,7 @@ class Recorder:
         *,
         n_classes: int | None = None,
         model: nn.Module | None = None,
-        min_epochs: int = 3,
+        min_epochs: int = MIN_EPOCHS,
         live_folder: Path | None = None,
         windows_per_epoch: int = WINDOWS_PER_EPOCH,
     ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clprune.approach import _log_bayes, live_evidence, segments_of
-from clprune.critical_period import find_critical_period, live_firing, read_curves
+from clprune.critical_period import LiveRule, find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
 
@@ -127,6 +127,55 @@ def test_an_end_needs_learning_and_a_settled_ranking() -> None:
     assert live_firing(t, without) is None  # the gradient settles also where nothing is memorized
     assert live_firing(t, without | {"retention": done}) is not None
     assert live_firing(t, without | {"retention": done, "kept_overlap": np.full(60, 0.9)}) is None
+
+
+def approaching(t: np.ndarray, pace: float, seed: int) -> np.ndarray:
+    return 1 - np.exp(-t / pace) + 0.005 * np.random.default_rng(seed).normal(size=len(t))
+
+
+def asked_after_each_epoch(times: np.ndarray, curves: dict[str, np.ndarray]) -> int | None:
+    """The live rule itself, told after every whole epoch what there is by then."""
+    rule = LiveRule()
+    for epoch in range(1, int(times[-1]) + 1):
+        seen = times <= epoch
+        rule.update({name: values[seen] for name, values in curves.items()}, times[seen])
+    return rule.fired_epoch
+
+
+@pytest.mark.parametrize("points", [1, 3, 4, 7])
+@pytest.mark.parametrize("pace", [0.3, 0.45, 1.5, 4.0])
+def test_logged_curves_fire_where_the_rule_in_the_training_does(points: int, pace: float) -> None:
+    t = np.arange(1, 16 * points + 1) / points
+    curves = {
+        name: approaching(t, pace * (1 + k / 10), k) for k, name in enumerate(("retention", "memorization_rate", "ranking_stability", "noise_scale"))
+    }
+    overlap = np.full(len(t), np.nan)
+    overlap[2 * points - 1 :: points] = np.linspace(0.9, 0.98, 15)  # once an epoch, from the second on
+    assert live_firing(t, curves) == asked_after_each_epoch(t, curves | {"kept_overlap": np.ones(len(t))}) is not None
+    curves["kept_overlap"] = overlap
+    assert live_firing(t, curves) == asked_after_each_epoch(t, curves) >= 10
+
+
+def test_an_epoch_whose_end_no_row_marks_is_over_when_the_next_one_begins() -> None:
+    t = np.arange(1, 60) * 0.3
+    x = approaching(t, 1.0, 0)
+    fired = live_firing(t, {"x": x})
+    assert fired is not None and np.ceil(fired + 0.3) > np.ceil(fired)
+    for n in range(8, 60):  # read row by row: what was read so far says the same, or nothing yet
+        assert live_firing(t[:n], {"x": x[:n]}) == (fired if np.ceil(t[n - 1]) > np.ceil(fired) or t[n - 1] == np.ceil(fired) else None)
+
+
+def test_confidence_is_the_same_number_live_and_in_hindsight() -> None:
+    t, flat = np.arange(1, 41) / 4, [0.5 + 0.01 * np.random.default_rng(seed).normal(size=40) for seed in (1, 2)]
+    others = {"ranking_stability": approaching(t, 0.45, 3), "noise_scale": approaching(t, 0.5, 4)}
+    for learning, low, high in ((flat, 0, 0.1), ([approaching(t, 0.4, 5), flat[1]], 0.9, 1)):
+        curves = others | dict(zip(("retention", "memorization_rate"), learning, strict=True))
+        found = [
+            find_critical_period(curves, t, n_epochs=10, live=live, fired_epoch=fired) for live, fired in ((False, None), (True, None), (True, 5))
+        ]
+        assert len({period.confidence for period in found}) == 1
+        assert low <= found[0].confidence <= high and found[0].settled == (high == 1)
+    assert find_critical_period(others, t, n_epochs=10).confidence == 1  # where neither is recorded the others decide alone
 
 
 @pytest.mark.parametrize("batch", [64, 512])

@@ -10,6 +10,7 @@ from conftest import draw_shapes
 from torch.utils.data import DataLoader, TensorDataset
 
 from clprune.approach import segments_of
+from clprune.critical_period import live_firing
 from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
 from clprune.proxies import build_proxy
@@ -206,6 +207,29 @@ def test_logits_in_one_batch_and_losses_in_another_are_refused() -> None:
     recorder.observe(torch.arange(2), losses=torch.rand(2))
     with pytest.raises(UsageError, match="losses alone in another"):
         recorder.observe(torch.arange(2, 4), torch.rand(2, 3), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_curves_of_a_run_say_where_its_own_rule_fired(seed: int) -> None:
+    rng, labels = torch.Generator().manual_seed(seed), torch.arange(400) % 4
+    torch.manual_seed(seed)
+    x = torch.randn(400, 8, generator=rng) + 2 * F.one_hot(labels, 8)
+    labels = torch.where(torch.rand(400, generator=rng) < 0.1, torch.randint(0, 4, (400,), generator=rng), labels)
+    body, head = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU()), torch.nn.Linear(16, 4)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)
+    recorder = Recorder(range(400), n_classes=4)
+    for _ in range(14):
+        for rows in torch.randperm(400, generator=rng).split(20):
+            hidden = body(x[rows])
+            logits = head(hidden)
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels[rows]).backward()
+            optimizer.step()
+            recorder.observe(rows, logits, labels[rows], hidden)
+        if recorder.end_epoch():
+            break
+    curves, times = recorder.trajectory().curves, recorder.trajectory().curve_epochs
+    assert live_firing(times, curves) == recorder.live.fired_epoch is not None
 
 
 def test_a_loss_that_is_not_finite_is_named_and_does_not_pass_for_unseen() -> None:
