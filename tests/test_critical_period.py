@@ -1,11 +1,12 @@
 """The detector on curves whose answer is known."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clprune.approach import _log_bayes, live_evidence, segments_of
+from clprune.approach import CELLS_AT_ONCE, _blocks, _log_bayes, _RunningSums, live_evidence, segments_of
 from clprune.critical_period import LiveRule, find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
@@ -107,8 +108,11 @@ def test_the_evidence_is_that_of_plain_least_squares() -> None:
     """The closed form over the grid against fitting each shape by least squares, with a level for each stretch of learning rate."""
     t, y, stretch = np.arange(1.0, 31.0), curve("exp", 30, 0.05, 5), (np.arange(30) >= 12).astype(int)
     shapes = np.stack([np.exp(-np.maximum(t - s, 0) / tau) for s in (0, 4) for tau in (2.0, 9.0)])
-    found = _log_bayes(shapes, (y - y.mean()) / y.std(), stretch, np.array([7, 20, 29]))
-    for column, last in enumerate((7, 20, 29)):
+    scaled, running = (y - y.mean()) / y.std(), _RunningSums(len(shapes))
+    found = np.concatenate(
+        [running.log_bayes(shapes[:, part], scaled[part], stretch[part]) for part in (slice(0, 9), slice(9, 14), slice(14, 30))], axis=1
+    )
+    for last in (7, 20, 29):
         seen = slice(last + 1)
         levels = np.stack([stretch[seen] == k for k in np.unique(stretch[seen])], axis=1).astype(float)
         residual = [
@@ -117,7 +121,29 @@ def test_the_evidence_is_that_of_plain_least_squares() -> None:
         ]
         m, g = last + 1 - levels.shape[1], 100.0 * (last + 1)
         expected = [0.5 * (m - 1) * np.log(1 + g) - 0.5 * m * np.log(1 + g * r / residual[0]) for r in residual[1:]]
-        np.testing.assert_allclose(found[:, column], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[:, last], expected, rtol=1e-6)
+        np.testing.assert_allclose(_log_bayes(shapes[:, seen], scaled[seen], stretch[seen]), expected, rtol=1e-6)
+
+
+def test_a_long_log_is_read_in_little_memory_and_says_the_same_at_every_point() -> None:
+    n = 1500
+    t, stretch = np.arange(1.0, n + 1), np.searchsorted([500, 900], np.arange(n))
+    y = np.exp(-t / 200) + 0.02 * np.random.default_rng(0).normal(size=n) + 0.5 * stretch
+    tracemalloc.start()
+    found = live_evidence(t, y, stretch)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 8 * CELLS_AT_ONCE
+    for last in (8, 250, 499, 500, 899, 900, 1499):
+        alone = live_evidence(t[: last + 1], y[: last + 1], stretch[: last + 1], last_only=True)
+        assert (found.bends[last], found.over[last]) == pytest.approx((alone.bends[-1], alone.over[-1]), abs=1e-8)
+
+
+@pytest.mark.parametrize(("n", "n_shapes"), [(8, 100), (9, CELLS_AT_ONCE), (1000, 999), (4001, 5000)])
+def test_blocks_cover_all_points_in_order_and_none_is_of_one(n: int, n_shapes: int) -> None:
+    blocks = _blocks(n, n_shapes)
+    assert [at for block in blocks for at in range(n)[block]] == list(range(n))
+    assert min(block.stop - block.start for block in blocks) >= 2
 
 
 def test_an_end_needs_learning_and_a_settled_ranking() -> None:
