@@ -85,7 +85,7 @@ def live_evidence(
     if len(at) < MIN_POINTS or np.ptp(values[at]) == 0:
         return Evidence(np.zeros(n_all), np.zeros(n_all))
     t, spacing, _ = _on_clock(times[at])
-    y = (values[at] - values[at].mean()) / values[at].std()
+    y = _to_scale(values[at])
     stretch = np.zeros(len(at), dtype=np.int64) if segments is None else segments[at]
     starts = _laid_out(t, spacing)
     taus = spacing / 2 * STEP ** np.arange(int(np.log(LONGEST * t[-1] / (spacing / 2)) / np.log(STEP)) + 1)
@@ -292,6 +292,13 @@ def _on_clock(times: Float[np.ndarray, "T"]) -> tuple[Float[np.ndarray, "T"], fl
     spacing = float(np.median(np.diff(times[:MIN_POINTS])))
     zero = 0.0 if 0 <= times[0] <= LATE * spacing else float(times[0])
     return times - zero, spacing, zero
+
+
+def _to_scale(values: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    """The values that vary, in units of the first MIN_POINTS (or of as many more as it takes to vary): a later one, however large, rounds no earlier one away."""
+    n = max(MIN_POINTS, int(np.argmax(values != values[0])) + 1)
+    first = values[:n]
+    return (values - first.mean()) / max(float(first.std()), 1e-100)  # whose square is a number
 
 
 def _laid_out(t: Float[np.ndarray, "T"], spacing: float) -> Float[np.ndarray, "S"]:

@@ -104,6 +104,26 @@ def test_what_comes_later_changes_nothing() -> None:
         assert (alone.bends[-1], alone.over[-1]) == pytest.approx((whole.bends[n - 1], whole.over[n - 1]), abs=1e-9)
 
 
+@pytest.mark.parametrize("last", [1e3, 1e7, -1e10, 1e100])
+def test_no_value_is_so_large_that_it_changes_what_was_said_before(last: float) -> None:
+    t, y = np.arange(1.0, 61.0), curve("exp", 60, 0.02, 0)
+    before, fired = live_evidence(t, y), live_firing(t, {"x": y})
+    y = np.append(y[:-1], last)
+    after = live_evidence(t, y)
+    np.testing.assert_allclose(after.bends[:-1], before.bends[:-1], atol=1e-12)
+    np.testing.assert_allclose(after.over[:-1], before.over[:-1], atol=1e-12)
+    assert live_firing(t, {"x": y}) == fired is not None
+
+
+def test_a_curve_that_begins_on_a_level_is_read_from_where_it_leaves_it() -> None:
+    t, y = np.arange(1.0, 61.0), curve("exp", 60, 0.02, 0)
+    for level, tiny in ((0.0, 0.0), (1.0, 1e-16), (0.0, 1e-300)):
+        x = np.concatenate([level + tiny * (np.arange(12) % 2), level + y[:48] - y[0]])
+        found = live_evidence(t, x)
+        assert np.isfinite(found.bends).all() and np.isfinite(found.over).all() and (found.bends[:12] < 0.5).all()
+        assert live_firing(t, {"x": x}) is not None
+
+
 def test_the_evidence_is_that_of_plain_least_squares() -> None:
     """The closed form over the grid against fitting each shape by least squares, with a level for each stretch of learning rate."""
     t, y, stretch = np.arange(1.0, 31.0), curve("exp", 30, 0.05, 5), (np.arange(30) >= 12).astype(int)
