@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import clprune
+from clprune.critical_period import live_firing
 from clprune.errors import DataError, UsageError
 from clprune.recorder import Recorder
 
@@ -309,3 +310,25 @@ def test_a_run_folder_comes_out_of_a_loop_of_ones_own(train_set: TensorDataset, 
     with pytest.raises(DataError, match="320 samples"):
         clprune.save_run(recorder, TensorDataset(images.tensors[0][:9], images.tensors[1][:9]), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_of_the_rate_is_masked_in_a_run_and_in_logged_curves_as_each_counts(train_set: TensorDataset, tmp_path: Path, seed: int) -> None:
+    images = TensorDataset((255 * train_set.tensors[0][:64]).round().to(torch.uint8), train_set.tensors[1][:64])
+    recorder = Recorder(images, n_classes=4)
+    for _ in range(20):
+        for rows in torch.arange(64).split(16):
+            recorder.observe(rows, torch.randn(16, 4), images.tensors[1][rows])
+        recorder.end_epoch()
+    times = np.array(recorder.curve_epochs)  # epochs done; the rate falls after the tenth
+    approach = np.exp(-times / 5) + np.random.default_rng(seed).normal(0, 0.01, len(times)) + 1.5 * (times > 10)
+    recorder.curves = {"retention": approach.tolist()}
+    run = clprune.save_run(recorder, images, tmp_path / "run", near_duplicates=False)
+    told = live_firing(times, {"retention": approach, "learning_rate": np.where(times > 10, 0.01, 0.1)})
+    assert clprune.detect(run.folder, live=True, rate_changes=(10.0,))["fired_epoch"] == told is not None
+
+    lines = [f"{epoch},{value}" for epoch, value in enumerate(approach)]  # logged by number of the epoch: that of row 40 is the first at the new rate
+    (tmp_path / "without.csv").write_text("epoch,x\n" + "\n".join(lines))
+    (tmp_path / "with.csv").write_text("epoch,x,lr\n" + "\n".join(f"{line},{0.1 if row < 40 else 0.01}" for row, line in enumerate(lines)))
+    for live in (False, True):
+        assert clprune.detect(tmp_path / "without.csv", live=live, rate_changes=(40.0,)) == clprune.detect(tmp_path / "with.csv", live=live)
