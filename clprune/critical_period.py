@@ -21,7 +21,9 @@ from clprune.approach import MIN_POINTS, Evidence, carried, hindsight, live_evid
 from clprune.datatypes import CriticalPeriod
 from clprune.errors import DataError
 
-ESTABLISHED = 0.8  # probability of an approach from which on a curve counts in full
+ESTABLISHED = (
+    0.8  # of the curves that are asked for, counted by their probability of an approach, so many must be there; in words, a curve bends from here on
+)
 SURE = 0.7  # pooled probability that the approaches are done, from which on the period counts as over
 SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
 MIN_EPOCHS = 3  # before so many the live rule does not fire
@@ -47,12 +49,15 @@ class Vote:
 
     bends: Mapping[str, Float[np.ndarray, "T"]]  # probability that the curve approaches a level
     passed: Float[np.ndarray, "T"]  # probability that the approaches are done, each curve weighed by its `bends`
-    enough: Float[np.ndarray, "T"]  # curves that bend, of those needed (half of all, at least one); 1 and more is enough
+    enough: Float[np.ndarray, "T"]  # the sum of `bends`, of the number that is asked for: half of the curves, at least one
     learned: Float[np.ndarray, "T"]  # probability that retention or memorization approached a level and is done; 1 where neither was recorded
 
     @property
     def over(self) -> Float[np.ndarray, "T"]:
-        """Where enough curves approach a level, learning among them, and they are done."""
+        """Where enough curves approach a level, learning among them, and they are done.
+
+        Curves count by their probabilities, so that many half-sure ones can stand for a sure one: their sum must reach ESTABLISHED of half the curves' number.
+        """
         return (self.enough >= ESTABLISHED) & (self.learned >= 0.5) & (self.passed >= SURE)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clprune.approach import CELLS_AT_ONCE, _blocks, _log_bayes, _RunningSums, live_evidence, segments_of
-from clprune.critical_period import LiveRule, find_critical_period, live_firing, read_curves
+from clprune.critical_period import LiveRule, Vote, find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
 
@@ -222,6 +222,14 @@ def test_confidence_is_the_same_number_live_and_in_hindsight() -> None:
         assert len({period.confidence for period in found}) == 1
         assert low <= found[0].confidence <= high and found[0].settled == (high == 1)
     assert find_critical_period(others, t, n_epochs=10).confidence == 1  # where neither is recorded the others decide alone
+
+
+def test_curves_count_by_their_probability_of_an_approach() -> None:
+    """As README says: of four voters 0.8 times two must be there in sum, none of them need be sure."""
+    for bends, over in (((0.55, 0.35, 0.35, 0.35), True), ((0.8, 0.8, 0.0, 0.0), True), ((1.0, 0.5, 0.0, 0.0), False)):
+        enough = np.array([sum(bends) / 2])
+        vote = Vote({str(k): np.array([bend]) for k, bend in enumerate(bends)}, np.array([0.95]), enough, np.array([0.53]))
+        assert vote.over.tolist() == [over]
 
 
 @pytest.mark.parametrize("batch", [64, 512])
