@@ -165,15 +165,19 @@ class _Grid:
 
     def log_posterior(self, t: Float[np.ndarray, "T"], y: Float[np.ndarray, "T"], stretch: Int[np.ndarray, "T"]) -> Float[np.ndarray, "S W"]:
         """Log of prior x Bayes factor against a level. Half of the prior starts at the first point, the rest later, uniformly."""
-        since = np.maximum(t - self.starts[:, None, None], 0)
-        shapes = np.minimum(since / self.scales[:, None], 1) if self.ramp else np.exp(-since / self.scales[:, None])
-        log_bf = _log_bayes(shapes.reshape(-1, len(t)), y, stretch).reshape(self.ends.shape)
+        n_at_once = max(1, 32 * CELLS_AT_ONCE // (len(self.scales) * len(t)))  # starts whose shapes are held together: all of them up to 7,000 points
+        parts = [self.starts[first : first + n_at_once] for first in range(0, len(self.starts), n_at_once)]
+        log_bf = np.concatenate([_log_bayes(self._shapes(starts, t), y, stretch) for starts in parts]).reshape(self.ends.shape)
         span, widest = t[-1], t[-1] if self.ramp else LONGEST * t[-1]
         prior_start = np.gradient(self.starts) / span / 2
         if self.starts[0] == 0:
             prior_start[0] += 0.5
         prior = 0.5 * prior_start[:, None] * np.gradient(self.scales) / widest  # half the prior for each family
         return np.where((self.ends <= span) | (not self.ramp), log_bf + np.log(prior), -np.inf)  # a ramp that goes on is a line
+
+    def _shapes(self, starts: Float[np.ndarray, "s"], t: Float[np.ndarray, "T"]) -> Float[np.ndarray, "M T"]:
+        since = np.maximum(t - starts[:, None, None], 0)
+        return (np.minimum(since / self.scales[:, None], 1) if self.ramp else np.exp(-since / self.scales[:, None])).reshape(-1, len(t))
 
     def around(self, log_weight: Float[np.ndarray, "S W"]) -> _Grid:
         """As fine a grid over the part that holds all but a ten-thousandth of the posterior in each direction, with two cells to spare."""

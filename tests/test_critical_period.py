@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clprune.approach import CELLS_AT_ONCE, _blocks, _log_bayes, _RunningSums, live_evidence, segments_of
+from clprune.approach import CELLS_AT_ONCE, _blocks, _Grid, _log_bayes, _RunningSums, live_evidence, segments_of
 from clprune.critical_period import LiveRule, Vote, find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
@@ -157,6 +157,20 @@ def test_a_long_log_is_read_in_little_memory_and_says_the_same_at_every_point() 
     for last in (8, 250, 499, 500, 899, 900, 1499):
         alone = live_evidence(t[: last + 1], y[: last + 1], stretch[: last + 1], last_only=True)
         assert (found.bends[last], found.over[last]) == pytest.approx((alone.bends[-1], alone.over[-1]), abs=1e-8)
+
+
+@pytest.mark.parametrize("ramp", [False, True])
+def test_hindsight_of_a_long_log_is_taken_start_by_start_and_is_the_same(ramp: bool) -> None:
+    n = 9000
+    t, y, stretch = np.arange(1.0, n + 1), curve("exp", n, 0.05, 0), np.zeros(n, dtype=np.int64)
+    grid = _Grid((0.0, 100.0), (1.0, 50.0), ramp)
+    assert 32 * CELLS_AT_ONCE < len(grid.starts) * len(grid.scales) * n  # more than is held together
+    found = grid.log_posterior(t, y, stretch)
+    differences = []
+    for at in (0, 7, 24):
+        alone = _log_bayes(grid._shapes(grid.starts[[at]], t), y, stretch)
+        differences.append(np.ptp(found[at] - alone - np.log(np.gradient(grid.scales))))
+    assert max(differences) < 1e-6
 
 
 @pytest.mark.parametrize(("n", "n_shapes"), [(8, 100), (9, CELLS_AT_ONCE), (1000, 999), (4001, 5000)])
