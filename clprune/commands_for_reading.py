@@ -71,7 +71,13 @@ def leakage(
 def detect(
     run_or_csv: Annotated[Path, typer.Argument(metavar="RUN|CURVES.csv", help="A run, or logged curves with a column `epoch`.")],
     live: Annotated[bool, typer.Option("--live", help="Print the epoch at which the live rule fires, reading row by row.")] = False,
-    rate_changes: Annotated[str, typer.Option("--rate-changes", help="Epochs from which on another learning rate held: '100,150'.")] = "",
+    rate_changes: Annotated[
+        str,
+        typer.Option(
+            "--rate-changes",
+            help="Where another learning rate began: '100,150'. Of logged curves the `epoch` of the first row after the change, of a run the epochs done before it.",
+        ),
+    ] = "",
     as_json: option.Json = False,
     quiet: option.Quiet = False,
 ) -> None:

@@ -9,21 +9,24 @@ its interval, looks at all points at once and is reported beside it. Nothing dep
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from clprune import families
-from clprune.approach import Evidence, hindsight, live_evidence, quantiles, segments_of
+from clprune.approach import MIN_POINTS, Evidence, carried, hindsight, live_evidence, quantiles, segments_of
 from clprune.datatypes import CriticalPeriod
 from clprune.errors import DataError
 
-ESTABLISHED = 0.8  # probability of an approach from which on a curve counts in full
+ESTABLISHED = (
+    0.8  # of the curves that are asked for, counted by their probability of an approach, so many must be there; in words, a curve bends from here on
+)
 SURE = 0.7  # pooled probability that the approaches are done, from which on the period counts as over
 SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
+MIN_EPOCHS = 3  # before so many the live rule does not fire
 LEARNING = ("retention", "memorization_rate")  # one of these must be done, more likely than not: without memorization no period can end
 
 
@@ -46,12 +49,15 @@ class Vote:
 
     bends: Mapping[str, Float[np.ndarray, "T"]]  # probability that the curve approaches a level
     passed: Float[np.ndarray, "T"]  # probability that the approaches are done, each curve weighed by its `bends`
-    enough: Float[np.ndarray, "T"]  # curves that bend, of those needed (half of all, at least one); 1 and more is enough
+    enough: Float[np.ndarray, "T"]  # the sum of `bends`, of the number that is asked for: half of the curves, at least one
     learned: Float[np.ndarray, "T"]  # probability that retention or memorization approached a level and is done; 1 where neither was recorded
 
     @property
     def over(self) -> Float[np.ndarray, "T"]:
-        """Where enough curves approach a level, learning among them, and they are done."""
+        """Where enough curves approach a level, learning among them, and they are done.
+
+        Curves count by their probabilities, so that many half-sure ones can stand for a sure one: their sum must reach ESTABLISHED of half the curves' number.
+        """
         return (self.enough >= ESTABLISHED) & (self.learned >= 0.5) & (self.passed >= SURE)
 
 
@@ -76,7 +82,7 @@ def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndar
 class LiveRule:
     """Decides while training: fires at the first epoch in which the vote says "over" and the ranking of samples has settled."""
 
-    def __init__(self, *, min_epochs: int = 3) -> None:
+    def __init__(self, *, min_epochs: int = MIN_EPOCHS) -> None:
         self.min_epochs = min_epochs
         self.fired_epoch: int | None = None  # epochs done when it fired
         self.waiting_for = "the first epochs"  # one sentence for people
@@ -156,13 +162,24 @@ def find_critical_period(
         start if start < end else 0,
         end,
         settled,
-        min(1.0, sum(look.probability for look in looks.values()) / max(1.0, len(deciding) / 2)) if learned or not live else 0.0,
+        _confidence({name: look.probability for name, look in looks.items()}, deciding),
         interval,
         hindsight_end,
         phase_border(curves, times),
         ends,
         _in_words(settled, ends, n_epochs, probability),
     )
+
+
+def _confidence(done: Mapping[str, float], deciding: Collection[str]) -> float:
+    """How much of what an end asks for is there, in [0, 1], from the probability of each curve that it approaches a level and is done.
+
+    The sum over the curves, of the half of their number that is asked for; where retention or memorization is among them, not more than the
+    surer of these two: no period ends without learning.
+    """
+    share = min(1.0, sum(done.values()) / max(1.0, len(deciding) / 2))
+    learning = [done.get(name, 0.0) for name in LEARNING if name in deciding]
+    return min(share, max(learning)) if learning else share
 
 
 def _median_if_done(moments: Float[np.ndarray, "M"], weights: Float[np.ndarray, "M"], now: float) -> float | None:
@@ -204,7 +221,7 @@ def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.
     Raises DataError that names the row and column of what is not a number, or of an epoch that does not increase.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel puts a mark of its own in front
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read curves from {path}: {error}.") from error
@@ -240,15 +257,23 @@ def _with_noise_scale(curves: dict[str, Float[np.ndarray, "T"]], times: Float[np
     return {name: values for name, values in curves.items() if name not in cosines} | {"noise_scale": noise_scale}
 
 
-def live_firing(times: Float[np.ndarray, "T"], curves: Mapping[str, Float[np.ndarray, "T"]]) -> float | None:
-    """The moment at which the live rule fires on logged curves, read point by point; None where it never does.
+def live_firing(times: Float[np.ndarray, "T"], curves: Mapping[str, Float[np.ndarray, "T"]], *, min_epochs: int = MIN_EPOCHS) -> float | None:
+    """The moment at which the live rule fires on logged curves, read row by row; None where it never does.
 
-    A curve `kept_overlap`, where there is one, must say that the ranking has settled.
+    It is asked when it is in a training: after each row, or where there are several an epoch, after the last one of each epoch from `min_epochs` on. A curve
+    `kept_overlap`, where there is one, must say that the ranking has settled.
     """
-    over = take_vote(curves, times).over
+    over = take_vote(curves, times).over & _asked(times, min_epochs)
     if "kept_overlap" in curves:
-        overlap = curves["kept_overlap"]
-        last = np.maximum.accumulate(np.where(np.isnan(overlap), -1, np.arange(len(overlap))))
-        over = over & (last >= 0) & (overlap[np.maximum(last, 0)] >= SETTLED_OVERLAP)
+        over = over & (carried(curves["kept_overlap"]) >= SETTLED_OVERLAP)
     fired = np.flatnonzero(over)
     return float(times[fired[0]]) if len(fired) else None
+
+
+def _asked(times: Float[np.ndarray, "T"], min_epochs: int) -> Bool[np.ndarray, "T"]:
+    """After which rows the live rule is asked. An epoch is over with a row at its end, or when a row of the next one is there."""
+    if len(times) < 2 or np.median(np.diff(times[:MIN_POINTS])) > 1 - 1e-9:
+        return np.ones(len(times), dtype=bool)
+    epoch = np.ceil(times - 1e-9)  # moments are sums of parts of an epoch: whole ones may be off by rounding
+    last_of_epoch = np.append(np.diff(epoch) > 0, times[-1] > epoch[-1] - 1e-9)
+    return last_of_epoch & (epoch >= min_epochs)

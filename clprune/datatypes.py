@@ -171,7 +171,8 @@ class CriticalPeriod:
 
     `settled` is False where the end was not established: then `end_epoch` is merely the last epoch that was run. `hindsight_end` is where all
     points together place the end, if it has passed, and `interval` the range in which the indicators place it, in epochs; `confidence` in [0, 1] is the
-    probability, summed over the deciding indicators and divided by half their number, that the indicator approaches a level and is close to it; `indicators` holds each indicator's own end in epochs (None: abstains).
+    probability, summed over the deciding indicators and divided by half their number, that the indicator approaches a level and is close to it, and not more than that of
+    retention or memorization, whichever is surer (where one of them decides); `indicators` holds each indicator's own end in epochs (None: abstains).
     """
 
     start_epoch: int

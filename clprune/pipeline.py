@@ -405,8 +405,9 @@ def verify(folder: Path | str, *, data: str | None = None) -> list[str]:
 def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[float, ...] = ()) -> dict[str, Any]:
     """Start and end of the critical period, from a run (as it was decided then) or from logged curves (in hindsight).
 
-    With `live` the moment at which the live rule fires when it reads the curves point by point. `rate_changes` are epochs from which on another
-    learning rate held, where the file has no column for it: jumps there are masked.
+    With `live` the moment at which the live rule fires when it reads the curves point by point. `rate_changes` say where another learning rate began, where
+    there is no curve of it: jumps there are masked. In a run they are epochs done at the former rate, as its points count them; in a file of logged curves the
+    `epoch` of the first row that the new rate made.
     """
     run_or_csv = Path(run_or_csv)
     from dataclasses import asdict
@@ -418,7 +419,8 @@ def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[fl
         return dict(run.document["clp"])
     times, curves = read_curves(run_or_csv if run is None else run.curves_file)
     if rate_changes:
-        curves["learning_rate"] = 10.0 ** -np.searchsorted(np.sort(rate_changes), times, side="right").astype(float)
+        side: Any = "right" if run is None else "left"  # a run's point at 50 epochs done was still made at the rate of the 50th
+        curves["learning_rate"] = 10.0 ** -np.searchsorted(np.sort(rate_changes), times, side=side).astype(float)
     if live:
         return {"fired_epoch": live_firing(times, curves)}
     return asdict(find_critical_period(curves, times, n_epochs=int(np.ceil(times[-1]))))

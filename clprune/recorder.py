@@ -19,7 +19,7 @@ from numpy.dtypes import StringDType
 from torch import Tensor, nn
 
 from clprune import families
-from clprune.critical_period import LiveRule, find_critical_period, phase_border
+from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
 from clprune.live import write_live
@@ -81,7 +81,7 @@ class Recorder:
         *,
         n_classes: int | None = None,
         model: nn.Module | None = None,
-        min_epochs: int = 3,
+        min_epochs: int = MIN_EPOCHS,
         live_folder: Path | None = None,
         windows_per_epoch: int = WINDOWS_PER_EPOCH,
     ) -> None:
@@ -130,7 +130,7 @@ class Recorder:
         *,
         losses: Float[Tensor, "B"] | None = None,
     ) -> None:
-        """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time.
+        """Take the statistics of one batch from its forward pass. A sample seen twice in an epoch counts the first time. What is given is copied.
 
         Labels are class numbers of the unmixed inputs: with mixup or soft labels pass the sample's own label and logits of the clean input.
         A task without class logits (detection, regression, language modelling) passes `losses`, one number a sample, not a mean over
@@ -151,7 +151,9 @@ class Recorder:
         if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
             self._close_windows(window)
-        self._waiting.append((index, values.detach(), labels, None if features is None else features.detach()))
+        # copies: the loop may fill its buffers anew, or change logits in place, before the batches that wait are looked at
+        of_labels, of_features = (None if given is None else given.detach().clone() for given in (labels, features))
+        self._waiting.append((index.clone(), values.detach().clone(), of_labels, of_features))
         self._n_observed += len(index)
 
     def observe_network(self, fisher_trace: float) -> None:
@@ -161,7 +163,8 @@ class Recorder:
     def end_epoch(self, *, learning_rate: float | None = None) -> bool:
         """Close the epoch: copy its statistics to the host, extend the curves, ask the live rule. True once the critical period has ended.
 
-        Tell the learning rate of the epoch where it is not constant: what a change by more than half of the smaller rate does to the curves is then masked.
+        Tell the learning rate that the epoch was trained at where it is not constant: what a change by more than half of the smaller rate does to the curves is
+        then masked. An epoch of which it is not told had that of the epoch before; the first ones had the first rate that is told.
         """
         if self._n_observed == 0:
             raise UsageError(
@@ -183,8 +186,9 @@ class Recorder:
             if window == held[-1]:
                 records |= self._epoch_records(now)
             self.curve_epochs.append(len(self.epochs) + self._closed_at[window] / self.n_windows)
-            if learning_rate is not None:
-                self.curves.setdefault("learning_rate", []).append(learning_rate)
+            if learning_rate is not None or "learning_rate" in self.curves:
+                untold = [float("nan")] * (len(self.curve_epochs) - 1)
+                self.curves.setdefault("learning_rate", untold).append(float("nan") if learning_rate is None else learning_rate)
             for name, member in self._indicators.items():
                 needs = families.facts(member)["needs"]
                 value = float(member(*(records[need] for need in needs))) if all(need in records for need in needs) else float("nan")
@@ -359,7 +363,7 @@ class Recorder:
                 rows = rows[np.isfinite(before["loss"][rows])]
                 records |= {"margin_before": -before["loss"][rows], "margin_after": -now["loss"][rows]}
             return records
-        records["p_label_now"], records["correct_now"] = now["p_label"][rows], now["correct"][rows]
+        records["correct_now"] = now["correct"][rows]
         if before is not None:
             known = np.isfinite(before["p_label"][rows])
             rows = rows[known]

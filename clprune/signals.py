@@ -18,7 +18,7 @@ from torch import Tensor, nn
 SIGNALS = ("loss", "p_label", "margin", "error_l2", "entropy", "correct", "predicted")
 FEATURE_SIGNALS = ("grad_norm",)  # these need features too
 LOSS_SIGNALS = ("loss",)  # all that a loss alone gives
-BATCH_RECORDS = ("batch_size", "batch_loss", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
+BATCH_RECORDS = ("batch_size", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
 CHUNKS = 4  # a batch is cut into so many parts, whose gradients at the same weights are compared
 
 _UPPER = tuple(torch.triu_indices(CHUNKS, CHUNKS, offset=1))
@@ -58,22 +58,21 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     p = log_p.exp()
     log_p_label = log_p.gather(1, column).squeeze(1)
     p_label = log_p_label.exp()
-    p_sq = (p * p).sum(1)
     of_others = p.scatter(1, column, 0.0)  # 1 - p_label from these: the difference itself is rounding where a sample is learned
-    residual = of_others.scatter(1, column, -of_others.sum(1, keepdim=True))
+    doubt = of_others.sum(1, keepdim=True)
+    residual = of_others.scatter(1, column, -doubt)
     error_sq = (residual * residual).sum(1)
     predicted = scores.argmax(1)
     others = scores.scatter(1, column, float("-inf")).amax(1)
     margin = scores.gather(1, column).squeeze(1) - others
     rows = [-log_p_label, p_label, margin, error_sq.sqrt(), -(p * log_p).sum(1), (predicted == labels).float(), predicted.float()]
-    losses = torch.stack([part.mean() for part in (-log_p_label).split(sizes)])
     if features is None:
-        return BatchRecords(torch.stack(rows), _with_sizes(sizes, losses, scores.new_full((len(BATCH_RECORDS) - 2, len(sizes)), float("nan"))))
+        return BatchRecords(torch.stack(rows), _without_gradients(scores, sizes))
     hidden = torch.cat([features.float(), scores.new_ones((len(labels), 1))], dim=1)
     hidden_sq = (hidden * hidden).sum(1)
     gradient_sq = error_sq * hidden_sq
     rows.append(gradient_sq.sqrt())
-    fisher = (1 - p_sq) * hidden_sq
+    fisher = (2 * doubt.squeeze(1) - error_sq) * hidden_sq  # 1 - |p|^2 = 2 (1 - p_label) - |p - y|^2, without the rounding of a difference to 1
     per_chunk = [size // CHUNKS for size in sizes]
     if len(set(sizes)) == 1 and sizes[0] % CHUNKS == 0:  # the usual case, in a few operations for all batches
         shape = (len(sizes) * CHUNKS, per_chunk[0], -1)
@@ -92,20 +91,22 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     gradients = torch.stack([fisher_means, gradient_means, (mean * mean).sum(1), pairs.mean(1), pairs.amin(1)])
     if 0 in per_chunk:
         gradients[:, [k for k, size in enumerate(per_chunk) if not size]] = float("nan")
-    return BatchRecords(torch.stack(rows), _with_sizes(counted, losses, gradients))
+    return BatchRecords(torch.stack(rows), _with_sizes(counted, gradients))
 
 
 @torch.no_grad()
 def observe_losses(losses: Float[Tensor, "M"], sizes: list[int]) -> BatchRecords:
     """The signal `loss` of consecutive batches whose task has one loss a sample and no logits; all gradient records are NaN."""
     values = losses.float()
-    means = torch.stack([part.mean() for part in values.split(sizes)])
-    return BatchRecords(values.unsqueeze(0), _with_sizes(sizes, means, values.new_full((len(BATCH_RECORDS) - 2, len(sizes)), float("nan"))))
+    return BatchRecords(values.unsqueeze(0), _without_gradients(values, sizes))
 
 
-def _with_sizes(sizes: list[int], losses: Float[Tensor, "S"], others: Float[Tensor, "R S"]) -> Float[Tensor, "S n_records"]:
-    counts = torch.tensor(sizes, device=losses.device, dtype=losses.dtype)
-    return torch.cat([counts.unsqueeze(0), losses.unsqueeze(0), others]).T
+def _with_sizes(sizes: list[int], gradients: Float[Tensor, "R S"]) -> Float[Tensor, "S n_records"]:
+    return torch.cat([torch.tensor(sizes, device=gradients.device, dtype=gradients.dtype).unsqueeze(0), gradients]).T
+
+
+def _without_gradients(values: Float[Tensor, "M ..."], sizes: list[int]) -> Float[Tensor, "S n_records"]:
+    return _with_sizes(sizes, values.new_full((len(BATCH_RECORDS) - 1, len(sizes)), float("nan")))
 
 
 def _chunk_sums(residual: Float[Tensor, "n C"], hidden: Float[Tensor, "n H"]) -> Float[Tensor, "CHUNKS P"]:

@@ -121,8 +121,7 @@ def record_trajectory(
         "number_format": numbers,
         "processes": n_processes,
     }
-    before = distributed.on_first(lambda: _resume(checkpoint, key, state, recorder) if checkpoint is not None else (0.0, 0.0))
-    seconds_before, kwh_before = before
+    seconds_before = distributed.on_first(lambda: _resume(checkpoint, key, state, recorder) if checkpoint is not None else 0.0)
     if n_processes > 1:
         distributed.same_start(state.model, state.optimizer)
         state.epochs_done, state.steps_done = distributed.on_first(lambda: (state.epochs_done, state.steps_done))
@@ -181,7 +180,7 @@ def record_trajectory(
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "seconds_before": seconds_before,
-        "energy_kwh": None if meter.kwh is None or seconds_before else meter.kwh + kwh_before,
+        "energy_kwh": None if seconds_before else meter.kwh,
         "energy_method": "not measured: the run was interrupted" if seconds_before else meter.method,
         "max_epochs": max_epochs,
         "finishing_epochs": finishing,
@@ -253,10 +252,10 @@ def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
             old.unlink()
 
 
-def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder) -> tuple[float, float]:
-    """Load the state of an interrupted run, if there is one; returns the seconds it had taken and its energy (unknown: 0)."""
+def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder) -> float:
+    """Load the state of an interrupted run, if there is one; returns the seconds it had taken (its energy is not known)."""
     if not (folder / "checkpoint.json").exists():
-        return 0.0, 0.0
+        return 0.0
     document = read_json(folder / "checkpoint.json", what="checkpoint")
     if changed := [name for name in key if ({"processes": 1} | document["key"]).get(name) != key[name]]:
         raise DataError(
@@ -277,4 +276,4 @@ def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     state.epochs_done, state.steps_done = document["epochs_done"], document["steps_done"]
     epochs = [load_file(folder / f"epoch-{e:04d}.safetensors") for e in range(state.epochs_done)]
     recorder.restore(epochs, {name: value for name, value in arrays.items() if not name.startswith(("model.", "momentum."))})
-    return float(document["seconds"]), 0.0
+    return float(document["seconds"])

@@ -1,12 +1,13 @@
 """The detector on curves whose answer is known."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clprune.approach import _log_bayes, live_evidence
-from clprune.critical_period import find_critical_period, live_firing, read_curves
+from clprune.approach import CELLS_AT_ONCE, _blocks, _Grid, _log_bayes, _RunningSums, live_evidence, segments_of
+from clprune.critical_period import LiveRule, Vote, find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
 
 
@@ -62,12 +63,34 @@ def test_bad_curve_files_are_named_with_row_and_column(tmp_path: Path, text: str
         read_curves(path)
 
 
+def test_curves_as_excel_writes_them_are_read(tmp_path: Path) -> None:
+    read = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "curves.csv").write_text("epoch,x\n1,0.5\n2,0.25\n", encoding=encoding)
+        times, curves = read_curves(tmp_path / "curves.csv")
+        read.append((times.tolist(), {name: values.tolist() for name, values in curves.items()}))
+    assert read[0] == read[1] == ([1, 2], {"x": [0.5, 0.25]})
+
+
 def test_a_jump_at_a_change_of_the_learning_rate_is_masked() -> None:
     t, rate = np.arange(80.0), np.where(np.arange(80) < 40, 0.1, 0.01)
     for seed in range(8):
         y = curve("line", 80, 0.03, seed) + 2.0 * (t >= 40)
         assert live_firing(t, {"x": y, "learning_rate": rate}) is None
         assert live_firing(t, {"x": y}) is not None  # unmasked the jump looks like an approach that is done
+
+
+@pytest.mark.parametrize("every", [2, 5, 10])
+def test_a_gap_in_the_logged_rate_is_no_change_of_it(every: int) -> None:
+    n = np.arange(80)
+    rate = np.where(n < 40, 0.1, 0.01)
+    for logged in (np.where(n % every == 0, rate, np.nan), np.where(n % every == 1, np.nan, rate)):
+        np.testing.assert_array_equal(segments_of(logged, 80), segments_of(rate, 80))
+    assert segments_of(np.full(80, np.nan), 80).tolist() == [0] * 80
+    t, x = np.arange(1.0, 61.0), curve("exp", 60, 0.02, 0)
+    gaps = {"x": x, "learning_rate": np.where(np.arange(60) % every == every - 1, 0.1, np.nan)}
+    assert live_firing(t, gaps) == live_firing(t, {"x": x}) is not None
+    assert find_critical_period(gaps, t, n_epochs=60) == find_critical_period({"x": x}, t, n_epochs=60)
 
 
 def test_what_comes_later_changes_nothing() -> None:
@@ -81,12 +104,35 @@ def test_what_comes_later_changes_nothing() -> None:
         assert (alone.bends[-1], alone.over[-1]) == pytest.approx((whole.bends[n - 1], whole.over[n - 1]), abs=1e-9)
 
 
+@pytest.mark.parametrize("last", [1e3, 1e7, -1e10, 1e100])
+def test_no_value_is_so_large_that_it_changes_what_was_said_before(last: float) -> None:
+    t, y = np.arange(1.0, 61.0), curve("exp", 60, 0.02, 0)
+    before, fired = live_evidence(t, y), live_firing(t, {"x": y})
+    y = np.append(y[:-1], last)
+    after = live_evidence(t, y)
+    np.testing.assert_allclose(after.bends[:-1], before.bends[:-1], atol=1e-12)
+    np.testing.assert_allclose(after.over[:-1], before.over[:-1], atol=1e-12)
+    assert live_firing(t, {"x": y}) == fired is not None
+
+
+def test_a_curve_that_begins_on_a_level_is_read_from_where_it_leaves_it() -> None:
+    t, y = np.arange(1.0, 61.0), curve("exp", 60, 0.02, 0)
+    for level, tiny in ((0.0, 0.0), (1.0, 1e-16), (0.0, 1e-300)):
+        x = np.concatenate([level + tiny * (np.arange(12) % 2), level + y[:48] - y[0]])
+        found = live_evidence(t, x)
+        assert np.isfinite(found.bends).all() and np.isfinite(found.over).all() and (found.bends[:12] < 0.5).all()
+        assert live_firing(t, {"x": x}) is not None
+
+
 def test_the_evidence_is_that_of_plain_least_squares() -> None:
     """The closed form over the grid against fitting each shape by least squares, with a level for each stretch of learning rate."""
     t, y, stretch = np.arange(1.0, 31.0), curve("exp", 30, 0.05, 5), (np.arange(30) >= 12).astype(int)
     shapes = np.stack([np.exp(-np.maximum(t - s, 0) / tau) for s in (0, 4) for tau in (2.0, 9.0)])
-    found = _log_bayes(shapes, (y - y.mean()) / y.std(), stretch, np.array([7, 20, 29]))
-    for column, last in enumerate((7, 20, 29)):
+    scaled, running = (y - y.mean()) / y.std(), _RunningSums(len(shapes))
+    found = np.concatenate(
+        [running.log_bayes(shapes[:, part], scaled[part], stretch[part]) for part in (slice(0, 9), slice(9, 14), slice(14, 30))], axis=1
+    )
+    for last in (7, 20, 29):
         seen = slice(last + 1)
         levels = np.stack([stretch[seen] == k for k in np.unique(stretch[seen])], axis=1).astype(float)
         residual = [
@@ -95,7 +141,43 @@ def test_the_evidence_is_that_of_plain_least_squares() -> None:
         ]
         m, g = last + 1 - levels.shape[1], 100.0 * (last + 1)
         expected = [0.5 * (m - 1) * np.log(1 + g) - 0.5 * m * np.log(1 + g * r / residual[0]) for r in residual[1:]]
-        np.testing.assert_allclose(found[:, column], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[:, last], expected, rtol=1e-6)
+        np.testing.assert_allclose(_log_bayes(shapes[:, seen], scaled[seen], stretch[seen]), expected, rtol=1e-6)
+
+
+def test_a_long_log_is_read_in_little_memory_and_says_the_same_at_every_point() -> None:
+    n = 1500
+    t, stretch = np.arange(1.0, n + 1), np.searchsorted([500, 900], np.arange(n))
+    y = np.exp(-t / 200) + 0.02 * np.random.default_rng(0).normal(size=n) + 0.5 * stretch
+    tracemalloc.start()
+    found = live_evidence(t, y, stretch)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 8 * CELLS_AT_ONCE
+    for last in (8, 250, 499, 500, 899, 900, 1499):
+        alone = live_evidence(t[: last + 1], y[: last + 1], stretch[: last + 1], last_only=True)
+        assert (found.bends[last], found.over[last]) == pytest.approx((alone.bends[-1], alone.over[-1]), abs=1e-8)
+
+
+@pytest.mark.parametrize("ramp", [False, True])
+def test_hindsight_of_a_long_log_is_taken_start_by_start_and_is_the_same(ramp: bool) -> None:
+    n = 9000
+    t, y, stretch = np.arange(1.0, n + 1), curve("exp", n, 0.05, 0), np.zeros(n, dtype=np.int64)
+    grid = _Grid((0.0, 100.0), (1.0, 50.0), ramp)
+    assert 32 * CELLS_AT_ONCE < len(grid.starts) * len(grid.scales) * n  # more than is held together
+    found = grid.log_posterior(t, y, stretch)
+    differences = []
+    for at in (0, 7, 24):
+        alone = _log_bayes(grid._shapes(grid.starts[[at]], t), y, stretch)
+        differences.append(np.ptp(found[at] - alone - np.log(np.gradient(grid.scales))))
+    assert max(differences) < 1e-6
+
+
+@pytest.mark.parametrize(("n", "n_shapes"), [(8, 100), (9, CELLS_AT_ONCE), (1000, 999), (4001, 5000)])
+def test_blocks_cover_all_points_in_order_and_none_is_of_one(n: int, n_shapes: int) -> None:
+    blocks = _blocks(n, n_shapes)
+    assert [at for block in blocks for at in range(n)[block]] == list(range(n))
+    assert min(block.stop - block.start for block in blocks) >= 2
 
 
 def test_an_end_needs_learning_and_a_settled_ranking() -> None:
@@ -105,6 +187,63 @@ def test_an_end_needs_learning_and_a_settled_ranking() -> None:
     assert live_firing(t, without) is None  # the gradient settles also where nothing is memorized
     assert live_firing(t, without | {"retention": done}) is not None
     assert live_firing(t, without | {"retention": done, "kept_overlap": np.full(60, 0.9)}) is None
+
+
+def approaching(t: np.ndarray, pace: float, seed: int) -> np.ndarray:
+    return 1 - np.exp(-t / pace) + 0.005 * np.random.default_rng(seed).normal(size=len(t))
+
+
+def asked_after_each_epoch(times: np.ndarray, curves: dict[str, np.ndarray]) -> int | None:
+    """The live rule itself, told after every whole epoch what there is by then."""
+    rule = LiveRule()
+    for epoch in range(1, int(times[-1]) + 1):
+        seen = times <= epoch
+        rule.update({name: values[seen] for name, values in curves.items()}, times[seen])
+    return rule.fired_epoch
+
+
+@pytest.mark.parametrize("points", [1, 3, 4, 7])
+@pytest.mark.parametrize("pace", [0.3, 0.45, 1.5, 4.0])
+def test_logged_curves_fire_where_the_rule_in_the_training_does(points: int, pace: float) -> None:
+    t = np.arange(1, 16 * points + 1) / points
+    curves = {
+        name: approaching(t, pace * (1 + k / 10), k) for k, name in enumerate(("retention", "memorization_rate", "ranking_stability", "noise_scale"))
+    }
+    overlap = np.full(len(t), np.nan)
+    overlap[2 * points - 1 :: points] = np.linspace(0.9, 0.98, 15)  # once an epoch, from the second on
+    assert live_firing(t, curves) == asked_after_each_epoch(t, curves | {"kept_overlap": np.ones(len(t))}) is not None
+    curves["kept_overlap"] = overlap
+    assert live_firing(t, curves) == asked_after_each_epoch(t, curves) >= 10
+
+
+def test_an_epoch_whose_end_no_row_marks_is_over_when_the_next_one_begins() -> None:
+    t = np.arange(1, 60) * 0.3
+    x = approaching(t, 1.0, 0)
+    fired = live_firing(t, {"x": x})
+    assert fired is not None and np.ceil(fired + 0.3) > np.ceil(fired)
+    for n in range(8, 60):  # read row by row: what was read so far says the same, or nothing yet
+        assert live_firing(t[:n], {"x": x[:n]}) == (fired if np.ceil(t[n - 1]) > np.ceil(fired) or t[n - 1] == np.ceil(fired) else None)
+
+
+def test_confidence_is_the_same_number_live_and_in_hindsight() -> None:
+    t, flat = np.arange(1, 41) / 4, [0.5 + 0.01 * np.random.default_rng(seed).normal(size=40) for seed in (1, 2)]
+    others = {"ranking_stability": approaching(t, 0.45, 3), "noise_scale": approaching(t, 0.5, 4)}
+    for learning, low, high in ((flat, 0, 0.1), ([approaching(t, 0.4, 5), flat[1]], 0.9, 1)):
+        curves = others | dict(zip(("retention", "memorization_rate"), learning, strict=True))
+        found = [
+            find_critical_period(curves, t, n_epochs=10, live=live, fired_epoch=fired) for live, fired in ((False, None), (True, None), (True, 5))
+        ]
+        assert len({period.confidence for period in found}) == 1
+        assert low <= found[0].confidence <= high and found[0].settled == (high == 1)
+    assert find_critical_period(others, t, n_epochs=10).confidence == 1  # where neither is recorded the others decide alone
+
+
+def test_curves_count_by_their_probability_of_an_approach() -> None:
+    """As README says: of four voters 0.8 times two must be there in sum, none of them need be sure."""
+    for bends, over in (((0.55, 0.35, 0.35, 0.35), True), ((0.8, 0.8, 0.0, 0.0), True), ((1.0, 0.5, 0.0, 0.0), False)):
+        enough = np.array([sum(bends) / 2])
+        vote = Vote({str(k): np.array([bend]) for k, bend in enumerate(bends)}, np.array([0.95]), enough, np.array([0.53]))
+        assert vote.over.tolist() == [over]
 
 
 @pytest.mark.parametrize("batch", [64, 512])

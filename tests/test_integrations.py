@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import clprune
+from clprune.critical_period import live_firing
 from clprune.errors import DataError, UsageError
 from clprune.recorder import Recorder
 
@@ -66,7 +67,7 @@ def lightning() -> Any:
     return module, integration
 
 
-def module_of(lightning: Any, model: nn.Module, scale: float = 1.0) -> Any:
+def module_of(lightning: Any, model: nn.Module, schedule: Any = None) -> Any:
     class Classifier(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -78,8 +79,9 @@ def module_of(lightning: Any, model: nn.Module, scale: float = 1.0) -> Any:
         def validation_step(self, batch: Any) -> None:
             self.model(batch[0])
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            return optimizer if schedule is None else ([optimizer], [schedule(optimizer)])
 
     return Classifier()
 
@@ -88,14 +90,14 @@ def fit(
     lightning: Any, recorder: Recorder, loader: Any, model: nn.Module, *, validate: Any = None, resume: Path | None = None, **options: Any
 ) -> Any:
     library, integration = lightning
-    stop = options.pop("stop", False)
+    stop, schedule = options.pop("stop", False), options.pop("schedule", None)
     options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = library.Trainer(
             callbacks=[integration.CriticalPeriodCallback(recorder, stop=stop)], enable_progress_bar=False, enable_model_summary=False, **options
         )
-        trainer.fit(module_of(library, model), loader, validate, ckpt_path=resume)
+        trainer.fit(module_of(library, model, schedule), loader, validate, ckpt_path=resume)
     return trainer
 
 
@@ -130,6 +132,20 @@ def test_lightning_stops_or_only_tells(lightning: Any, train_set: TensorDataset,
     recorder = Impatient(train_set, n_classes=4)
     trainer = fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), stop=stop)
     assert len(recorder.epochs) == trainer.current_epoch == epochs
+
+
+FALLING = [0.1, 0.1, 0.01]  # the rate of each epoch
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_lightning_tells_each_epoch_the_rate_that_it_was_trained_at(lightning: Any, train_set: TensorDataset, interval: str) -> None:
+    def schedule(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        milestone = 2 if interval == "epoch" else 2 * (N // 32)
+        return {"scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [milestone], gamma=0.1), "interval": interval}
+
+    recorder = Recorder(train_set, n_classes=4)
+    fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), network(), schedule=schedule)
+    np.testing.assert_allclose(recorder.curves["learning_rate"], np.repeat(FALLING, 4))
 
 
 def test_a_resumed_lightning_training_goes_on_recording(lightning: Any, train_set: TensorDataset, tmp_path: Path) -> None:
@@ -176,7 +192,7 @@ class Model(nn.Module):
         return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def trained(recorder: Recorder, data: Dataset, folder: Path, **options: Any) -> Any:  # type: ignore[type-arg]
+def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = lambda step: 1.0, **options: Any) -> Any:  # type: ignore[type-arg]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import Trainer, TrainingArguments
@@ -193,7 +209,7 @@ def trained(recorder: Recorder, data: Dataset, folder: Path, **options: Any) -> 
             str(folder), use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, **given
         )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         trainer = RecordingTrainer(
             model=model,
             args=arguments,
@@ -219,6 +235,28 @@ def test_transformers_stops_and_label_smoothing_changes_no_signal_of_the_first_s
     assert len(recorder.epochs) == 2
     first = plain(train_set).trajectory().signal("p_label")[0, :32]
     np.testing.assert_array_equal(recorder.trajectory().signal("p_label")[0, :32], first)
+
+
+def test_transformers_tells_each_epoch_the_rate_that_it_was_trained_at(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    trained(recorder, Rows(train_set), tmp_path, factor=lambda step: 1.0 if step < 2 * (N // 32) else 0.1)
+    np.testing.assert_allclose(recorder.curves["learning_rate"], np.repeat(FALLING, 4))
+
+
+class Unlabelled(Rows):
+    """Rows whose labels are not known."""
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {name: value for name, value in super().__getitem__(row).items() if name != "labels"}
+
+
+def test_transformers_predicts_examples_that_carry_their_row(train_set: TensorDataset, tmp_path: Path) -> None:
+    trainer = trained(Recorder(train_set, n_classes=4), Rows(train_set), tmp_path, num_train_epochs=1)
+    found = [trainer.predict(kind(train_set)).predictions for kind in (Rows, Unlabelled)]
+    trainer.model.eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(found[0], trainer.model.body(train_set.tensors[0]).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_transformers_examples_without_rows_are_refused(train_set: TensorDataset, tmp_path: Path) -> None:
@@ -272,3 +310,25 @@ def test_a_run_folder_comes_out_of_a_loop_of_ones_own(train_set: TensorDataset, 
     with pytest.raises(DataError, match="320 samples"):
         clprune.save_run(recorder, TensorDataset(images.tensors[0][:9], images.tensors[1][:9]), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_of_the_rate_is_masked_in_a_run_and_in_logged_curves_as_each_counts(train_set: TensorDataset, tmp_path: Path, seed: int) -> None:
+    images = TensorDataset((255 * train_set.tensors[0][:64]).round().to(torch.uint8), train_set.tensors[1][:64])
+    recorder = Recorder(images, n_classes=4)
+    for _ in range(20):
+        for rows in torch.arange(64).split(16):
+            recorder.observe(rows, torch.randn(16, 4), images.tensors[1][rows])
+        recorder.end_epoch()
+    times = np.array(recorder.curve_epochs)  # epochs done; the rate falls after the tenth
+    approach = np.exp(-times / 5) + np.random.default_rng(seed).normal(0, 0.01, len(times)) + 1.5 * (times > 10)
+    recorder.curves = {"retention": approach.tolist()}
+    run = clprune.save_run(recorder, images, tmp_path / "run", near_duplicates=False)
+    told = live_firing(times, {"retention": approach, "learning_rate": np.where(times > 10, 0.01, 0.1)})
+    assert clprune.detect(run.folder, live=True, rate_changes=(10.0,))["fired_epoch"] == told is not None
+
+    lines = [f"{epoch},{value}" for epoch, value in enumerate(approach)]  # logged by number of the epoch: that of row 40 is the first at the new rate
+    (tmp_path / "without.csv").write_text("epoch,x\n" + "\n".join(lines))
+    (tmp_path / "with.csv").write_text("epoch,x,lr\n" + "\n".join(f"{line},{0.1 if row < 40 else 0.01}" for row, line in enumerate(lines)))
+    for live in (False, True):
+        assert clprune.detect(tmp_path / "without.csv", live=live, rate_changes=(40.0,)) == clprune.detect(tmp_path / "with.csv", live=live)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from conftest import draw_shapes
 from torch.utils.data import DataLoader, TensorDataset
 
+from clprune.approach import segments_of
+from clprune.critical_period import live_firing
 from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
 from clprune.proxies import build_proxy
@@ -46,6 +48,36 @@ def test_the_first_sight_of_a_sample_counts_and_unseen_samples_are_missing() -> 
     recorder.end_epoch()
     correct = recorder.trajectory().signal("correct")[0]
     assert correct[:3].tolist() == [1, 0, 1] and np.isnan(correct[3])
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_buffers_that_the_loop_fills_anew_or_changes_are_recorded_as_they_were(with_features: bool) -> None:
+    fresh, reused = Recorder(range(300), n_classes=3), Recorder(range(300), n_classes=3)
+    buffers = torch.empty(30, dtype=torch.int64), torch.empty(30, 3), torch.empty(30, dtype=torch.int64), torch.empty(30, 6)
+    for epoch in range(2):
+        rng = torch.Generator().manual_seed(epoch)
+        for part in torch.randperm(300, generator=rng).split(30):
+            batch = part, torch.randn(30, 3, generator=rng), part % 3, torch.randn(30, 6, generator=rng)
+            fresh.observe(*batch[: 3 + with_features])
+            for buffer, values in zip(buffers, batch, strict=True):
+                buffer.copy_(values)
+            reused.observe(*buffers[: 3 + with_features])
+            buffers[1].div_(7.0)
+        fresh.end_epoch()
+        reused.end_epoch()
+    for name, values in fresh.trajectory().signals.items():
+        np.testing.assert_array_equal(reused.trajectory().signals[name], values, err_msg=name)
+    for name, values in fresh.curves.items():
+        np.testing.assert_array_equal(reused.curves[name], values, err_msg=name)
+
+
+def test_losses_in_a_buffer_are_recorded_as_they_were() -> None:
+    recorder, buffer, given = Recorder(range(64)), torch.empty(8), torch.rand(64)
+    for part in torch.arange(64).split(8):
+        buffer.copy_(given[part])
+        recorder.observe(part, losses=buffer)
+    recorder.end_epoch()
+    np.testing.assert_array_equal(recorder.epochs[0]["loss"], given.numpy())
 
 
 @pytest.mark.parametrize("labels", [torch.rand(3), torch.zeros(2, dtype=torch.int64)])
@@ -117,6 +149,23 @@ def test_a_learning_rate_that_is_told_becomes_a_curve_that_masks() -> None:
     assert set(recorder.trajectory().curves["learning_rate"].tolist()) == {0.1}
 
 
+def test_a_learning_rate_may_be_told_from_some_epoch_on_and_left_out_again() -> None:
+    recorder, plain = Recorder(range(64), n_classes=3), Recorder(range(64), n_classes=3)
+    told = [None, None, None, 0.1, None, 0.01, 0.01]
+    for epoch, rate in enumerate(told):
+        for held in (recorder, plain):
+            rng = torch.Generator().manual_seed(epoch)
+            for part in torch.arange(64).split(8):
+                held.observe(part, torch.randn(8, 3, generator=rng), part % 3)
+        recorder.end_epoch(learning_rate=rate)
+        plain.end_epoch()
+    curve = recorder.trajectory().curves["learning_rate"]
+    np.testing.assert_array_equal(curve, np.repeat([np.nan if rate is None else rate for rate in told], 4))
+    for name, values in plain.curves.items():
+        np.testing.assert_array_equal(recorder.curves[name], values, err_msg=name)
+    assert np.flatnonzero(np.diff(segments_of(curve, len(curve)))).tolist() == [19]  # where the rate fell, and nowhere else
+
+
 def test_a_task_with_one_loss_a_sample_is_recorded_from_its_losses() -> None:
     torch.manual_seed(0)
     x = torch.randn(60, 3)
@@ -158,6 +207,29 @@ def test_logits_in_one_batch_and_losses_in_another_are_refused() -> None:
     recorder.observe(torch.arange(2), losses=torch.rand(2))
     with pytest.raises(UsageError, match="losses alone in another"):
         recorder.observe(torch.arange(2, 4), torch.rand(2, 3), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_curves_of_a_run_say_where_its_own_rule_fired(seed: int) -> None:
+    rng, labels = torch.Generator().manual_seed(seed), torch.arange(400) % 4
+    torch.manual_seed(seed)
+    x = torch.randn(400, 8, generator=rng) + 2 * F.one_hot(labels, 8)
+    labels = torch.where(torch.rand(400, generator=rng) < 0.1, torch.randint(0, 4, (400,), generator=rng), labels)
+    body, head = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU()), torch.nn.Linear(16, 4)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)
+    recorder = Recorder(range(400), n_classes=4)
+    for _ in range(14):
+        for rows in torch.randperm(400, generator=rng).split(20):
+            hidden = body(x[rows])
+            logits = head(hidden)
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels[rows]).backward()
+            optimizer.step()
+            recorder.observe(rows, logits, labels[rows], hidden)
+        if recorder.end_epoch():
+            break
+    curves, times = recorder.trajectory().curves, recorder.trajectory().curve_epochs
+    assert live_firing(times, curves) == recorder.live.fired_epoch is not None
 
 
 def test_a_loss_that_is_not_finite_is_named_and_does_not_pass_for_unseen() -> None:

@@ -57,14 +57,14 @@ def test_fisher_trace_is_the_expectation_over_the_models_own_labels() -> None:
     for i in range(8):
         for c in range(5):
             total += float(p[i, c] * (explicit_gradients(head, hidden[i : i + 1], torch.tensor([c])) ** 2).sum())
-    assert float(observe_batches(logits, labels, hidden, [len(labels)]).batches[0, 2]) == pytest.approx(total / 8, rel=1e-4)
+    assert float(observe_batches(logits, labels, hidden, [len(labels)]).batches[0, 1]) == pytest.approx(total / 8, rel=1e-4)
 
 
 def test_without_features_gradient_records_are_missing_not_zero() -> None:
     logits, labels, _, _ = batch(8)
     record = observe_batches(logits, labels, None, [len(labels)])
     assert len(record.samples) == len(names_of_signals(with_features=False))
-    assert torch.isnan(record.batches[0, 2:]).all()
+    assert torch.isnan(record.batches[0, 1:]).all()
 
 
 @pytest.mark.parametrize("sizes", [[8, 8, 8], [9, 8, 7], [3, 21]])
@@ -110,3 +110,15 @@ def test_errors_of_learned_samples_are_not_rounded_away() -> None:
     found = dict(zip(names_of_signals(with_features=True), record.samples.numpy(), strict=True))
     np.testing.assert_allclose(found["error_l2"], expected, rtol=1e-5)
     np.testing.assert_allclose(found["grad_norm"], 3 * expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("margin", [-20, 0, 2, 8, 12, 16, 20, 30])
+def test_the_fisher_trace_of_learned_samples_is_not_rounded_away(margin: int) -> None:
+    rng, labels = torch.Generator().manual_seed(0), torch.arange(128) % 10
+    logits = torch.randn(128, 10, generator=rng) + margin * F.one_hot(labels, 10)
+    hidden = torch.randn(128, 64, generator=rng)
+    found = float(observe_batches(logits, labels, hidden, [128]).batches[0, BATCH_RECORDS.index("fisher_trace")])
+    p = torch.softmax(logits.double(), dim=1)
+    pairs = p.unsqueeze(1) * p.unsqueeze(2)  # 1 - |p|^2 is the sum of p_a p_b over different classes: no difference is taken
+    spread = (pairs * (1 - torch.eye(10))).sum((1, 2))
+    assert found == pytest.approx(float((spread * (hidden.double().square().sum(1) + 1)).mean()), rel=1e-5)

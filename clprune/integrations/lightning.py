@@ -46,11 +46,15 @@ class CriticalPeriodCallback(Callback):
     def __init__(self, recorder: Recorder, *, stop: bool = True, parts: Callable[[Any], tuple[Tensor, Tensor]] = index_and_labels) -> None:
         self.recorder, self.stop, self.parts = recorder, stop, parts
         self._tap: HeadTap | None = None
+        self._rate: float | None = None  # of the last training step: when an epoch ends, the scheduler has set that of the next one already
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
             raise UsageError(f"the recording needs one process that sees every sample; this trainer runs {trainer.world_size}.")
         self._tap = HeadTap(pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert self._tap is not None
@@ -59,8 +63,7 @@ class CriticalPeriodCallback(Callback):
         self.recorder.observe(index, logits, labels, features)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
-        if self.recorder.end_epoch(learning_rate=rate) and self.stop:
+        if self.recorder.end_epoch(learning_rate=self._rate) and self.stop:
             trainer.should_stop = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

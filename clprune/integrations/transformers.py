@@ -17,11 +17,14 @@ except ImportError as error:
 class _EndOfEpoch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, recorder: Recorder, stop: bool) -> None:
         self.recorder, self.stop = recorder, stop
+        self._rate: float | None = None  # of the last training step: when an epoch ends, the scheduler has set that of the next one already
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        optimizer = kwargs.get("optimizer")
+        self._rate = optimizer.param_groups[0]["lr"] if optimizer is not None else None
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        optimizer = kwargs.get("optimizer")
-        rate = optimizer.param_groups[0]["lr"] if optimizer is not None else None
-        if self.recorder.end_epoch(learning_rate=rate) and self.stop:
+        if self.recorder.end_epoch(learning_rate=self._rate) and self.stop:
             control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -68,3 +71,8 @@ class CriticalPeriodMixin:
             logits, features = self._tap.take()
             self.recorder.observe(index, logits, labels, features)
         return result
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's own; without labels it calls the model itself, which does not take `index`."""
+        inputs.pop("index", None)
+        return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]

@@ -5,8 +5,8 @@ import pytest
 
 from clprune import families
 
-RECORDS = ("batch_size", "batch_loss", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
-RECORDS += ("weight_cosines", "p_label_now", "correct_now", "correct_before", "correct_after", "margin_before", "margin_after")
+RECORDS = ("batch_size", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
+RECORDS += ("weight_cosines", "correct_now", "correct_before", "correct_after", "margin_before", "margin_after")
 RECORDS += ("weight_cosines_before", "epochs_between", "doubt_before", "doubt_after", "network_fisher")
 RECORDS += ("probe_before", "probe_after", "probe_neighbors_before", "probe_neighbors_after")
 
