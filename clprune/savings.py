@@ -137,11 +137,11 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     tried = document.get("trials", {}).get("cost", {"trainings": 0, "epochs": 0.0})
     share += tried["epochs"] / of_epochs
     finishing = (document.get("pool") or {}).get("finishing_epochs", 0)
-    spent = f"{run['epochs_run']} proxy epochs" + (f" and {finishing} more before the last look" if finishing else "")
-    spent += f" and {tried['epochs']:.0f} of {tried['trainings']} short trainings" if tried["trainings"] else ""
-    yardstick = (
-        f"{_n_trainings(trainings)}, less {spent}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
-    )
+    run_for = f"{run['epochs_run']} proxy epochs" + (f" and {finishing} more before the last look" if finishing else "")
+    tried_for = f"{tried['epochs']:.0f} epochs of {tried['trainings']} short trainings" if tried["trainings"] else ""
+    charged = " and ".join(part for part in (run_for if float(run["share_of_full_training"]) else "", tried_for) if part)
+    spent = " and ".join(part for part in (run_for, tried_for) if part)
+    yardstick = f"{_n_trainings(trainings)}, less {charged or 'nothing: what was scored was trained anyway'}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
     parts = f"scoring {timings['score_seconds']:,.1f} s ({spent} on {run['device']}), selecting {timings['select_seconds']:,.1f} s"
     lines = [
         SavingsLine("cost of pruning: time", cost, "seconds", "measured", parts),

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from clprune import families
 from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
@@ -214,13 +214,15 @@ def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, 
             f"--trials is {n_trials}, fewer than the {len(finalists)} strategies that --strategy auto trains with; give at least as many."
         )
     results: dict[str, list[float]] = {candidate: [] for candidate in finalists}
-    alive, number = list(finalists), 0
+    alive, number, first = list(finalists), 0, []
     while alive and sum(map(len, results.values())) + len(alive) <= n_trials:
         for candidate in alive:
-            results[candidate].append(trials.train(candidate, keep_fraction, number).accuracy)
+            trial = trials.train(candidate, keep_fraction, number)
+            results[candidate].append(trial.accuracy)
+            first += [trial.right] * (number == 0)
         ranked = sorted(alive, key=lambda candidate: (-float(np.mean(results[candidate])), finalists.index(candidate)))
         alive, number = ranked[: max(2, len(ranked) // 2)], number + 1
-    means, sds = shrunk([np.array(values) for values in results.values()])
+    means, sds = shrunk([np.array(values) for values in results.values()], judging=_judging(np.stack(first)))
     winner = int(means.argmax())  # of equals the first
     best = finalists[winner]
     evidence: dict[str, Any] = {
@@ -233,9 +235,14 @@ def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, 
     said = f"{best} keeps best at {keep_fraction:.0%}"
     if rivals := [at for at, candidate in enumerate(finalists) if candidate.startswith("random") and at != winner]:
         by, spread = means[winner] - means[rivals[0]], math.hypot(sds[winner], sds[rivals[0]])
-        surely = 0.5 * (1 + math.erf(by / (spread * math.sqrt(2)))) if spread > 0 else 0.5
-        evidence |= {"better_than_random_by": float(by), "probability": surely}
-        said = f"{said}, by {100 * by:+.2f} points over random with a probability of {surely:.0%}"
+        evidence["better_than_random_by"] = float(by)
+        said = f"{said}, by {100 * by:+.2f} points over random"
+        if number > 1:
+            surely = 0.5 * (1 + math.erf(by / (spread * math.sqrt(2)))) if spread > 0 else 0.5
+            evidence["probability"] = surely
+            said = f"{said} with a probability of {surely:.0%}"
+        else:
+            said = f"{said}; no training was repeated, so how surely is not known: give more --trials"
     looked = f"{len(candidates)} strategies probed, " if probed else ""
     return best, evidence | {"sentence": f"{said} ({looked}{sum(map(len, results.values()))} short trainings)"}
 
@@ -253,19 +260,28 @@ def probe_of(trials: Trials, candidates: Sequence[str], keep_fraction: float) ->
     return found
 
 
-def shrunk(results: Sequence[Float[np.ndarray, "R"]]) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+def _judging(right: Bool[np.ndarray, "K M"]) -> float:
+    """Variance of an accuracy that comes from having these M judges and no others, as far as it parts two of K trainings: half of how often two are not right on the same one, over M."""
+    n = len(right)
+    p = right.mean(axis=0)
+    return float((2 * p * (1 - p)).mean() * n / max(1, n - 1) / 2 / right.shape[1])
+
+
+def shrunk(results: Sequence[Float[np.ndarray, "R"]], *, judging: float = 0.0) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K"]]:
     """Posterior means and standard deviations of K true accuracies, each measured a few times, in one normal population (empirical Bayes).
 
-    The noise of a measurement is pooled over all, with four degrees of freedom at 0.4 points beforehand, so that a single round tells something.
+    The noise of a measurement is pooled over all, with four degrees of freedom at 0.4 points beforehand, so that a single round tells something. `judging` is the variance that repeating does not
+    lessen, since the judges stay the same.
     """
     counts = np.array([len(values) for values in results])
     means = np.array([values.mean() for values in results])
     within = sum(float(np.square(values - values.mean()).sum()) for values in results)
     noise = (within + 4 * USUAL_NOISE**2) / (counts.sum() - len(counts) + 4)
+    error = noise / counts + judging
     centre = float(np.average(means, weights=counts))
-    between = max(0.0, float(np.square(means - centre).sum()) / max(1, len(means) - 1) - float((noise / counts).mean()))
-    trust = between / (between + noise / counts)
-    return centre + trust * (means - centre), np.sqrt(trust * noise / counts)
+    between = max(0.0, float(np.square(means - centre).sum()) / max(1, len(means) - 1) - float(error.mean()))
+    trust = between / (between + error)
+    return centre + trust * (means - centre), np.sqrt(trust * error)
 
 
 def decide(

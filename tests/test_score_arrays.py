@@ -166,6 +166,8 @@ def test_the_commands_go_from_a_log_to_indices(form: str, tmp_path: Path) -> Non
     kept = json.loads((tmp_path / "kept" / "kept.json").read_text())
     assert [ids[row] for row in kept["indices"]] == kept["ids"] and len(kept["ids"]) == 80
     assert "not measured" in clprune_says("savings", subset)
+    lines = {line["name"]: line for line in json.loads(clprune_says("savings", subset, "--json"))["lines"]}
+    assert lines["net time saved, equal epochs"]["value"] == 0.5 and "trained anyway" in lines["net time saved, equal epochs"]["note"]
     assert "holds logged numbers, no inputs" in clprune_says("export", subset, "--to", "imagefolder", str(tmp_path / "images"), code=3)
     assert not (tmp_path / "images").exists()
     assert "holds logged numbers" in clprune_says("score", data, "--out", str(tmp_path / "x"), "--dry-run", code=2)

@@ -17,7 +17,7 @@ from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.manifest import read_manifest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.storage import SEAL
-from clprune.trials import CANDIDATES, held_out, shrunk
+from clprune.trials import CANDIDATES, _judging, held_out, shrunk
 
 
 def table_of(n: int, n_classes: int = 4) -> ScoreTable:
@@ -77,6 +77,16 @@ def test_equal_candidates_are_shrunk_to_one_and_different_ones_are_not() -> None
     assert np.allclose(means, [0.5, 0.9, 0.7], atol=0.001)
     assert sds[2] > sds[0] > 0
     assert shrunk([np.array([0.5]), np.array([0.5])])[0].argmax() == 0  # of equals the first, which is the default
+
+
+def test_few_judges_make_no_trial_sure() -> None:
+    rng = np.random.default_rng(0)
+    for n_judges in (50, 400):  # equal strategies, each right on a half of the samples by chance: what parts them is which samples judge
+        right = rng.random((2000, 4, n_judges)) < 0.5
+        assert np.mean([_judging(some) for some in right]) == pytest.approx(right.mean(axis=2).var(axis=1, ddof=1).mean(), rel=0.05)
+    few, many = (_judging(rng.random((5, n)) < 0.7) for n in (100, 10_000))
+    results = [np.array([value]) for value in (0.70, 0.68, 0.75)]
+    assert shrunk(results, judging=few)[0].std() < 0.5 * shrunk(results, judging=many)[0].std()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +171,12 @@ def test_the_best_strategy_is_found_and_named(copies_run: Path, tmp_path: Path) 
         value for name, value in found["probed"].items() if name not in found["accuracies"]
     )
     assert document["strategy"].startswith(found["winner"].split("(")[0])
-    assert 0 <= found.get("probability", 0.5) <= 1 and "short trainings" in found["sentence"]
+    assert "probability" not in found and "short trainings" in found["sentence"]
+    if found["winner"] != "random(class_balanced=True)":
+        assert "how surely is not known" in found["sentence"]  # five trainings of five strategies
+    repeated = read_manifest(pipeline.select(copies_run, tmp_path / "r", keep="0.2", strategy="auto", trials=7, trial_epochs=1).folder).document
+    if repeated["trials"]["strategy"]["winner"] != "random(class_balanced=True)":
+        assert 0 <= repeated["trials"]["strategy"]["probability"] <= 1
     with pytest.raises(UsageError, match="trials"):
         pipeline.select(copies_run, tmp_path / "n", keep="0.2", strategy="auto", trials=3)
 
