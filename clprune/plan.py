@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,8 @@ def search_plan(
     """What a search costs, the range of what it can save, when it pays, and its stages, from what `plan` timed.
 
     Scoring takes between LEAST_EPOCHS and `max_epochs`. A training on all data takes `training_seconds`, or is taken as FULL_TRAINING_EPOCHS of the proxy. A subset
-    saves its dropped share of each training at equal epochs and nothing at equal steps: the range. `gpu_price` USD an hour; `label_price` USD a sample whose label is
+    saves its dropped share of each training at equal epochs and nothing at equal steps: the range. That is where the share is given; under the keys that end in `_auto` the trials of `--keep auto`
+    are counted too (null where there is a pool: trials need every label). `gpu_price` USD an hour; `label_price` USD a sample whose label is
     not bought yet. Raises UsageError for negative numbers.
     """
     for name, number in (("training_seconds", training_seconds), ("gpu_price", gpu_price), ("label_price", label_price)):
@@ -127,16 +128,20 @@ def search_plan(
     each, pool = told["seconds_per_epoch"], max(1, round(TRIAL_POOL * told["n_samples"]))
     cost = [min(LEAST_EPOCHS, told["max_epochs"]) * each, told["max_epochs"] * each]
     one = FULL_TRAINING_EPOCHS * each if training_seconds is None else training_seconds
+    trials = None if told["n_unlabelled"] else N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size)  # epochs
+    auto = None if trials is None else [seconds + trials * each for seconds in cost]
     shares: dict[str, dict[str, Any]] = {}
     for keep in (0.7, 0.5, 0.3):
-        saved = (1 - keep) * one
-        shares[str(keep)] = {
-            "net_seconds": [-cost[1], trainings * saved - cost[0]],
-            "pays_after_trainings": [max(1, math.ceil(seconds / saved)) if saved else None for seconds in cost],
-            "net_money": None if gpu_price is None else [seconds / 3600 * gpu_price for seconds in (-cost[1], trainings * saved - cost[0])],
-            "label_money": None if label_price is None else (1 - keep) * told["n_samples"] * label_price,
-        }
-    pilot = _round_of_labels(data, cost) if told["n_unlabelled"] else _pilot(data, cost, each, pool)
+        saved, shares[str(keep)] = (1 - keep) * one, {}
+        for ending, spent in (("", cost), ("_auto", auto)):
+            net = None if spent is None else [-spent[1], trainings * saved - spent[0]]
+            shares[str(keep)] |= {
+                f"net_seconds{ending}": net,
+                f"pays_after_trainings{ending}": spent and [max(1, math.ceil(seconds / saved)) if saved else None for seconds in spent],
+                f"net_money{ending}": None if gpu_price is None or net is None else [seconds / 3600 * gpu_price for seconds in net],
+            }
+        shares[str(keep)]["label_money"] = None if label_price is None else (1 - keep) * told["n_samples"] * label_price
+    pilot = _round_of_labels(data, cost) if auto is None else _pilot(data, auto)
     stages = [
         {
             "stage": "prototype",
@@ -161,6 +166,7 @@ def search_plan(
     return {
         "trainings": trainings,
         "scoring_seconds": cost,
+        "auto_seconds": auto,
         "training_seconds": one,
         "training_seconds_how": "given"
         if training_seconds is not None
@@ -169,15 +175,22 @@ def search_plan(
         "stages": stages,
         "share_is_of_epochs": FULL_TRAINING_EPOCHS,
         "most_cost_in_full_trainings": told["max_epochs"] / FULL_TRAINING_EPOCHS,
-        "cost_over_saving_by_keep": {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares},
+        "most_cost_in_full_trainings_auto": None if trials is None else (told["max_epochs"] + trials) / FULL_TRAINING_EPOCHS,
+        "cost_over_saving_by_keep": _over_saving(cost, one, trainings, shares),
+        "cost_over_saving_by_keep_auto": auto and _over_saving(auto, one, trainings, shares),
     }
 
 
-def _pilot(data: str, cost: Sequence[float], each: float, pool: int) -> dict[str, Any]:
-    """The second stage where every sample has a label: what is kept is found by trials on `pool` samples."""
+def _over_saving(cost: Sequence[float], one: float, trainings: int, shares: Iterable[str]) -> dict[str, float]:
+    """The most that a search costs, divided by what `trainings` on each share save."""
+    return {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares}
+
+
+def _pilot(data: str, cost: Sequence[float]) -> dict[str, Any]:
+    """The second stage where every sample has a label: what is kept is found by trials."""
     return {
         "what": "all data; the share is found by a dozen short trainings",
-        "seconds": [seconds + N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size) * each for seconds in cost],
+        "seconds": cost,
         "commands": [
             f"clprune score {data} --out run",
             "clprune compare part run",

@@ -430,7 +430,9 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
         4,
         55,
     )  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch; then it is finished
-    stages = pipeline.plan(str(scored / "pool.npz"), max_epochs=5, trainings=1)["stages"]
+    searched = pipeline.plan(str(scored / "pool.npz"), max_epochs=5, trainings=1)
+    stages = searched["stages"]
+    assert searched["auto_seconds"] is None and searched["by_keep"]["0.5"]["pays_after_trainings_auto"] is None  # trials need every label
     commands = [command for stage in stages for command in stage["commands"]]
     assert "clprune select run --label-budget N --out asked" in commands and not [command for command in commands if "auto" in command]
     del made[2:]
@@ -438,6 +440,7 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
     assert (none["n_classes"], none["max_steps"]) == (0, 0) and none["max_minutes"] > 0  # features are made, nothing is trained
+    assert "auto" not in CliRunner().invoke(app, ["plan", str(scored / "pool.npz")]).stdout
     done = CliRunner().invoke(app, ["plan", str(tmp_path / "open.npz")])
     assert done.exit_code == 0 and "no sample has a label" in done.stdout and "kept" not in done.stdout
 
