@@ -80,12 +80,14 @@ def _classes(subject: Subject) -> tuple[list[ClassHarm], str | None]:
 
 def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassHarm]) -> dict[str, str]:
     """The sentence at the top, and a word for it: good, caution or open (not measured)."""
-    n, clp = subject.n_samples, subject.scoring["clp"]
+    n, could, clp = subject.n_samples, subject.n_candidates, subject.scoring["clp"]
     if subject.manifest is None:
+        which = f"{n:,} samples are" if could == n else f"{could:,} of {n:,} samples have a label and are"
         end = f"the critical period ended by epoch {clp['end_epoch']}" if clp["settled"] else "the end of the critical period was not established"
-        return {"status": "open", "word": "Nothing selected yet", "sentence": f"{n:,} samples are scored; {end}. Nothing is selected yet."}
+        return {"status": "open", "word": "Nothing selected yet", "sentence": f"{which} scored; {end}. Nothing is selected yet."}
     kept = int(subject.manifest["n_kept"])
-    sentence = f"Kept {kept:,} of {n:,} samples ({share(kept / n)})"
+    sentence = f"Kept {kept:,} of {could:,} samples{' that have a label' if could < n else ''} ({share(kept / could)})"
+    sentence += f", of {n:,} in all" if could < n else ""
     damaged = [c.name for c in classes if c.flags]
     if subject.evaluation is None or "pruned" not in subject.evaluation["arms"]:
         status, word = "open", "Accuracy not measured yet"
@@ -139,7 +141,9 @@ def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:
     """The few numbers that are looked for first."""
     tiles = [{"name": "samples", "value": f"{subject.n_samples:,}", "note": f"{len(subject.class_names)} classes"}]
     if subject.manifest is not None:
-        tiles.append({"name": "kept", "value": f"{subject.manifest['n_kept']:,}", "note": f"{share(subject.manifest['keep_fraction'])} of them"})
+        kept, could = int(subject.manifest["n_kept"]), subject.n_candidates
+        of = f"the {could:,} that have a label" if could < subject.n_samples else "them"
+        tiles.append({"name": "kept", "value": f"{kept:,}", "note": f"{share(kept / could)} of {of}"})
     if subject.evaluation is not None and subject.manifest is not None:
         to_random = subject.evaluation["comparison"].get("to_random")
         if to_random:
@@ -330,9 +334,9 @@ def _period(subject: Subject) -> dict[str, Any]:
 
 
 def _choice(subject: Subject) -> dict[str, Any]:
-    scores = {name: subject.score(name) for name in subject.score_names}
+    scores = {name: values for name in subject.score_names if not np.isnan(values := subject.score(name)).all()}
     shown: list[Figure] = []
-    notes = []
+    notes = [] if scores else ["No sample has a score: none has a label."]
     if scores:
         figure, infinite = figures.score_distributions(scores, {name: subject.high_means(name) for name in scores}, subject.kept)
         shown.append(figure)
@@ -349,7 +353,7 @@ def _choice(subject: Subject) -> dict[str, Any]:
     if subject.manifest is not None:
         reasons = sorted(subject.manifest["reasons"].items(), key=lambda pair: -pair[1])
         rows = [[cell(reason), count(n), number(100 * n / subject.n_samples, ".1f")] for reason, n in reasons]
-        reasons_table = table("reasons", "Why samples are kept or dropped", ["reason", "samples", "share, %"], rows)
+        reasons_table = table("reasons", "Why samples are kept or dropped", ["reason", "samples", "share of all, %"], rows)
     return {
         "figures": shown,
         "notes": notes,
@@ -436,7 +440,17 @@ def _reproduce(subject: Subject) -> dict[str, Any]:
 
 def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetime) -> dict[str, Any]:
     """One row a run or manifest, oldest first: a policy over time."""
-    headers = ["name", "scored", "days since scored", "samples", "kept, %", "strategy", "accuracy, %", "standard deviation", "against random, points"]
+    headers = [
+        "name",
+        "scored",
+        "days since scored",
+        "samples",
+        "kept, % of labelled",
+        "strategy",
+        "accuracy, %",
+        "standard deviation",
+        "against random, points",
+    ]
     headers += ["cost of pruning, s", "net time saved, s", "net in full trainings", "trainings of this subset", "classes flagged"]
     rows, accuracy, same = [], {}, {subject.document["fingerprint"] for subject, _ in subjects}
     ordered = sorted(subjects, key=lambda pair: (pair[0].scored_at or now, str(pair[0].folder)))
@@ -454,7 +468,8 @@ def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetim
             number(days, ".1f"),
             count(subject.n_samples),
         ]
-        row.append(number(100 * subject.document["keep_fraction"], ".1f") if subject.manifest is not None else cell("none yet", "number absent"))
+        kept = None if subject.manifest is None else 100 * int(subject.manifest["n_kept"]) / subject.n_candidates
+        row.append(cell("none yet", "number absent") if kept is None else number(kept, ".1f"))
         row.append(cell(str(subject.document.get("strategy", "nothing selected yet"))))
         row += [number(times100(arm["accuracy_mean"] if arm else None), ".2f"), number(times100(arm["accuracy_sd"] if arm else None), ".2f")]
         row.append(number(times100(to_random["difference"] if to_random else None), "+.2f"))

@@ -1,9 +1,11 @@
 """Samples without a label: what is recorded of them, what is asked for, and that nothing is asked for twice."""
 
 import csv
+import html
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -455,7 +457,26 @@ def test_the_page_of_a_run_says_which_samples_have_no_label(scored: Path, tmp_pa
     np.savez(tmp_path / "open.npz", x_train=images, y_train=np.full(N, -1))
     pipeline.score(str(tmp_path / "open.npz"), tmp_path / "open", max_epochs=1)
     pipeline.report([tmp_path / "open"], tmp_path / "open.html")
+    assert "No sample has a score: none has a label." in (tmp_path / "open.html").read_text()
     assert set(re.findall(r"<dt>(?:given|label)</dt><dd>(.*?)</dd>", (tmp_path / "open.html").read_text())) == {"unlabelled"}
+
+
+def test_the_page_counts_what_is_kept_among_the_samples_that_have_a_label(scored: Path, tmp_path: Path) -> None:
+    shutil.copytree(scored, tmp_path / "pool")
+    pipeline.select(tmp_path / "pool" / "run", tmp_path / "pool" / "m", keep="0.5")
+    for name, title in (("run", "Hardest"), ("m", "Hardest kept")):
+        pipeline.report([tmp_path / "pool" / name], tmp_path / f"{name}.html")
+        page = html.unescape((tmp_path / f"{name}.html").read_text())
+        infinite = int(np.isinf(read_run(tmp_path / "pool" / "run").table.values["learned_epoch"]).sum())
+        assert re.findall(r"([\d,]+) samples have an infinite learned epoch", page) == ([str(infinite)] if infinite else [])
+        assert f"Map of {LABELLED} of {N} samples" in page and f"Drawn are the {LABELLED} of {N} samples that have the score" in page
+        gallery = page[page.index(f">{title}<") : page.index(f">{title.replace('Hardest kept', 'Easiest dropped').replace('Hardest', 'Easiest')}<")]
+        assert len(re.findall(r"<dd>dual [\d.]+", gallery)) == 24 and "dual nan" not in page
+        assert name == "m" or "60 of 300 samples have a label and are scored" in page
+    assert "Kept 30 of 60 samples that have a label (50.0 %), of 300 in all" in page
+    assert "50.0 % of the 60 that have a label" in page
+    told = pipeline.report([tmp_path / "pool" / "m", tmp_path / "pool" / "run"], tmp_path / "both.html")
+    assert told["bytes"] and re.search(r">50\.0<", (tmp_path / "both.html").read_text())
 
 
 @pytest.mark.parametrize("sample_id", ["a\nb", "a\r\nb", "a\u2028b", "a\x85b", "a\x0cb", 'a"b', "plain"])

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.dtypes import StringDType
 
-from clprune import families, pipeline
+from clprune import families, figures, pipeline
 from clprune.datatypes import CriticalPeriod, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.errors import DataError, FingerprintError, UsageError
-from clprune.gallery import MOST_LISTED
+from clprune.gallery import MOST_LISTED, _extremes
 from clprune.harm import harm_by_class
 from clprune.report import MOST_BYTES, report
 from clprune.run import write_run
@@ -176,6 +176,24 @@ def test_the_page_says_what_a_team_lead_asks(page_file: Path) -> None:
     for gallery in ("Hardest kept", "Easiest dropped", "Near-duplicates", "Labels suspected wrong"):
         assert gallery in text, gallery
     assert "clprune select RUN --keep 0.5 --strategy" in text and re.search(r"\b[0-9a-f]{64}\b", text)
+
+
+def test_samples_without_a_score_change_nothing_that_is_drawn_or_told() -> None:
+    rng = np.random.default_rng(0)
+    confidence, variability, kept = rng.random(200), rng.random(200) / 2, rng.random(200) < 0.4
+    learned, more, none = np.where(rng.random(200) < 0.1, np.inf, rng.random(200)), np.full(1_000, np.nan), np.zeros(1_000, dtype=bool)
+    widened = [np.concatenate([values, more]) for values in (confidence, variability, learned)]
+    for mask, wide_mask in ((None, None), (kept, np.concatenate([kept, none]))):
+        alone, infinite = figures.score_distributions({"a": confidence, "b": learned}, {"a": "easy", "b": "hard"}, mask)
+        among, still = figures.score_distributions({"a": widened[0], "b": widened[2]}, {"a": "easy", "b": "hard"}, wide_mask)
+        assert (among.svg, among.alternative, still) == (alone.svg, alone.alternative, infinite) and infinite == {"b": int(np.isinf(learned).sum())}
+        alone, among = figures.difficulty_map(confidence, variability, mask), figures.difficulty_map(*widened[:2], wide_mask)
+        assert (
+            among.svg == alone.svg
+            and among.alternative.replace("Map of 200 of 1,200 samples (the others have no score)", "Map of 200 samples") == alone.alternative
+        )
+    assert _extremes(widened[0], np.ones(1_200, dtype=bool)) == _extremes(confidence, np.ones(200, dtype=bool))
+    assert len(_extremes(np.concatenate([confidence[:20], more]), np.ones(1_020, dtype=bool))) == 20
 
 
 def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz: Path) -> None:
