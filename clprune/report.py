@@ -6,7 +6,6 @@ map is binned, and the list that the search box looks through is bounded and say
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from clprune.datatypes import Savings
 from clprune.figures import Figure
 from clprune.gallery import galleries, n_duplicates, search_list
 from clprune.harm import DROP_POINTS, LESS_ACCURATE, N_ERRORS, STARVED_BELOW, ClassHarm, harm_by_class
+from clprune.repeating import how_to_repeat
 from clprune.storage import write_bytes
 from clprune.subject import Subject
 
@@ -68,7 +68,7 @@ def _page(subject: Subject, savings: Savings | None) -> dict[str, Any]:
         "galleries": shown,
         "no_source": subject.no_source,
         "search": search_list(subject, pictured),
-        "reproduce": _reproduce(subject),
+        "reproduce": how_to_repeat(subject),
     }
 
 
@@ -359,79 +359,6 @@ def _choice(subject: Subject) -> dict[str, Any]:
         "notes": notes,
         "table": reasons_table,
         "strategy": subject.manifest["strategy"] if subject.manifest is not None else None,
-    }
-
-
-# --- how to repeat it ------------------------------------------------------------------------------------------------------------------------
-
-
-def _reproduce(subject: Subject) -> dict[str, Any]:
-    asked, document = subject.scoring["asked"], subject.document
-    command = [
-        "clprune",
-        "score",
-        str(document["source"]),
-        "--out",
-        "RUN",
-        "--proxy",
-        str(asked["proxy"]),
-        "--max-epochs",
-        str(asked["max_epochs"]),
-        "--seed",
-        str(asked["seed"]),
-    ]
-    command += ["--exact"] if asked.get("exact") else []
-    command += ["--image-size", str(asked["image_size"])] if asked.get("image_size") else []
-    commands = [shlex.join(command)]
-    if subject.manifest is not None:
-        chosen = [
-            "clprune",
-            "select",
-            "RUN",
-            "--keep",
-            str(document["budget"]["asked"]),
-            "--strategy",
-            str(document["strategy"]).replace("'", '"'),
-            "--seed",
-            str(document["seed"]),
-        ]
-        commands.append(shlex.join([*chosen, "--min-per-class", str(document["min_per_class"]), "--out", "M"]))
-        commands.append(shlex.join(["clprune", "verify", "M", "--data", str(document["source"])]))
-    if subject.evaluation is not None and subject.manifest is not None:
-        facts = subject.evaluation["facts"]
-        commands.append(
-            shlex.join(
-                [
-                    "clprune",
-                    "evaluate",
-                    "M",
-                    "--proxy",
-                    str(facts["proxy"]),
-                    "--epochs",
-                    str(facts["epochs"]),
-                    "--seeds",
-                    str(facts["seeds"]),
-                    "--budget",
-                    str(facts["budget"]),
-                    *(["--test", str(subject.evaluation["test"])] if subject.evaluation.get("test") else []),
-                ]
-            )
-        )
-    digests = [["data (fingerprint)", document["fingerprint"]]]
-    digests += [[f"{subject.folder.name}/{name}", facts["sha256"]] for name, facts in sorted(document["files"].items())]
-    digests += [[name.replace("_sha256", " of the run"), value] for name, value in sorted(document.get("parent", {}).items())]
-    facts_table = [
-        ["scored", f"{subject.scored_at:%Y-%m-%d %H:%M UTC} ({subject.scored_at_method})" if subject.scored_at else "unknown"],
-        ["device", subject.scoring["device"]],
-        ["numbers", subject.scoring.get("number_format", "unknown")],
-    ]
-    facts_table += [["threads", subject.scoring.get("threads")], ["seed of the proxy run", asked["seed"]]]
-    facts_table += [["seed of the selection", document["seed"]]] if subject.manifest is not None else []
-    facts_table += [["CPU cores" if name == "cpu_count" else f"version of {name}", value] for name, value in sorted(document["versions"].items())]
-    return {
-        "commands": commands,
-        "facts": table("facts", "Where and with what", ["what", "value"], [[cell(str(a)), cell(str(b))] for a, b in facts_table]),
-        "digests": table("digests", "Digests (sha256)", ["what", "digest"], [[cell(str(a)), cell(str(b), "digest")] for a, b in digests]),
     }
 
 

@@ -383,6 +383,12 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
     add_answers(tmp_path / "m1", [tmp_path / "a.csv"])
     second = pipeline.score(str(pool), tmp_path / "run2", max_epochs=2, answers=tmp_path / "m1")
     assert second["class_names"] == [f"shape{c}" for c in range(4)] and second["pool"]["n_labelled"] == 40
+    pipeline.report([tmp_path / "run2"], tmp_path / "page.html")
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert (
+        " --answers ASKED</code>" in page
+        and f"ASKED stands for the manifest that asked for labels, with the answers that were added to it, which was {tmp_path / 'm1'}" in page
+    )
     assert run["notes"][0] == "no sample has a label" and [note for note in second["notes"] if "label" in note] == [
         note for note in second["notes"] if note.startswith("260 of 300 samples have no label")
     ]

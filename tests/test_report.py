@@ -1,8 +1,11 @@
 """The page as a person meets it: in a browser, light, dark, printed and narrow; by eye, by keyboard and by ear."""
 
+import contextlib
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,10 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.dtypes import StringDType
+from typer.testing import CliRunner
 
 from clprune import families, figures, pipeline
+from clprune.cli import app
 from clprune.datatypes import CriticalPeriod, Neighborhood, ScoreTable, Source, Trajectory
-from clprune.errors import DataError, FingerprintError, UsageError
+from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.gallery import MOST_LISTED, _extremes
 from clprune.harm import harm_by_class
 from clprune.report import MOST_BYTES, report
@@ -194,6 +199,57 @@ def test_samples_without_a_score_change_nothing_that_is_drawn_or_told() -> None:
         )
     assert _extremes(widened[0], np.ones(1_200, dtype=bool)) == _extremes(confidence, np.ones(200, dtype=bool))
     assert len(_extremes(np.concatenate([confidence[:20], more]), np.ones(1_020, dtype=bool))) == 20
+
+
+def commands_on(page: Path) -> list[str]:
+    return [html.unescape(command) for command in re.findall(r"<li><code>(.*?)</code></li>", page.read_text(encoding="utf-8"))]
+
+
+def test_the_commands_on_the_page_give_the_same_again(shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option that was not the usual one: the judge is to run what the page says, in another folder."""
+    (first := tmp_path / "it's here").mkdir()
+    (again := tmp_path / "again").mkdir()
+    pipeline.score(
+        str(shapes_npz), first / "RUN", max_epochs=2, seed=3, exact=True, batch_size=32, learning_rate=0.01, whole_network=True, image_size=12, layer="body.3"
+    )  # fmt: skip
+    pipeline.select(first / "RUN", first / "M", keep="auto", min_per_class=2, seed=4, tolerance=0.07, confidence=0.6, trials=5, trial_epochs=1)
+    with contextlib.suppress(GuardError):  # whether it is better than random is not asked here
+        pipeline.evaluate(first / "M", seeds=1, against="random", epochs=1, budget="equal-epochs", test=str(shapes_npz))
+    pipeline.report([first / "M"], tmp_path / "first.html")
+    commands = commands_on(tmp_path / "first.html")
+    assert [shlex.split(command)[1] for command in commands] == ["score", "select", "verify", "evaluate"]
+    monkeypatch.chdir(again)
+    for command, name in zip(commands, ("RUN/run.json", "M/manifest.json", "M/manifest.json", "M/evaluation.json"), strict=True):
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0 or isinstance(done.exception, GuardError), (command, done.output, done.exception)
+        one, other = (json.loads((folder / name).read_text()) for folder in (first, again))
+        for key in ("asked", "budget", "strategy", "seed", "min_per_class", "test"):
+            assert one.get(key) == other.get(key), (name, key)
+        for held, of in (("files", "sha256"), ("arms", "accuracy_mean")):
+            alike, again_alike = ({part: facts[of] for part, facts in document.get(held, {}).items()} for document in (one, other))
+            assert alike == again_alike, (name, held)
+    pipeline.report([again / "M"], tmp_path / "again.html")
+    assert commands_on(tmp_path / "again.html") == commands
+
+
+def test_what_cannot_be_repeated_is_said_in_words(shapes_npz: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((600, 3), dtype=np.float32))
+    pipeline.score(str(shapes_npz), tmp_path / "run", max_epochs=1, embeddings=tmp_path / "mine.npy")
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    write_json(tmp_path / "m" / "evaluation.json", evaluation_of(4, facts=evaluation_of(4)["facts"] | {"groups": ["day", "night"]}))
+    pipeline.report([tmp_path / "m"], tmp_path / "page.html")
+    score, _, _, evaluate = commands_on(tmp_path / "page.html")
+    text, digest = _Reader(tmp_path / "page.html").text, json.loads((tmp_path / "run" / "run.json").read_text())["asked"]["embeddings"]
+    assert score.endswith(" --embeddings FEATURES.npy") and f"are not kept as you gave them (digest {digest})" in text
+    assert evaluate.endswith(" --group COLUMN") and "the groups (day, night); its name is not recorded" in text
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
+    for proxy, said in (("own loop", "which no command repeats"), ("logged", "")):
+        write_json(
+            tmp_path / "run" / "run.json", document | {"asked": {"proxy": proxy, "seed": 0, "max_epochs": 7, "exact": False, "image_size": None}}
+        )
+        pipeline.report([tmp_path / "run"], tmp_path / "page.html", force=True)
+        assert commands_on(tmp_path / "page.html") == ([f"clprune score {shapes_npz} --out RUN --seed 0"] if proxy == "logged" else [])
+        assert said in _Reader(tmp_path / "page.html").text
 
 
 def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz: Path) -> None:
