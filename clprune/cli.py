@@ -136,8 +136,9 @@ def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str,
     with CurveWriter(folder) as writer:
         yield lambda report: writer.write(report["curves"], report["curve_epochs"], report["n_samples"]) if "curves" in report else None
         finished = read_run(run)
-        times, curves = read_curves(finished.curves_file)
-        writer.write(curves, times, finished.document["n_samples"])
+        if finished.document["epochs_run"]:  # else no sample has a label, and there are no curves
+            times, curves = read_curves(finished.curves_file)
+            writer.write(curves, times, (finished.document.get("pool") or {}).get("n_labelled", finished.document["n_samples"]))
 
 
 @app.command()

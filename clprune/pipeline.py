@@ -416,6 +416,8 @@ def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[fl
     run = read_run(run_or_csv) if run_or_csv.is_dir() else None
     if run is not None and not live:
         return dict(run.document["clp"])
+    if run is not None and not run.document["epochs_run"]:  # no sample has a label
+        return {"fired_epoch": None}
     times, curves = read_curves(run_or_csv if run is None else run.curves_file)
     if rate_changes:
         curves["learning_rate"] = 10.0 ** -np.searchsorted(np.sort(rate_changes), times, side="right").astype(float)
