@@ -125,6 +125,21 @@ def test_dry_runs_write_nothing(shapes_npz: Path, shapes_run: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_a_selection_says_how_many_trainings_would_decide_what(shapes_run: Path, tmp_path: Path) -> None:
+    for keep, strategy, most, said in (
+        ("auto", None, 10, "up to 10 short trainings would decide what share of 600 samples is kept"),
+        ("0.5", "auto", 10, "would keep 300 of 600 samples, by the strategy that up to 10 short trainings find"),
+        ("auto", "auto", 20, "up to 10 short trainings would decide by which strategy, and up to 10 more what share of 600 samples is kept"),
+        ("0.5", None, 0, "would keep 300 of 600 samples"),
+    ):
+        asked = ["select", shapes_run, "--keep", keep, "--out", tmp_path / "m", "--trials", 10, "--dry-run"] + (
+            [] if strategy is None else ["--strategy", strategy]
+        )
+        done = CliRunner().invoke(app, [str(part) for part in asked])
+        assert done.exit_code == 0 and done.stdout.strip() == f"{said}; nothing was written"
+        assert json.loads(CliRunner().invoke(app, [str(part) for part in [*asked, "--json"]]).stdout)["trials"] == most
+
+
 def test_dry_runs_refuse_what_would_be_refused(shapes_run: Path, tmp_path: Path) -> None:
     refused(2, "nonsense", "select", shapes_run, "--keep", "0.5", "--strategy", "nonsense", "--out", tmp_path / "m", "--dry-run")
     refused(2, "holds, the folder of a run", "select", shapes_run, "--keep", "0.5", "--out", shapes_run, "--dry-run")

@@ -448,6 +448,9 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
     assert (none["n_classes"], none["max_steps"]) == (0, 0) and none["max_minutes"] > 0  # features are made, nothing is trained
+    dry = ["select", str(scored / "run"), "--out", str(tmp_path / "m"), "--dry-run"]
+    assert "would keep 30 of 60 samples" in CliRunner().invoke(app, [*dry, "--keep", "0.5"]).stdout
+    assert "would ask for 20 of 240 samples" in CliRunner().invoke(app, [*dry, "--label-budget", "20"]).stdout
     assert "auto" not in CliRunner().invoke(app, ["plan", str(scored / "pool.npz")]).stdout
     done = CliRunner().invoke(app, ["plan", str(tmp_path / "open.npz")])
     assert done.exit_code == 0 and "no sample has a label" in done.stdout and "kept" not in done.stdout
