@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from clprune import figures
-from clprune.cells import cell, count, data_name, duration, listed, number, percent, share, table, times100
+from clprune.cells import cell, count, data_name, duration, listed, number, percent, rounded, share, table, times100
 from clprune.datatypes import Savings
 from clprune.figures import Figure
 from clprune.gallery import galleries, n_duplicates, search_list
@@ -24,7 +24,6 @@ from clprune.repeating import how_to_repeat
 from clprune.storage import write_bytes
 from clprune.subject import Subject
 
-MOST_BYTES = 3_000_000  # of the page
 MOST_CLASSES = 200  # rows of the table of classes
 ARM_NAMES = {"pruned": "kept samples", "random": "random, same class sizes", "full": "all samples"}
 
@@ -134,7 +133,7 @@ def _pays(savings: Savings | None) -> str:
     if after is None or after.value is None:
         return told + "."
     each = lines["one training on all data: time"].value or 0.0
-    return told + f"; at equal epochs it pays after {after.value:.2g} trainings of {duration(each)} on all data."
+    return told + f"; at equal epochs it pays after {rounded(after.value)} trainings of {duration(each)} on all data."
 
 
 def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from clprune.cells import readable
 from clprune.errors import IntegrityError
 
 EVERY_SECONDS = 30  # between two lines where there is no terminal
@@ -159,12 +160,8 @@ def plain_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def number(value: float | None) -> str:
-    """A figure for a table: no more digits than can be read."""
-    if value is None:
-        return "-"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
+    """A figure for a table, as on the page; a dash where nothing was measured."""
+    return "-" if value is None else readable(value)
 
 
 def evaluation_table(document: Mapping[str, Any]) -> Table:

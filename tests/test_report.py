@@ -28,10 +28,10 @@ from clprune.datatypes import CriticalPeriod, Neighborhood, ScoreTable, Source, 
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.gallery import MOST_LISTED, _extremes
 from clprune.harm import harm_by_class
-from clprune.report import MOST_BYTES, report
+from clprune.report import report
 from clprune.run import write_run
 from clprune.sources import open_source
-from clprune.storage import write_json
+from clprune.storage import SEAL, write_json
 from clprune.subject import read_subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -181,6 +181,20 @@ def test_the_page_says_what_a_team_lead_asks(page_file: Path) -> None:
     for gallery in ("Hardest kept", "Easiest dropped", "Near-duplicates", "Labels suspected wrong"):
         assert gallery in text, gallery
     assert "clprune select RUN --keep 0.5 --strategy" in text and re.search(r"\b[0-9a-f]{64}\b", text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(120.0, "121 trainings"), (1e6, "1,000,000 trainings"), (1.26, "1.3 trainings"), (0.00004, "0.00004 trainings")]
+)
+def test_after_how_many_trainings_it_pays_is_a_plain_number(shapes_npz: Path, tmp_path: Path, seconds: float, told: str) -> None:
+    """The cost is set so that a training of 2 s, half of it saved, pays after as many trainings as there are seconds."""
+    make_run(tmp_path / "run", open_source(str(shapes_npz)), str(shapes_npz))
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    document = {key: value for key, value in json.loads((tmp_path / "m" / "manifest.json").read_text()).items() if key != SEAL}
+    seconds += 0.55 * (seconds == 120)
+    write_json(tmp_path / "m" / "manifest.json", document | {"timings": document["timings"] | {"score_seconds": seconds, "select_seconds": 0.0}})
+    pipeline.savings(tmp_path / "m", training_seconds=2.0)
+    assert f"it pays after {told} of 2 s" in pipeline.report([tmp_path / "m"], tmp_path / "r.html")["verdict"]
 
 
 def test_samples_without_a_score_change_nothing_that_is_drawn_or_told() -> None:
@@ -402,7 +416,7 @@ def test_a_big_set_stays_small_and_says_what_is_listed(tmp_path: Path) -> None:
     make_run(tmp_path / "run", source, "gone")
     pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.3")
     told = pipeline.report([tmp_path / "m"], tmp_path / "r.html")
-    assert told["bytes"] < MOST_BYTES
+    assert told["bytes"] < 3_000_000
     text, held = _Reader(tmp_path / "r.html").text, page_json(tmp_path / "r.html")
     assert len(held["records"]) <= MOST_LISTED and f"This list holds {len(held['records']):,} of 30,000 samples" in text
     assert len({record[0] for record in held["records"]}) == len(held["records"])
