@@ -30,11 +30,21 @@ def number(value: float | None, form: str) -> dict[str, Any]:
 
 
 def readable(value: float) -> str:
+    """A figure for a table: no more digits than can be read, and none of them an exponent."""
     if not np.isfinite(value):
         return "infinite"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.2f}" if abs(value) >= 1 else np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+
+def rounded(value: float) -> str:
+    """A number above 0 within a sentence: two digits, and all before the point.
+
+    >>> rounded(1.26), rounded(120.6), rounded(0.00004)
+    ('1.3', '121', '0.00004')
+    """
+    return f"{value:,.0f}" if value >= 9.95 else np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def times100(value: float | None) -> float | None:

@@ -136,8 +136,9 @@ def _event_files(folder: Path | None, run: Path) -> Iterator[Callable[[dict[str,
     with CurveWriter(folder) as writer:
         yield lambda report: writer.write(report["curves"], report["curve_epochs"], report["n_samples"]) if "curves" in report else None
         finished = read_run(run)
-        times, curves = read_curves(finished.curves_file)
-        writer.write(curves, times, finished.document["n_samples"])
+        if finished.document["epochs_run"]:  # else no sample has a label, and there are no curves
+            times, curves = read_curves(finished.curves_file)
+            writer.write(curves, times, (finished.document.get("pool") or {}).get("n_labelled", finished.document["n_samples"]))
 
 
 @app.command()
@@ -204,12 +205,12 @@ def select(
         if strategy not in (None, "auto"):
             choose("strategies", strategy)
 
-        n = int(read_run(run).document["n_samples"])
-        plan: dict[str, Any] = {"n_samples": n, "n_keep": None if keep == "auto" else budget_for(label_budget or keep, n).n_keep, "out": str(out)}
-        plan |= {"trials": trials if "auto" in (keep, strategy) else 0}
-        verb = "ask for" if label_budget else "keep"
-        said = f"{trials} short trainings would decide what is kept" if keep == "auto" else f"would {verb} {plan['n_keep']:,}"
-        show(plan, as_json, f"{said} of {n:,} samples; nothing was written")
+        document = read_run(run).document
+        pool, n = document.get("pool"), int(document["n_samples"])
+        could = n if pool is None else int(pool["n_unlabelled" if label_budget else "n_labelled"])
+        n_keep = None if keep == "auto" else budget_for(label_budget or keep, could).n_keep
+        plan: dict[str, Any] = {"n_samples": n, "n_keep": n_keep, "trials": trials * [keep, strategy].count("auto"), "out": str(out)}
+        show(plan, as_json, f"{_would(keep, label_budget, strategy, trials, n_keep, could)}; nothing was written")
         return
     automatic: dict[str, Any] = {
         "tolerance": tolerance / 100,
@@ -233,6 +234,16 @@ def select(
             **automatic,
         ).document
     show(document, as_json, *terminal.selection_lines(document))
+
+
+def _would(keep: str, label_budget: int | None, strategy: str | None, trials: int, n_keep: int | None, n: int) -> str:
+    """What `select` would do with `n` samples; the strategy and the share are each decided by up to `trials` trainings of their own."""
+    trainings = f"up to {trials} short trainings"
+    if keep == "auto":
+        first = f"{trainings} would decide by which strategy, and up to {trials} more" if strategy == "auto" else f"{trainings} would decide"
+        return f"{first} what share of {n:,} samples is kept"
+    said = f"would {'ask for' if label_budget else 'keep'} {n_keep:,} of {n:,} samples"
+    return said + (f", by the strategy that {trainings} find" if strategy == "auto" else "")
 
 
 @app.command()

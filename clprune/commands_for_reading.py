@@ -113,11 +113,12 @@ def compare(
     from clprune import pipeline
 
     result = pipeline.compare(run_a, run_b)
-    rows = [
-        (name, "" if value["rank_correlation"] is None else f"{value['rank_correlation']:.3f}", f"{value['hard_half_overlap']:.3f}")
-        for name, value in result["scores"].items()
-    ]
-    table = terminal.plain_table(f"{result['n_shared']:,} shared samples", ("score", "rank correlation", "overlap of harder halves"), rows)
+    rows = []
+    for name, value in result["scores"].items():
+        figures = ("" if value[key] is None else f"{value[key]:.3f}" for key in ("rank_correlation", "hard_half_overlap"))
+        rows.append((name, *figures, f"{value.get('n_samples', result['n_shared']):,}"))
+    headers = ("score", "rank correlation", "overlap of harder halves", "samples that have it")
+    table = terminal.plain_table(f"{result['n_shared']:,} shared samples", headers, rows, right=(1, 2, 3))
     ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
     other = (
         []

@@ -16,7 +16,8 @@ from clprune.ranking import mean_ranks
 def compare(table_a: ScoreTable, run_a: Mapping[str, Any], table_b: ScoreTable, run_b: Mapping[str, Any]) -> dict[str, Any]:
     """How well two runs agree on the samples that both have: rank correlation of each score, overlap of the harder halves, ends.
 
-    `run_a` and `run_b` are the documents of run.json. Ties share their mean rank, and in the overlap they count as if drawn by lot. A score that is equal for all has no correlation (null), unless it is the same in both. Raises DataError where they share fewer than three samples.
+    `run_a` and `run_b` are the documents of run.json. Ties share their mean rank, and in the overlap they count as if drawn by lot. A score that is equal for all has no correlation (null), unless it is the same in both.
+    A sample without the score in either run (it has no label) takes no part: then `n_samples` says how many do, and with fewer than three both figures are null. Raises DataError where they share fewer than three samples.
     """
     order_b = np.argsort(table_b.sample_ids, kind="stable")  # in the order of ids, so that ties are broken alike
     place = rows_of(table_b.sample_ids[order_b], table_a.sample_ids)
@@ -24,15 +25,11 @@ def compare(table_a: ScoreTable, run_a: Mapping[str, Any], table_b: ScoreTable, 
     if both.sum() < 3:
         raise DataError(f"the runs of {run_a['source']} and {run_b['source']} share {int(both.sum())} sample ids; there is nothing to compare.")
     rows_a, rows_b = place[both], order_b[both]
-    scores: dict[str, dict[str, float | None]] = {}
-    half = max(1, int(both.sum()) // 2)
+    scores: dict[str, dict[str, float | int | None]] = {}
     for name in sorted(set(table_a.values) & set(table_b.values)):
         difficulty_a, difficulty_b = table_a.difficulty(name)[rows_a], table_b.difficulty(name)[rows_b]
-        rank_a, rank_b = mean_ranks(difficulty_a), mean_ranks(difficulty_b)
-        varies = np.ptp(rank_a) > 0 and np.ptp(rank_b) > 0
-        correlation = float(np.corrcoef(rank_a, rank_b)[0, 1]) if varies else 1.0 if np.array_equal(difficulty_a, difficulty_b) else None
-        overlap = float(_among_hardest(difficulty_a, half) @ _among_hardest(difficulty_b, half)) / half
-        scores[name] = {"rank_correlation": correlation, "hard_half_overlap": overlap}
+        known = ~(np.isnan(difficulty_a) | np.isnan(difficulty_b))  # NaNs would tie, so that being unlabelled in both would look like agreement
+        scores[name] = _agreement(difficulty_a[known], difficulty_b[known]) | ({} if known.all() else {"n_samples": int(known.sum())})
     ends = {
         key: {
             "end_epoch": run["clp"]["end_epoch"],
@@ -42,6 +39,17 @@ def compare(table_a: ScoreTable, run_a: Mapping[str, Any], table_b: ScoreTable, 
         for key, run in (("a", run_a), ("b", run_b))
     }
     return {"n_shared": int(both.sum()), "same_data": run_a["fingerprint"] == run_b["fingerprint"], "scores": scores, "ends": ends}
+
+
+def _agreement(difficulty_a: Float[np.ndarray, "N"], difficulty_b: Float[np.ndarray, "N"]) -> dict[str, float | int | None]:
+    """Rank correlation and overlap of the harder halves of one score in two runs; null for fewer than three samples."""
+    if len(difficulty_a) < 3:
+        return {"rank_correlation": None, "hard_half_overlap": None}
+    rank_a, rank_b, half = mean_ranks(difficulty_a), mean_ranks(difficulty_b), len(difficulty_a) // 2
+    varies = np.ptp(rank_a) > 0 and np.ptp(rank_b) > 0
+    correlation = float(np.corrcoef(rank_a, rank_b)[0, 1]) if varies else 1.0 if np.array_equal(difficulty_a, difficulty_b) else None
+    overlap = float(_among_hardest(difficulty_a, half) @ _among_hardest(difficulty_b, half)) / half
+    return {"rank_correlation": correlation, "hard_half_overlap": overlap}
 
 
 def _among_hardest(difficulty: Float[np.ndarray, "N"], n: int) -> Float[np.ndarray, "N"]:

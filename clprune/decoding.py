@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,17 +34,11 @@ def load_images(
     EXIF orientation applied; 16-bit divided down, numbers with a point in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
     an image which cannot be decoded.
     """
-    if source.images is not None and side in (None, source.images.shape[1]):
+    if _as_they_are(source, side):
+        assert source.images is not None
         return source.images, {"size": list(source.images.shape[1:3]), "resized": False}
-    shapes = source.shapes if source.shapes is not None else _looked_at(source)
-    sides, gray = shapes[:, :2], bool((shapes[:, 2] == 1).all())
-    if side is None and (sides == sides[0]).all() and sides[0].max() <= LARGEST_SIDE:
-        width, height, resized = int(sides[0, 0]), int(sides[0, 1]), False
-    else:
-        chosen = side or min(LARGEST_SIDE, int(np.median(sides.min(axis=1))))
-        width = height = chosen
-        resized = True
-    channels = 1 if gray else 3
+    shapes = source.shapes if source.shapes is not None else _looked_at(source, range(len(source)))
+    (height, width, channels), resized = _form(shapes, side)
     rule = {
         "size": [height, width],
         "resized": resized,
@@ -59,12 +53,35 @@ def load_images(
     with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
 
         def decode(index: int) -> None:
-            array[index] = _decoded(source, index, (width, height), gray)
+            array[index] = _decoded(source, index, (width, height), channels == 1)
 
         for _ in in_blocks(decode, len(source), on_progress):
             pass
     write_json(note, {"schema_version": SCHEMA_VERSION, "sha256": digest_of_file(path), "rule": rule})
     return read_npy(path, mapped=True), rule
+
+
+def planned_form(source: Source, side: int | None = None) -> tuple[tuple[int, int, int], bool]:
+    """Height, width and channels that `load_images` would bring the images to, and whether that takes decoding. Nothing is decoded here; where the listing read no heads, those of LOOKED_AT images spread over the set are taken for all."""
+    if _as_they_are(source, side):
+        assert source.images is not None
+        return source.images.shape[1:], False
+    some = np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)).tolist()
+    return _form(source.shapes if source.shapes is not None else _looked_at(source, some), side)[0], True
+
+
+def _as_they_are(source: Source, side: int | None) -> bool:
+    """Whether the images are one array already, of the wanted side."""
+    return source.images is not None and side in (None, source.images.shape[1])
+
+
+def _form(shapes: Int[np.ndarray, "N 3"], side: int | None) -> tuple[tuple[int, int, int], bool]:
+    """Height, width and channels that images of these widths, heights and channels are brought to, and whether any is resized."""
+    sides, channels = shapes[:, :2], 1 if (shapes[:, 2] == 1).all() else 3
+    if side is None and (sides == sides[0]).all() and sides[0].max() <= LARGEST_SIDE:
+        return (int(sides[0, 1]), int(sides[0, 0]), channels), False
+    chosen = side or min(LARGEST_SIDE, int(np.median(sides.min(axis=1))))
+    return (chosen, chosen, channels), True
 
 
 def _state_of(source: Source) -> str:
@@ -126,15 +143,15 @@ def shape_of(image: Image.Image) -> tuple[int, int, int]:
     return width, height, 1 if image.mode in ("1", "L", "F", *DEEP) else 3
 
 
-def _looked_at(source: Source) -> Int[np.ndarray, "N 3"]:
-    """Width, height and channels of every image, from the headers. Raises DataError that names an image which cannot be opened."""
-    shapes = np.empty((len(source), 3), dtype=np.int64)
-    for index in range(len(source)):
+def _looked_at(source: Source, rows: Sequence[int]) -> Int[np.ndarray, "M 3"]:
+    """Width, height and channels of the images of some rows, from the headers. Raises DataError that names an image which cannot be opened."""
+    shapes = np.empty((len(rows), 3), dtype=np.int64)
+    for at, index in enumerate(rows):
         image = _opened(source, index)
         if isinstance(image, np.ndarray):
-            shapes[index] = image.shape[1], image.shape[0], 1 if image.ndim == 2 or image.shape[2] == 1 else 3
+            shapes[at] = image.shape[1], image.shape[0], 1 if image.ndim == 2 or image.shape[2] == 1 else 3
         else:
-            shapes[index] = shape_of(image)
+            shapes[at] = shape_of(image)
             image.close()
     return shapes
 

@@ -133,23 +133,25 @@ def critical_period(
 def score_distributions(
     scores: Mapping[str, Float[np.ndarray, "N"]], high_means: Mapping[str, str], kept: Bool[np.ndarray, "N"] | None
 ) -> tuple[Figure, dict[str, int]]:
-    """A histogram a score: all samples in outline, the kept ones filled. Returns also how many values were infinite, by score (drawn at the edge)."""
+    """A histogram a score: all samples that have it (NaN: none) in outline, the kept ones filled. Returns also how many values were infinite, by score (drawn at the edge)."""
     columns = 4
     rows = -(-len(scores) // columns)
     canvas, grid = _new(8.6, 1.75 * rows, rows, columns)
-    infinite, told = {}, []
+    infinite, told, most = {}, [], 0
     for axes in grid.flat[len(scores) :]:
         axes.set_visible(False)
-    for axes, (name, values) in zip(grid.flat, scores.items(), strict=False):
+    for axes, (name, every) in zip(grid.flat, scores.items(), strict=False):
+        known = ~np.isnan(every)  # what has no label has no score, and is neither easy nor hard
+        values, chosen_rows, most = every[known], None if kept is None else kept[known], max(most, int(known.sum()))
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         if len(finite) < len(values):
             infinite[name] = len(values) - len(finite)
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-        clipped = np.clip(np.nan_to_num(values, nan=low, posinf=edges[-1], neginf=low), low, edges[-1])
+        clipped = np.clip(np.nan_to_num(values, posinf=edges[-1], neginf=low), low, edges[-1])
         counts = np.histogram(clipped, edges)[0]
-        if kept is not None:
-            axes.stairs(np.histogram(clipped[kept], edges)[0], edges, fill=True, color=ACCENT)
+        if chosen_rows is not None:
+            axes.stairs(np.histogram(clipped[chosen_rows], edges)[0], edges, fill=True, color=ACCENT)
         axes.stairs(counts, edges, color=INK, linewidth=0.9)
         axes.set_title(name.replace("_", " "))
         axes.set_xlabel(f"high means {high_means[name]}")
@@ -158,9 +160,11 @@ def score_distributions(
         _style(axes, grid="x")
         if len(finite):
             median = f"median {np.median(finite):.3g}"
-            chosen = f", of the kept {np.median(values[kept]):.3g}" if kept is not None and kept.any() else ""
+            chosen = f", of the kept {np.median(values[chosen_rows]):.3g}" if chosen_rows is not None and chosen_rows.any() else ""
             told.append(f"{name.replace('_', ' ')}: {low:.3g} to {high:.3g}, {median}{chosen}")
     caption = "Number of samples by score. " + ("Filled: kept. Line: all samples." if kept is not None else "Nothing is selected yet.")
+    n = max((len(values) for values in scores.values()), default=0)
+    caption += f" Drawn are the {most:,} of {n:,} samples that have the score." if most < n else ""
     return Figure("scores", _svg(canvas, "scores"), caption, "Histograms. " + "; ".join(told) + "."), infinite
 
 
@@ -191,10 +195,12 @@ def kept_by_class(names: Sequence[str], n_samples: Int[np.ndarray, "C"], n_kept:
 
 
 def difficulty_map(confidence: Float[np.ndarray, "N"], variability: Float[np.ndarray, "N"], kept: Bool[np.ndarray, "N"] | None) -> Figure:
-    """Samples counted in cells of mean confidence against its variability (Swayamdipta et al., 2020, arXiv:2009.10795); beside it the share kept."""
+    """Samples counted in cells of mean confidence against its variability (Swayamdipta et al., 2020, arXiv:2009.10795); beside it the share kept. Samples that have no score (NaN) take no part; some must have both."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    limits = [[0.0, max(1e-6, float(np.nanmax(variability)))], [0.0, 1.0]]
+    n, known = len(confidence), ~(np.isnan(confidence) | np.isnan(variability))
+    confidence, variability, kept = confidence[known], variability[known], None if kept is None else kept[known]
+    limits = [[0.0, max(1e-6, float(variability.max()))], [0.0, 1.0]]
     counts = np.histogram2d(variability, confidence, CELLS, limits)[0].T
     shown = [("samples in a cell", np.where(counts > 0, counts, np.nan))]
     if kept is not None:
@@ -224,7 +230,8 @@ def difficulty_map(confidence: Float[np.ndarray, "N"], variability: Float[np.nda
         bar.ax.tick_params(which="both", colors=MUTED, labelcolor=INK, labelsize=8)
         bar.outline.set_edgecolor(MUTED)  # type: ignore[operator]
     easy, hard = float((confidence > 0.8).mean()), float((confidence < 0.2).mean())
-    words = f"Map of {len(confidence):,} samples: {100 * easy:.0f} % are learned with confidence above 0.8, {100 * hard:.0f} % stay below 0.2."
+    which = f"{n:,} samples" if known.all() else f"{len(confidence):,} of {n:,} samples (the others have no score)"
+    words = f"Map of {which}: {100 * easy:.0f} % are learned with confidence above 0.8, {100 * hard:.0f} % stay below 0.2."
     if kept is not None:
         parts = [("above 0.8", confidence > 0.8), ("between", (confidence <= 0.8) & (confidence >= 0.2)), ("below 0.2", confidence < 0.2)]
         words += " Kept: " + ", ".join(f"{100 * kept[part].mean():.0f} % of those {name}" for name, part in parts if part.any()) + "."

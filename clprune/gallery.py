@@ -63,8 +63,8 @@ def galleries(subject: Subject) -> tuple[list[dict[str, Any]], Int[np.ndarray, "
 
 
 def _extremes(values: np.ndarray, pool: np.ndarray) -> list[list[int]]:
-    """Rows of the pool with the largest values, each alone in its group; ties to the smaller row."""
-    rows = np.flatnonzero(pool)
+    """Rows of the pool with the largest values, each alone in its group; ties to the smaller row. Rows without a value (NaN) are left out."""
+    rows = np.flatnonzero(pool & ~np.isnan(values))
     if len(rows) > GALLERY:
         some = rows[np.argpartition(-values[rows], GALLERY - 1)]
         rows = np.sort(rows[values[rows] >= values[some[GALLERY - 1]]])
@@ -98,7 +98,7 @@ def _describe(subject: Subject, rows: Int[np.ndarray, "M"]) -> dict[int, dict[st
             "suggested": subject.class_name(int(line["suggested_label"])),
             "suspicion": line["suspicion"],
             "fate": "" if subject.kept is None else "kept" if line["kept"] else line["reason"],
-            "score": "" if score is None else f"{score} {line[score]:.3g}",
+            "score": "" if score is None or np.isnan(line[score]) else f"{score} {line[score]:.3g}",
             **{"image": None, "text": None, "missing": None, "width": 0, "height": 0},
             **shown,
         }

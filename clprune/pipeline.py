@@ -417,6 +417,8 @@ def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[fl
     run = read_run(run_or_csv) if run_or_csv.is_dir() else None
     if run is not None and not live:
         return dict(run.document["clp"])
+    if run is not None and not run.document["epochs_run"]:  # no sample has a label
+        return {"fired_epoch": None}
     times, curves = read_curves(run_or_csv if run is None else run.curves_file)
     if rate_changes:
         side: Any = "right" if run is None else "left"  # a run's point at 50 epochs done was still made at the rate of the 50th

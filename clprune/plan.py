@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from clprune.budget import epochs_of_trial
 from clprune.datatypes import EVALUATION_EPOCHS, FULL_TRAINING_EPOCHS, UNLABELLED, Source
+from clprune.decoding import planned_form
 from clprune.errors import UsageError
 from clprune.latent import latent_features
 from clprune.patches import patch_features
@@ -21,6 +22,7 @@ from clprune.training import Recipe, finishing_steps, new_state, pick_device, to
 
 N_TRIALS, TRIAL_POOL = 12, 0.9  # of --keep auto: trainings, and the share of the data that they train on
 JUDGING_EPOCHS = 9 * EVALUATION_EPOCHS  # of `evaluate` as it comes: three seeds, three arms
+TIMED_PIXELS = 6 * 64 * 64  # times a batch: of larger images fewer steps are timed, one at least
 LEAST_EPOCHS = 4  # no run ended earlier so far; the live rule looks from the third epoch on
 
 
@@ -33,26 +35,28 @@ def plan(
     image_size: int | None = None,
     exact: bool = False,
 ) -> dict[str, Any]:
-    """What scoring `source` would take in epochs, minutes, MB of memory and of disk, timed on random images of its size. Raises UsageError for logged numbers."""
+    """What scoring `source` would take in epochs, minutes, MB of memory and of disk, timed on random images of the form that it trains on. Raises UsageError for logged numbers, DataError that names an image which cannot be opened."""
     recipe = Recipe(exact=exact)
     if source.logged is not None:
         raise UsageError(f"{source.locator} holds logged numbers: scoring them trains nothing, and takes seconds. Leave out --dry-run.")
     dtype: type[np.generic]
     rng, target, n_steps = np.random.default_rng(0), pick_device(device), 6
     if source.kind == "text":
-        width = load_texts(source)[0].shape[1]
+        width, decoded = load_texts(source)[0].shape[1], True
         form, n_bytes, high, dtype = [width], 4 * width, N_BUCKETS, np.int32
     else:
-        first = np.asarray(source.images[0]) if source.images is not None else np.asarray(source.read_input(0))
-        side = image_size or min(64, min(first.shape[:2]))
-        channels = 1 if first.ndim == 2 else min(3, first.shape[2])
-        form, n_bytes, high, dtype = [side, side, channels], side * side * channels, 256, np.uint8
+        (*sides, channels), decoded = planned_form(source, image_size)
+        form, n_bytes, high, dtype = [*sides, channels], math.prod(sides) * channels, 256, np.uint8
+        n_steps = max(1, min(n_steps, TIMED_PIXELS // math.prod(sides)))
     sample = rng.integers(0, high, (recipe.batch_size * n_steps, *form), dtype=dtype)
     n_classes = max(1, source.n_classes)  # where nothing is labelled there is none
     probe = to_device(sample, rng.integers(0, n_classes, len(sample)), target)
     proxy = proxy_for(source.kind, proxy)
     with torch.random.fork_rng(devices=[]):
         state = new_state(build_proxy(proxy, n_classes, probe.input_shape), target, recipe)
+    kept: dict[int, int] = {}  # bytes that the first step keeps in this machine's memory for the way back, by where they lie
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _noted(tensor, kept), lambda tensor: tensor):
+        train(state, probe, recipe, n_epochs=1, n_steps=1, seed=0)
     train(state, probe, recipe, n_epochs=1, n_steps=2, seed=0)
     run = train(state, probe, recipe, n_epochs=1, n_steps=n_steps + 2, seed=0)
     seen, features = _seen(source), 0.0
@@ -69,7 +73,8 @@ def plan(
     if 0 < seen and len(source.labelled) < len(source):
         finishing = finishing_steps(-(-len(source.labelled) // recipe.batch_size) * max_epochs, recipe.batch_size)
     pixels = len(source) * n_bytes
-    compared = 0 if source.kind == "text" else 12 * len(source) * side * side  # grey, smoothed and standardised, to find near-duplicates
+    compared = 0 if source.kind == "text" else 12 * len(source) * math.prod(sides)  # grey, smoothed and standardised, to find near-duplicates
+    held = pixels if source.images is None else source.images.nbytes * (source.images.base is None)
     return {
         "source": source.locator,
         "n_samples": len(source),
@@ -81,11 +86,18 @@ def plan(
         "max_steps": steps + finishing,
         "seconds_per_epoch": per_epoch,
         "max_minutes": (per_epoch * max_epochs + per_step * finishing + features) / 60,
-        "memory_mb": (pixels * (source.images is None or source.images.base is None) + compared + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
-        "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if source.images is None else 0)) / 1e6,
+        "memory_mb": (held + max(compared, sum(kept.values())) + len(source) * 8 * 4 * (max_epochs + 4)) / 1e6 + 900,
+        "disk_mb": (disk_bytes(len(source), max_epochs) + (pixels if decoded else 0)) / 1e6,
         "device": str(target),
         "export_form": "hf" if source.locator.startswith("hf:") else "parquet" if source.kind == "text" else "imagefolder",
     }
+
+
+def _noted(tensor: torch.Tensor, kept: dict[int, int]) -> torch.Tensor:
+    """The tensor itself; its bytes are put down where it lies in this machine's memory."""
+    if tensor.device.type == "cpu":
+        kept[tensor.data_ptr()] = tensor.nbytes
+    return tensor
 
 
 def _seen(source: Source) -> int:
@@ -106,7 +118,8 @@ def search_plan(
     """What a search costs, the range of what it can save, when it pays, and its stages, from what `plan` timed.
 
     Scoring takes between LEAST_EPOCHS and `max_epochs`. A training on all data takes `training_seconds`, or is taken as FULL_TRAINING_EPOCHS of the proxy. A subset
-    saves its dropped share of each training at equal epochs and nothing at equal steps: the range. `gpu_price` USD an hour; `label_price` USD a sample whose label is
+    saves its dropped share of each training at equal epochs and nothing at equal steps: the range. That is where the share is given; under the keys that end in `_auto` the trials of `--keep auto`
+    are counted too (null where there is a pool: trials need every label). `gpu_price` USD an hour; `label_price` USD a sample whose label is
     not bought yet. Raises UsageError for negative numbers.
     """
     for name, number in (("training_seconds", training_seconds), ("gpu_price", gpu_price), ("label_price", label_price)):
@@ -115,16 +128,20 @@ def search_plan(
     each, pool = told["seconds_per_epoch"], max(1, round(TRIAL_POOL * told["n_samples"]))
     cost = [min(LEAST_EPOCHS, told["max_epochs"]) * each, told["max_epochs"] * each]
     one = FULL_TRAINING_EPOCHS * each if training_seconds is None else training_seconds
+    trials = None if told["n_unlabelled"] else N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size)  # epochs
+    auto = None if trials is None else [seconds + trials * each for seconds in cost]
     shares: dict[str, dict[str, Any]] = {}
     for keep in (0.7, 0.5, 0.3):
-        saved = (1 - keep) * one
-        shares[str(keep)] = {
-            "net_seconds": [-cost[1], trainings * saved - cost[0]],
-            "pays_after_trainings": [max(1, math.ceil(seconds / saved)) if saved else None for seconds in cost],
-            "net_money": None if gpu_price is None else [seconds / 3600 * gpu_price for seconds in (-cost[1], trainings * saved - cost[0])],
-            "label_money": None if label_price is None else (1 - keep) * told["n_samples"] * label_price,
-        }
-    pilot = _round_of_labels(data, cost) if told["n_unlabelled"] else _pilot(data, cost, each, pool)
+        saved, shares[str(keep)] = (1 - keep) * one, {}
+        for ending, spent in (("", cost), ("_auto", auto)):
+            net = None if spent is None else [-spent[1], trainings * saved - spent[0]]
+            shares[str(keep)] |= {
+                f"net_seconds{ending}": net,
+                f"pays_after_trainings{ending}": spent and [max(1, math.ceil(seconds / saved)) if saved else None for seconds in spent],
+                f"net_money{ending}": None if gpu_price is None or net is None else [seconds / 3600 * gpu_price for seconds in net],
+            }
+        shares[str(keep)]["label_money"] = None if label_price is None else (1 - keep) * told["n_samples"] * label_price
+    pilot = _round_of_labels(data, cost) if auto is None else _pilot(data, auto)
     stages = [
         {
             "stage": "prototype",
@@ -149,6 +166,7 @@ def search_plan(
     return {
         "trainings": trainings,
         "scoring_seconds": cost,
+        "auto_seconds": auto,
         "training_seconds": one,
         "training_seconds_how": "given"
         if training_seconds is not None
@@ -157,15 +175,22 @@ def search_plan(
         "stages": stages,
         "share_is_of_epochs": FULL_TRAINING_EPOCHS,
         "most_cost_in_full_trainings": told["max_epochs"] / FULL_TRAINING_EPOCHS,
-        "cost_over_saving_by_keep": {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares},
+        "most_cost_in_full_trainings_auto": None if trials is None else (told["max_epochs"] + trials) / FULL_TRAINING_EPOCHS,
+        "cost_over_saving_by_keep": _over_saving(cost, one, trainings, shares),
+        "cost_over_saving_by_keep_auto": auto and _over_saving(auto, one, trainings, shares),
     }
 
 
-def _pilot(data: str, cost: Sequence[float], each: float, pool: int) -> dict[str, Any]:
-    """The second stage where every sample has a label: what is kept is found by trials on `pool` samples."""
+def _over_saving(cost: Sequence[float], one: float, trainings: int, shares: Iterable[str]) -> dict[str, float]:
+    """The most that a search costs, divided by what `trainings` on each share save."""
+    return {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares}
+
+
+def _pilot(data: str, cost: Sequence[float]) -> dict[str, Any]:
+    """The second stage where every sample has a label: what is kept is found by trials."""
     return {
         "what": "all data; the share is found by a dozen short trainings",
-        "seconds": [seconds + N_TRIALS * TRIAL_POOL * epochs_of_trial(pool, Recipe.batch_size) * each for seconds in cost],
+        "seconds": cost,
         "commands": [
             f"clprune score {data} --out run",
             "clprune compare part run",

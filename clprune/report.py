@@ -6,7 +6,6 @@ map is binned, and the list that the search box looks through is bounded and say
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +15,15 @@ import numpy as np
 from markupsafe import Markup
 
 from clprune import figures
-from clprune.cells import cell, count, data_name, duration, listed, number, percent, share, table, times100
+from clprune.cells import cell, count, data_name, duration, listed, number, percent, rounded, share, table, times100
 from clprune.datatypes import Savings
 from clprune.figures import Figure
 from clprune.gallery import galleries, n_duplicates, search_list
 from clprune.harm import DROP_POINTS, LESS_ACCURATE, N_ERRORS, STARVED_BELOW, ClassHarm, harm_by_class
+from clprune.repeating import how_to_repeat
 from clprune.storage import write_bytes
 from clprune.subject import Subject
 
-MOST_BYTES = 3_000_000  # of the page
 MOST_CLASSES = 200  # rows of the table of classes
 ARM_NAMES = {"pruned": "kept samples", "random": "random, same class sizes", "full": "all samples"}
 
@@ -68,7 +67,7 @@ def _page(subject: Subject, savings: Savings | None) -> dict[str, Any]:
         "galleries": shown,
         "no_source": subject.no_source,
         "search": search_list(subject, pictured),
-        "reproduce": _reproduce(subject),
+        "reproduce": how_to_repeat(subject),
     }
 
 
@@ -80,12 +79,14 @@ def _classes(subject: Subject) -> tuple[list[ClassHarm], str | None]:
 
 def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassHarm]) -> dict[str, str]:
     """The sentence at the top, and a word for it: good, caution or open (not measured)."""
-    n, clp = subject.n_samples, subject.scoring["clp"]
+    n, could, clp = subject.n_samples, subject.n_candidates, subject.scoring["clp"]
     if subject.manifest is None:
+        which = f"{n:,} samples are" if could == n else f"{could:,} of {n:,} samples have a label and are"
         end = f"the critical period ended by epoch {clp['end_epoch']}" if clp["settled"] else "the end of the critical period was not established"
-        return {"status": "open", "word": "Nothing selected yet", "sentence": f"{n:,} samples are scored; {end}. Nothing is selected yet."}
+        return {"status": "open", "word": "Nothing selected yet", "sentence": f"{which} scored; {end}. Nothing is selected yet."}
     kept = int(subject.manifest["n_kept"])
-    sentence = f"Kept {kept:,} of {n:,} samples ({share(kept / n)})"
+    sentence = f"Kept {kept:,} of {could:,} samples{' that have a label' if could < n else ''} ({share(kept / could)})"
+    sentence += f", of {n:,} in all" if could < n else ""
     damaged = [c.name for c in classes if c.flags]
     if subject.evaluation is None or "pruned" not in subject.evaluation["arms"]:
         status, word = "open", "Accuracy not measured yet"
@@ -132,14 +133,16 @@ def _pays(savings: Savings | None) -> str:
     if after is None or after.value is None:
         return told + "."
     each = lines["one training on all data: time"].value or 0.0
-    return told + f"; at equal epochs it pays after {after.value:.2g} trainings of {duration(each)} on all data."
+    return told + f"; at equal epochs it pays after {rounded(after.value)} trainings of {duration(each)} on all data."
 
 
 def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:
     """The few numbers that are looked for first."""
     tiles = [{"name": "samples", "value": f"{subject.n_samples:,}", "note": f"{len(subject.class_names)} classes"}]
     if subject.manifest is not None:
-        tiles.append({"name": "kept", "value": f"{subject.manifest['n_kept']:,}", "note": f"{share(subject.manifest['keep_fraction'])} of them"})
+        kept, could = int(subject.manifest["n_kept"]), subject.n_candidates
+        of = f"the {could:,} that have a label" if could < subject.n_samples else "them"
+        tiles.append({"name": "kept", "value": f"{kept:,}", "note": f"{share(kept / could)} of {of}"})
     if subject.evaluation is not None and subject.manifest is not None:
         to_random = subject.evaluation["comparison"].get("to_random")
         if to_random:
@@ -330,9 +333,9 @@ def _period(subject: Subject) -> dict[str, Any]:
 
 
 def _choice(subject: Subject) -> dict[str, Any]:
-    scores = {name: subject.score(name) for name in subject.score_names}
+    scores = {name: values for name in subject.score_names if not np.isnan(values := subject.score(name)).all()}
     shown: list[Figure] = []
-    notes = []
+    notes = [] if scores else ["No sample has a score: none has a label."]
     if scores:
         figure, infinite = figures.score_distributions(scores, {name: subject.high_means(name) for name in scores}, subject.kept)
         shown.append(figure)
@@ -349,7 +352,7 @@ def _choice(subject: Subject) -> dict[str, Any]:
     if subject.manifest is not None:
         reasons = sorted(subject.manifest["reasons"].items(), key=lambda pair: -pair[1])
         rows = [[cell(reason), count(n), number(100 * n / subject.n_samples, ".1f")] for reason, n in reasons]
-        reasons_table = table("reasons", "Why samples are kept or dropped", ["reason", "samples", "share, %"], rows)
+        reasons_table = table("reasons", "Why samples are kept or dropped", ["reason", "samples", "share of all, %"], rows)
     return {
         "figures": shown,
         "notes": notes,
@@ -358,85 +361,22 @@ def _choice(subject: Subject) -> dict[str, Any]:
     }
 
 
-# --- how to repeat it ------------------------------------------------------------------------------------------------------------------------
-
-
-def _reproduce(subject: Subject) -> dict[str, Any]:
-    asked, document = subject.scoring["asked"], subject.document
-    command = [
-        "clprune",
-        "score",
-        str(document["source"]),
-        "--out",
-        "RUN",
-        "--proxy",
-        str(asked["proxy"]),
-        "--max-epochs",
-        str(asked["max_epochs"]),
-        "--seed",
-        str(asked["seed"]),
-    ]
-    command += ["--exact"] if asked.get("exact") else []
-    command += ["--image-size", str(asked["image_size"])] if asked.get("image_size") else []
-    commands = [shlex.join(command)]
-    if subject.manifest is not None:
-        chosen = [
-            "clprune",
-            "select",
-            "RUN",
-            "--keep",
-            str(document["budget"]["asked"]),
-            "--strategy",
-            str(document["strategy"]).replace("'", '"'),
-            "--seed",
-            str(document["seed"]),
-        ]
-        commands.append(shlex.join([*chosen, "--min-per-class", str(document["min_per_class"]), "--out", "M"]))
-        commands.append(shlex.join(["clprune", "verify", "M", "--data", str(document["source"])]))
-    if subject.evaluation is not None and subject.manifest is not None:
-        facts = subject.evaluation["facts"]
-        commands.append(
-            shlex.join(
-                [
-                    "clprune",
-                    "evaluate",
-                    "M",
-                    "--proxy",
-                    str(facts["proxy"]),
-                    "--epochs",
-                    str(facts["epochs"]),
-                    "--seeds",
-                    str(facts["seeds"]),
-                    "--budget",
-                    str(facts["budget"]),
-                    *(["--test", str(subject.evaluation["test"])] if subject.evaluation.get("test") else []),
-                ]
-            )
-        )
-    digests = [["data (fingerprint)", document["fingerprint"]]]
-    digests += [[f"{subject.folder.name}/{name}", facts["sha256"]] for name, facts in sorted(document["files"].items())]
-    digests += [[name.replace("_sha256", " of the run"), value] for name, value in sorted(document.get("parent", {}).items())]
-    facts_table = [
-        ["scored", f"{subject.scored_at:%Y-%m-%d %H:%M UTC} ({subject.scored_at_method})" if subject.scored_at else "unknown"],
-        ["device", subject.scoring["device"]],
-        ["numbers", subject.scoring.get("number_format", "unknown")],
-    ]
-    facts_table += [["threads", subject.scoring.get("threads")], ["seed of the proxy run", asked["seed"]]]
-    facts_table += [["seed of the selection", document["seed"]]] if subject.manifest is not None else []
-    facts_table += [["CPU cores" if name == "cpu_count" else f"version of {name}", value] for name, value in sorted(document["versions"].items())]
-    return {
-        "commands": commands,
-        "facts": table("facts", "Where and with what", ["what", "value"], [[cell(str(a)), cell(str(b))] for a, b in facts_table]),
-        "digests": table("digests", "Digests (sha256)", ["what", "digest"], [[cell(str(a)), cell(str(b), "digest")] for a, b in digests]),
-    }
-
-
 # --- several subjects ------------------------------------------------------------------------------------------------------------------------
 
 
 def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetime) -> dict[str, Any]:
     """One row a run or manifest, oldest first: a policy over time."""
-    headers = ["name", "scored", "days since scored", "samples", "kept, %", "strategy", "accuracy, %", "standard deviation", "against random, points"]
+    headers = [
+        "name",
+        "scored",
+        "days since scored",
+        "samples",
+        "kept, % of labelled",
+        "strategy",
+        "accuracy, %",
+        "standard deviation",
+        "against random, points",
+    ]
     headers += ["cost of pruning, s", "net time saved, s", "net in full trainings", "trainings of this subset", "classes flagged"]
     rows, accuracy, same = [], {}, {subject.document["fingerprint"] for subject, _ in subjects}
     ordered = sorted(subjects, key=lambda pair: (pair[0].scored_at or now, str(pair[0].folder)))
@@ -454,7 +394,8 @@ def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetim
             number(days, ".1f"),
             count(subject.n_samples),
         ]
-        row.append(number(100 * subject.document["keep_fraction"], ".1f") if subject.manifest is not None else cell("none yet", "number absent"))
+        kept = None if subject.manifest is None else 100 * int(subject.manifest["n_kept"]) / subject.n_candidates
+        row.append(cell("none yet", "number absent") if kept is None else number(kept, ".1f"))
         row.append(cell(str(subject.document.get("strategy", "nothing selected yet"))))
         row += [number(times100(arm["accuracy_mean"] if arm else None), ".2f"), number(times100(arm["accuracy_sd"] if arm else None), ".2f")]
         row.append(number(times100(to_random["difference"] if to_random else None), "+.2f"))

@@ -57,6 +57,11 @@ class Subject:
     def n_samples(self) -> int:
         return len(self.samples)
 
+    @cached_property
+    def n_candidates(self) -> int:
+        """How many samples can be kept: all, or with a pool those that have a label."""
+        return int((self.labels >= 0).sum()) if self.scoring.get("pool") or self.document.get("pool") else self.n_samples
+
     @property
     def class_names(self) -> list[str]:
         return [str(name) for name in self.document["class_names"]]

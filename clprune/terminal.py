@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from clprune.cells import readable
 from clprune.errors import IntegrityError
 
 EVERY_SECONDS = 30  # between two lines where there is no terminal
@@ -159,12 +160,8 @@ def plain_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def number(value: float | None) -> str:
-    """A figure for a table: no more digits than can be read."""
-    if value is None:
-        return "-"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
+    """A figure for a table, as on the page; a dash where nothing was measured."""
+    return "-" if value is None else readable(value)
 
 
 def evaluation_table(document: Mapping[str, Any]) -> Table:
@@ -223,23 +220,30 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
         unit, size = ("h", 3600) if max(map(abs, seconds)) >= 7200 else ("min", 60)
         return " to ".join(f"{second / size:,.1f}" for second in seconds) + f" {unit}"
 
-    cost, one, n = plan["scoring_seconds"], plan["training_seconds"], plan["trainings"]
+    def pays(after: Sequence[int | None]) -> str:
+        return " to ".join(dict.fromkeys("never" if n is None else str(n) for n in after))
+
+    cost, auto, one, n = plan["scoring_seconds"], plan["auto_seconds"], plan["training_seconds"], plan["trainings"]
     rows = []
     for keep, row in plan["by_keep"].items():
-        pays = " to ".join(dict.fromkeys("never" if n is None else str(n) for n in row["pays_after_trainings"]))
-        cells = [f"{float(keep):.0%}", *(span(seconds) for seconds in row["net_seconds"]), pays]
+        cells = [f"{float(keep):.0%}", *(span(seconds) for seconds in row["net_seconds"]), pays(row["pays_after_trainings"])]
+        cells += [] if auto is None else [pays(row["pays_after_trainings_auto"])]
         cells += [] if row["net_money"] is None else [f"{money:,.2f} USD" for money in row["net_money"]]
         rows.append(cells + ([] if row["label_money"] is None else [f"{row['label_money']:,.0f} USD"]))
     some = next(iter(plan["by_keep"].values()))
     headers = ["kept", "time, equal steps", "time, equal epochs", "pays after trainings (equal epochs)"]
+    headers += [] if auto is None else ["the same with --keep auto"]
     headers += [] if some["net_money"] is None else ["money, equal steps", "money, equal epochs"]
     headers += [] if some["label_money"] is None else ["labels avoidable"]
-    share = f", so scoring is at most {100 * cost[1] / one:.2g} % of one" if one else ""
+    part = lambda seconds: f"{100 * seconds / one:{'.2g' if seconds < one else ',.0f'}} %"  # noqa: E731
+    share = f", so scoring is at most {part(cost[1])} of one" if one else ""
+    share += "" if not one or auto is None else f", and with the trials {part(auto[1])}"
+    trials = "" if auto is None else f", with the trials of --keep auto {span(*auto)}"
     stages = [(s["stage"], s["what"], span(*s["seconds"]), "\n".join(s["commands"]), s["go_on_if"]) for s in plan["stages"]]
     return [
-        f"scoring takes {span(*cost)}; one training on all data {one / 3600:,.2f} h ({plan['training_seconds_how']}){share}",
+        f"scoring takes {span(*cost)}{trials}; one training on all data {one / 3600:,.2f} h ({plan['training_seconds_how']}){share}",
         plain_table(
-            f"saved by {n} training{'s' if n > 1 else ''} on the kept samples, less the scoring (negative: lost). Equal steps: a training is as long as before, and the scoring is lost. Equal epochs: it is shorter",
+            f"saved by {n} training{'s' if n > 1 else ''} on the kept samples, less the scoring (negative: lost; trials are not in it). Equal steps: a training is as long as before, and the scoring is lost. Equal epochs: it is shorter",
             headers,
             rows,
             right=(1, 2),

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clprune import families
 from clprune.critical_period import read_curves
 from clprune.errors import ClpruneError, UsageError
@@ -96,7 +98,8 @@ def _going_on(folder: Path) -> dict[str, Any]:
 def _finished(folder: Path) -> dict[str, Any]:
     """State of a finished run, from what every run stores."""
     document = read_run(folder).document
-    times, curves = read_curves(folder / "trajectory" / "curves.csv")
+    trained = document["epochs_run"] > 0  # else no sample has a label, and there are no curves
+    times, curves = read_curves(folder / "trajectory" / "curves.csv") if trained else (np.empty(0), {})
     clp = document["clp"]
     seen = {
         "title": str(document["source"]),
@@ -108,7 +111,8 @@ def _finished(folder: Path) -> dict[str, Any]:
         "curve_epochs": times.tolist(),
         "curves": {name: [value if math.isfinite(value) else None for value in values.tolist()] for name, values in curves.items()},
     }
-    return seen | {"status": "finished", "words": _phase(seen, finished=True)}
+    words = _phase(seen, finished=True) if trained else "Finished; no sample has a label, so nothing was trained."
+    return seen | {"status": "finished", "words": words}
 
 
 def _phase(seen: Mapping[str, Any], *, finished: bool = False) -> str:

@@ -82,7 +82,7 @@ FLOORS |= {
         "comparison",
     )
 }
-FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4}
+FLOORS |= {"harm": 1, "figures": 1, "corruptions": 1, "cells": 1, "subject": 3, "gallery": 4, "repeating": 4}
 LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import downwards within themselves in this order
 FLOOR_ONE = (
     "ranking",

@@ -1,6 +1,7 @@
 """The outside contract: commands, files, JSON, exit codes."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clprune import pipeline
+from clprune.budget import epochs_of_trial
 from clprune.cli import app
 from clprune.errors import UsageError
 from clprune.proxies import build_proxy
@@ -121,6 +123,21 @@ def test_dry_runs_write_nothing(shapes_npz: Path, shapes_run: Path, tmp_path: Pa
     assert {"n_samples", "max_steps", "max_minutes", "memory_mb", "disk_mb"} <= set(plan)
     assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m", "--dry-run").returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_selection_says_how_many_trainings_would_decide_what(shapes_run: Path, tmp_path: Path) -> None:
+    for keep, strategy, most, said in (
+        ("auto", None, 10, "up to 10 short trainings would decide what share of 600 samples is kept"),
+        ("0.5", "auto", 10, "would keep 300 of 600 samples, by the strategy that up to 10 short trainings find"),
+        ("auto", "auto", 20, "up to 10 short trainings would decide by which strategy, and up to 10 more what share of 600 samples is kept"),
+        ("0.5", None, 0, "would keep 300 of 600 samples"),
+    ):
+        asked = ["select", shapes_run, "--keep", keep, "--out", tmp_path / "m", "--trials", 10, "--dry-run"] + (
+            [] if strategy is None else ["--strategy", strategy]
+        )
+        done = CliRunner().invoke(app, [str(part) for part in asked])
+        assert done.exit_code == 0 and done.stdout.strip() == f"{said}; nothing was written"
+        assert json.loads(CliRunner().invoke(app, [str(part) for part in [*asked, "--json"]]).stdout)["trials"] == most
 
 
 def test_dry_runs_refuse_what_would_be_refused(shapes_run: Path, tmp_path: Path) -> None:
@@ -293,6 +310,13 @@ def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path, tmp_path: 
     assert half["label_money"] == 150 and half["pays_after_trainings"] == [1, 1]
     assert [stage["stage"] for stage in told["stages"]] == ["prototype", "pilot", "production"]
     assert told["stages"][0]["seconds"] == pytest.approx([0.1 * (4 + 270) * each, 0.25 * (30 + 270) * each])  # score and evaluate of a part
+    trials = 12 * 0.9 * epochs_of_trial(540, 128)  # the dozen trainings that the pilot prescribes, in epochs of all data
+    assert told["auto_seconds"] == pytest.approx([(4 + trials) * each, (30 + trials) * each]) == told["stages"][1]["seconds"]
+    assert half["pays_after_trainings_auto"] == [math.ceil(seconds / (100 * each)) for seconds in told["auto_seconds"]]
+    assert half["net_seconds_auto"] == pytest.approx([-told["auto_seconds"][1], 2 * 100 * each - told["auto_seconds"][0]])
+    assert half["net_money_auto"] == pytest.approx([seconds / 1000 for seconds in half["net_seconds_auto"]])
+    assert told["most_cost_in_full_trainings_auto"] == pytest.approx((30 + trials) / 200)
+    assert told["cost_over_saving_by_keep_auto"]["0.5"] == pytest.approx((30 + trials) / 200)
     shown = clprune("plan", shapes_npz, "--training-seconds", 7200, cwd=tmp_path)
-    assert "pays after" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
+    assert "pays after" in shown.stdout and "with --keep auto" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
     refused(2, "gpu_price", "plan", shapes_npz, "--gpu-price=-1")

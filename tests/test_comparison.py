@@ -29,6 +29,20 @@ def test_independent_scores_with_many_ties_do_not_agree() -> None:
     assert compare(table(flat, np.arange(2_000)), RUN, table(flat, np.arange(2_000)), RUN)["scores"]["forgetting"]["rank_correlation"] == 1
 
 
+def test_samples_without_a_score_take_no_part_in_it() -> None:
+    """Looked at by hand: the rows that have the score in both tables, as a table of their own."""
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 6, (2, 600)).astype(float)
+    a[:400], b[:350], b[590:] = np.nan, np.nan, np.inf  # as without a label in most rows, and never learned in some
+    order = rng.permutation(600)
+    found = compare(table(a, np.arange(600)), RUN, table(b, order), RUN)["scores"]["forgetting"]
+    those = compare(table(a[400:], np.arange(200)), RUN, table(b[400:], rng.permutation(200)), RUN)["scores"]["forgetting"]
+    assert found == pytest.approx(those | {"n_samples": 200}) and abs(found["rank_correlation"]) < 0.2 and "n_samples" not in those
+    a[402:] = np.nan  # two are left
+    nothing = compare(table(a, np.arange(600)), RUN, table(b, order), RUN)["scores"]["forgetting"]
+    assert nothing == {"rank_correlation": None, "hard_half_overlap": None, "n_samples": 2}
+
+
 def test_ranks_share_their_mean_and_the_order_of_rows_has_no_influence() -> None:
     rng = np.random.default_rng(1)
     values = rng.integers(0, 20, 300).astype(float)

@@ -1,9 +1,11 @@
 """Samples without a label: what is recorded of them, what is asked for, and that nothing is asked for twice."""
 
 import csv
+import html
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -381,6 +383,12 @@ def test_without_any_label_a_representative_part_is_asked_for_and_answers_make_t
     add_answers(tmp_path / "m1", [tmp_path / "a.csv"])
     second = pipeline.score(str(pool), tmp_path / "run2", max_epochs=2, answers=tmp_path / "m1")
     assert second["class_names"] == [f"shape{c}" for c in range(4)] and second["pool"]["n_labelled"] == 40
+    pipeline.report([tmp_path / "run2"], tmp_path / "page.html")
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert (
+        " --answers ASKED</code>" in page
+        and f"ASKED stands for the manifest that asked for labels, with the answers that were added to it, which was {tmp_path / 'm1'}" in page
+    )
     assert run["notes"][0] == "no sample has a label" and [note for note in second["notes"] if "label" in note] == [
         note for note in second["notes"] if note.startswith("260 of 300 samples have no label")
     ]
@@ -430,7 +438,9 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
         4,
         55,
     )  # 60 labelled, and the looks at the others for as much again: one batch of 128 an epoch; then it is finished
-    stages = pipeline.plan(str(scored / "pool.npz"), max_epochs=5, trainings=1)["stages"]
+    searched = pipeline.plan(str(scored / "pool.npz"), max_epochs=5, trainings=1)
+    stages = searched["stages"]
+    assert searched["auto_seconds"] is None and searched["by_keep"]["0.5"]["pays_after_trainings_auto"] is None  # trials need every label
     commands = [command for stage in stages for command in stage["commands"]]
     assert "clprune select run --label-budget N --out asked" in commands and not [command for command in commands if "auto" in command]
     del made[2:]
@@ -438,6 +448,10 @@ def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path
     np.savez(tmp_path / "open.npz", x_train=np.load(scored / "pool.npz")["x_train"], y_train=np.full(N, -1))
     none = pipeline.plan(str(tmp_path / "open.npz"), max_epochs=5)
     assert (none["n_classes"], none["max_steps"]) == (0, 0) and none["max_minutes"] > 0  # features are made, nothing is trained
+    dry = ["select", str(scored / "run"), "--out", str(tmp_path / "m"), "--dry-run"]
+    assert "would keep 30 of 60 samples" in CliRunner().invoke(app, [*dry, "--keep", "0.5"]).stdout
+    assert "would ask for 20 of 240 samples" in CliRunner().invoke(app, [*dry, "--label-budget", "20"]).stdout
+    assert "auto" not in CliRunner().invoke(app, ["plan", str(scored / "pool.npz")]).stdout
     done = CliRunner().invoke(app, ["plan", str(tmp_path / "open.npz")])
     assert done.exit_code == 0 and "no sample has a label" in done.stdout and "kept" not in done.stdout
 
@@ -452,7 +466,26 @@ def test_the_page_of_a_run_says_which_samples_have_no_label(scored: Path, tmp_pa
     np.savez(tmp_path / "open.npz", x_train=images, y_train=np.full(N, -1))
     pipeline.score(str(tmp_path / "open.npz"), tmp_path / "open", max_epochs=1)
     pipeline.report([tmp_path / "open"], tmp_path / "open.html")
+    assert "No sample has a score: none has a label." in (tmp_path / "open.html").read_text()
     assert set(re.findall(r"<dt>(?:given|label)</dt><dd>(.*?)</dd>", (tmp_path / "open.html").read_text())) == {"unlabelled"}
+
+
+def test_the_page_counts_what_is_kept_among_the_samples_that_have_a_label(scored: Path, tmp_path: Path) -> None:
+    shutil.copytree(scored, tmp_path / "pool")
+    pipeline.select(tmp_path / "pool" / "run", tmp_path / "pool" / "m", keep="0.5")
+    for name, title in (("run", "Hardest"), ("m", "Hardest kept")):
+        pipeline.report([tmp_path / "pool" / name], tmp_path / f"{name}.html")
+        page = html.unescape((tmp_path / f"{name}.html").read_text())
+        infinite = int(np.isinf(read_run(tmp_path / "pool" / "run").table.values["learned_epoch"]).sum())
+        assert re.findall(r"([\d,]+) samples have an infinite learned epoch", page) == ([str(infinite)] if infinite else [])
+        assert f"Map of {LABELLED} of {N} samples" in page and f"Drawn are the {LABELLED} of {N} samples that have the score" in page
+        gallery = page[page.index(f">{title}<") : page.index(f">{title.replace('Hardest kept', 'Easiest dropped').replace('Hardest', 'Easiest')}<")]
+        assert len(re.findall(r"<dd>dual [\d.]+", gallery)) == 24 and "dual nan" not in page
+        assert name == "m" or "60 of 300 samples have a label and are scored" in page
+    assert "Kept 30 of 60 samples that have a label (50.0 %), of 300 in all" in page
+    assert "50.0 % of the 60 that have a label" in page
+    told = pipeline.report([tmp_path / "pool" / "m", tmp_path / "pool" / "run"], tmp_path / "both.html")
+    assert told["bytes"] and re.search(r">50\.0<", (tmp_path / "both.html").read_text())
 
 
 @pytest.mark.parametrize("sample_id", ["a\nb", "a\r\nb", "a\u2028b", "a\x85b", "a\x0cb", 'a"b', "plain"])

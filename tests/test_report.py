@@ -1,8 +1,11 @@
 """The page as a person meets it: in a browser, light, dark, printed and narrow; by eye, by keyboard and by ear."""
 
+import contextlib
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,16 +20,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.dtypes import StringDType
+from typer.testing import CliRunner
 
-from clprune import families, pipeline
+from clprune import families, figures, pipeline
+from clprune.cli import app
 from clprune.datatypes import CriticalPeriod, Neighborhood, ScoreTable, Source, Trajectory
-from clprune.errors import DataError, FingerprintError, UsageError
-from clprune.gallery import MOST_LISTED
+from clprune.errors import DataError, FingerprintError, GuardError, UsageError
+from clprune.gallery import MOST_LISTED, _extremes
 from clprune.harm import harm_by_class
-from clprune.report import MOST_BYTES, report
+from clprune.report import report
 from clprune.run import write_run
 from clprune.sources import open_source
-from clprune.storage import write_json
+from clprune.storage import SEAL, write_json
 from clprune.subject import read_subject
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -176,6 +181,89 @@ def test_the_page_says_what_a_team_lead_asks(page_file: Path) -> None:
     for gallery in ("Hardest kept", "Easiest dropped", "Near-duplicates", "Labels suspected wrong"):
         assert gallery in text, gallery
     assert "clprune select RUN --keep 0.5 --strategy" in text and re.search(r"\b[0-9a-f]{64}\b", text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(120.0, "121 trainings"), (1e6, "1,000,000 trainings"), (1.26, "1.3 trainings"), (0.00004, "0.00004 trainings")]
+)
+def test_after_how_many_trainings_it_pays_is_a_plain_number(shapes_npz: Path, tmp_path: Path, seconds: float, told: str) -> None:
+    """The cost is set so that a training of 2 s, half of it saved, pays after as many trainings as there are seconds."""
+    make_run(tmp_path / "run", open_source(str(shapes_npz)), str(shapes_npz))
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    document = {key: value for key, value in json.loads((tmp_path / "m" / "manifest.json").read_text()).items() if key != SEAL}
+    seconds += 0.55 * (seconds == 120)
+    write_json(tmp_path / "m" / "manifest.json", document | {"timings": document["timings"] | {"score_seconds": seconds, "select_seconds": 0.0}})
+    pipeline.savings(tmp_path / "m", training_seconds=2.0)
+    assert f"it pays after {told} of 2 s" in pipeline.report([tmp_path / "m"], tmp_path / "r.html")["verdict"]
+
+
+def test_samples_without_a_score_change_nothing_that_is_drawn_or_told() -> None:
+    rng = np.random.default_rng(0)
+    confidence, variability, kept = rng.random(200), rng.random(200) / 2, rng.random(200) < 0.4
+    learned, more, none = np.where(rng.random(200) < 0.1, np.inf, rng.random(200)), np.full(1_000, np.nan), np.zeros(1_000, dtype=bool)
+    widened = [np.concatenate([values, more]) for values in (confidence, variability, learned)]
+    for mask, wide_mask in ((None, None), (kept, np.concatenate([kept, none]))):
+        alone, infinite = figures.score_distributions({"a": confidence, "b": learned}, {"a": "easy", "b": "hard"}, mask)
+        among, still = figures.score_distributions({"a": widened[0], "b": widened[2]}, {"a": "easy", "b": "hard"}, wide_mask)
+        assert (among.svg, among.alternative, still) == (alone.svg, alone.alternative, infinite) and infinite == {"b": int(np.isinf(learned).sum())}
+        alone, among = figures.difficulty_map(confidence, variability, mask), figures.difficulty_map(*widened[:2], wide_mask)
+        assert (
+            among.svg == alone.svg
+            and among.alternative.replace("Map of 200 of 1,200 samples (the others have no score)", "Map of 200 samples") == alone.alternative
+        )
+    assert _extremes(widened[0], np.ones(1_200, dtype=bool)) == _extremes(confidence, np.ones(200, dtype=bool))
+    assert len(_extremes(np.concatenate([confidence[:20], more]), np.ones(1_020, dtype=bool))) == 20
+
+
+def commands_on(page: Path) -> list[str]:
+    return [html.unescape(command) for command in re.findall(r"<li><code>(.*?)</code></li>", page.read_text(encoding="utf-8"))]
+
+
+def test_the_commands_on_the_page_give_the_same_again(shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option that was not the usual one: the judge is to run what the page says, in another folder."""
+    (first := tmp_path / "it's here").mkdir()
+    (again := tmp_path / "again").mkdir()
+    pipeline.score(
+        str(shapes_npz), first / "RUN", max_epochs=2, seed=3, exact=True, batch_size=32, learning_rate=0.01, whole_network=True, image_size=12, layer="body.3"
+    )  # fmt: skip
+    pipeline.select(first / "RUN", first / "M", keep="auto", min_per_class=2, seed=4, tolerance=0.07, confidence=0.6, trials=5, trial_epochs=1)
+    with contextlib.suppress(GuardError):  # whether it is better than random is not asked here
+        pipeline.evaluate(first / "M", seeds=1, against="random", epochs=1, budget="equal-epochs", test=str(shapes_npz))
+    pipeline.report([first / "M"], tmp_path / "first.html")
+    commands = commands_on(tmp_path / "first.html")
+    assert [shlex.split(command)[1] for command in commands] == ["score", "select", "verify", "evaluate"]
+    monkeypatch.chdir(again)
+    for command, name in zip(commands, ("RUN/run.json", "M/manifest.json", "M/manifest.json", "M/evaluation.json"), strict=True):
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0 or isinstance(done.exception, GuardError), (command, done.output, done.exception)
+        one, other = (json.loads((folder / name).read_text()) for folder in (first, again))
+        for key in ("asked", "budget", "strategy", "seed", "min_per_class", "test"):
+            assert one.get(key) == other.get(key), (name, key)
+        for held, of in (("files", "sha256"), ("arms", "accuracy_mean")):
+            alike, again_alike = ({part: facts[of] for part, facts in document.get(held, {}).items()} for document in (one, other))
+            assert alike == again_alike, (name, held)
+    pipeline.report([again / "M"], tmp_path / "again.html")
+    assert commands_on(tmp_path / "again.html") == commands
+
+
+def test_what_cannot_be_repeated_is_said_in_words(shapes_npz: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((600, 3), dtype=np.float32))
+    pipeline.score(str(shapes_npz), tmp_path / "run", max_epochs=1, embeddings=tmp_path / "mine.npy")
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    write_json(tmp_path / "m" / "evaluation.json", evaluation_of(4, facts=evaluation_of(4)["facts"] | {"groups": ["day", "night"]}))
+    pipeline.report([tmp_path / "m"], tmp_path / "page.html")
+    score, _, _, evaluate = commands_on(tmp_path / "page.html")
+    text, digest = _Reader(tmp_path / "page.html").text, json.loads((tmp_path / "run" / "run.json").read_text())["asked"]["embeddings"]
+    assert score.endswith(" --embeddings FEATURES.npy") and f"are not kept as you gave them (digest {digest})" in text
+    assert evaluate.endswith(" --group COLUMN") and "the groups (day, night); its name is not recorded" in text
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
+    for proxy, said in (("own loop", "which no command repeats"), ("logged", "")):
+        write_json(
+            tmp_path / "run" / "run.json", document | {"asked": {"proxy": proxy, "seed": 0, "max_epochs": 7, "exact": False, "image_size": None}}
+        )
+        pipeline.report([tmp_path / "run"], tmp_path / "page.html", force=True)
+        assert commands_on(tmp_path / "page.html") == ([f"clprune score {shapes_npz} --out RUN --seed 0"] if proxy == "logged" else [])
+        assert said in _Reader(tmp_path / "page.html").text
 
 
 def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz: Path) -> None:
@@ -328,7 +416,7 @@ def test_a_big_set_stays_small_and_says_what_is_listed(tmp_path: Path) -> None:
     make_run(tmp_path / "run", source, "gone")
     pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.3")
     told = pipeline.report([tmp_path / "m"], tmp_path / "r.html")
-    assert told["bytes"] < MOST_BYTES
+    assert told["bytes"] < 3_000_000
     text, held = _Reader(tmp_path / "r.html").text, page_json(tmp_path / "r.html")
     assert len(held["records"]) <= MOST_LISTED and f"This list holds {len(held['records']):,} of 30,000 samples" in text
     assert len({record[0] for record in held["records"]}) == len(held["records"])

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conftest import draw_shapes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from clprune import pipeline
 from clprune.integrations.tensorboard import CurveWriter
 from clprune.recorder import Recorder
 
@@ -52,3 +54,16 @@ def test_the_command_writes_what_the_run_holds_and_says_what_to_install_and_runs
     arguments[-1] = str(tmp_path / "others")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 5 and "pip install tensorboard" in done.stderr and not (tmp_path / "others").exists(), done.stderr
+
+
+def test_the_steps_of_a_finished_run_are_samples_that_were_learned_from_and_without_a_label_there_are_none(tmp_path: Path) -> None:
+    images, labels = draw_shapes(120, 0)
+    for name, known in (("pool", 60), ("open", 0)):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=np.where(np.arange(120) < known, labels, -1))
+        pipeline.score(str(tmp_path / f"{name}.npz"), tmp_path / name, max_epochs=2)
+        arguments = ["score", str(tmp_path / f"{name}.npz"), "--out", str(tmp_path / name), "--max-epochs", "2", "--quiet"]
+        arguments += ["--tensorboard", str(tmp_path / f"{name}-events")]
+        done = subprocess.run([sys.executable, "-m", "clprune", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert scalars(tmp_path / "pool-events")["clprune/training_accuracy"][0] == [60, 120]  # one batch an epoch
+    assert not (tmp_path / "open-events").exists()

@@ -4,6 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from clprune import cells
+from clprune.terminal import number
+
 CODE = """
 import time
 from clprune.terminal import ProgressView
@@ -35,3 +40,11 @@ def test_a_terminal_shows_the_deciding_curves_and_what_the_rule_waits_for() -> N
 def test_without_a_terminal_there_are_no_curves() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert done.stderr == "train 1/9\n" and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12.0, "12"), (-1234.5, "-1,234.50"), (0.123456, "0.123"), (0.0000123456, "0.0000123"), (float("inf"), "infinite")]
+)
+def test_a_figure_reads_alike_in_the_terminal_and_on_the_page(value: float, text: str) -> None:
+    assert number(value) == cells.number(value, "savings")["text"] == text
+    assert number(None) == "-"

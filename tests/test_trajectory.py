@@ -1,5 +1,6 @@
 """Proxy runs: reproducible, resumable, independent of the order of rows."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_shapes
+from PIL import Image
 
 from clprune import pipeline, run, trajectory
+from clprune.decoding import planned_form
 from clprune.errors import DataError, IntegrityError, TrainingError, UsageError
+from clprune.inputs import inputs_of, open_data
 from clprune.run import read_run
 from clprune.sources import open_source
 from clprune.training import pixel_statistics
@@ -110,6 +114,35 @@ def test_a_dry_run_counts_and_writes_nothing(shapes_npz: Path, tmp_path: Path) -
     plan = pipeline.plan(str(shapes_npz), max_epochs=5)
     assert plan["n_samples"] == 600 and plan["max_steps"] == 25 and plan["max_minutes"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("shape", "image_size"), [((160, 160, 3), None), ((16, 96, 1), None), ((16, 96, 1), 32), ((20, 30, 1), 20)])
+def test_a_dry_run_times_the_form_that_is_trained_on(tmp_path: Path, shape: tuple[int, int, int], image_size: int | None) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x_train=rng.integers(0, 255, (24, *shape), dtype=np.uint8), y_train=np.arange(24) % 2)
+    told = pipeline.plan(str(tmp_path / "data.npz"), max_epochs=1, image_size=image_size)
+    images, _ = inputs_of(open_data(str(tmp_path / "data.npz"), False), image_size)
+    assert told["image"] == list(images.shape[1:])
+
+
+def test_files_of_one_small_size_are_planned_unsquared_and_others_squared(tmp_path: Path) -> None:
+    for name, sizes in (("equal", [(30, 20)] * 6), ("mixed", [(90, 40), (30, 20), (80, 100)] * 2)):
+        for row, (width, height) in enumerate(sizes):
+            (tmp_path / name / f"class{row % 2}").mkdir(parents=True, exist_ok=True)
+            Image.new("L", (width, height)).save(tmp_path / name / f"class{row % 2}" / f"{row}.png")
+        source = open_data(str(tmp_path / name), False)
+        told = pipeline.plan(str(tmp_path / name), max_epochs=1)
+        images, _ = inputs_of(source, None)
+        assert told["image"] == list(images.shape[1:])
+        assert planned_form(dataclasses.replace(source, shapes=None)) == (images.shape[1:], True)  # also where the listing read no heads
+
+
+def test_large_images_are_planned_with_the_memory_of_a_batch(tmp_path: Path) -> None:
+    for side in (32, 128):
+        np.savez(tmp_path / f"{side}.npz", x_train=np.zeros((8, side, side, 1), dtype=np.uint8), y_train=np.arange(8) % 2)
+    small, large = (pipeline.plan(str(tmp_path / f"{side}.npz"), max_epochs=1, device="cpu")["memory_mb"] for side in (32, 128))
+    stem = 128 * 32 * (128 // 2) ** 2 * 4 / 1e6  # what a batch of the first layer gives is kept for the way back
+    assert large > small + 2 * stem
 
 
 def factory(n_classes: int, input_shape: tuple[int, int, int]) -> object:

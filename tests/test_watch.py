@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from conftest import draw_shapes
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from clprune import pipeline
 from clprune.watch import MOST_POINTS, Watcher, serve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -103,6 +106,15 @@ def test_a_finished_run_without_a_live_file_shows_its_stored_curves(shapes_run: 
     assert "not established" in without["words"] and len(without["curves"]["retention"]) == 12
     shutil.copytree(tmp_path / "old", tmp_path / "pruned" / "run")  # where `clprune prune --out pruned` puts its run
     assert Watcher([tmp_path / "pruned"]).look()["runs"][0] == without | {"name": str(tmp_path / "pruned")}
+
+
+def test_a_run_of_which_nothing_has_a_label_is_finished_without_curves(tmp_path: Path) -> None:
+    np.savez(tmp_path / "open.npz", x_train=draw_shapes(80, 0)[0], y_train=np.full(80, -1))
+    pipeline.score(str(tmp_path / "open.npz"), tmp_path / "run", max_epochs=1)
+    seen = Watcher([tmp_path / "run"]).look()["runs"][0]
+    assert (seen["status"], seen["curves"], seen["epochs_done"]) == ("finished", {}, 0)
+    assert seen["words"] == "Finished; no sample has a label, so nothing was trained."
+    assert pipeline.detect(tmp_path / "run", live=True) == {"fired_epoch": None}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 99, "kind": "live"}', "\x00\xff", None])
