@@ -106,7 +106,7 @@ def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassH
             if beaten
             else ("good", "Better than random")
             if beaten is False
-            else ("open", "Not compared with random")
+            else ("open", "One seed decides nothing" if "to_random" in comparison else "Not compared with random")
         )
     if damaged:
         status, word = "caution", word + (", and classes are damaged" if word.startswith("Not better") else ", but classes are damaged")

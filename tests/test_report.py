@@ -380,6 +380,10 @@ def test_a_selection_no_better_than_random_gets_no_good_verdict(manifest: Path, 
     (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
     told = pipeline.report([tmp_path / "m"], tmp_path / "r.html")
     assert told["status"] == "caution" and "Not better than random beyond the spread" in _Reader(tmp_path / "r.html").text
+    document["comparison"] |= {"not_better_than_random": None, "to_random": {"difference": 0.001, "interval": None, "n": 1}}
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
+    told = pipeline.report([tmp_path / "m"], tmp_path / "r.html", force=True)
+    assert told["status"] == "open" and "One seed decides nothing" in _Reader(tmp_path / "r.html").text
 
 
 def test_a_run_without_a_selection_has_a_page(shapes_run: Path, tmp_path: Path) -> None:
