@@ -6,7 +6,7 @@
     python examples/benchmarks/selection.py --figure examples/benchmarks/selection.svg
 
 15,000 class-balanced training images of each file, the full test set, small CNN, batch 128, SGD 0.05 with one cosine. Equal steps: every arm has as many steps as 20 epochs
-of all 15,000; `steps x3` are three times as many, to see whether these are enough. Equal epochs: 20 epochs of what is kept, and the arms that see all data (a shortened
+of all 15,000; `steps x3` and `steps x6` are three and six times as many, to see whether these are enough. Equal epochs: 20 epochs of what is kept, and the arms that see all data (a shortened
 schedule = RS2, InfoBatch) get the same number of steps. Score seed s, training seed 100 + s. Accuracy is that of the last epoch; the best of eight looks stands beside it because papers often print that. Noise is a share of the labels
 replaced by another class at random, or the name of an array of labels in the file (`y_worse`: the worst of three people, CIFAR-10N). Each result is a line in selection.json,
 so that a stopped run goes on; the jobs come in the order of their weight: tier 1 is random and the default in all cells. A baseline that its first seed leaves more than
@@ -34,7 +34,8 @@ RANDOM, DEFAULT = "random(class_balanced=True)", "blend"
 ALWAYS = ("beta_sampling", "hardest(score='el2n')", "stratified", "hardest(score='forgetting')", "d2", "k_center")
 OTHERS = ("hardest(score='dual')", "moderate", "hardest(score='grand')", "hardest(score='dyn_unc')", "hardest(score='tdds')", "herding", "diverse")
 DYNAMIC = ("shortened", "infobatch")  # arms of `clprune evaluate` that see all data
-BUDGETS = {"steps": "", "epochs": ", equal epochs", "steps x3": ", three times the steps"}
+BUDGETS = {"steps": "", "epochs": ", equal epochs", "steps x3": ", three times the steps", "steps x6": ", six times the steps"}
+LONGER = {"steps x3": 3, "steps x6": 6}
 
 
 def jobs(files: dict[str, str], seeds: int, tiers: list[int]) -> list[dict[str, Any]]:
@@ -65,6 +66,7 @@ def jobs(files: dict[str, str], seeds: int, tiers: list[int]) -> list[dict[str, 
     for keep in KEEPS:
         for strategy in (RANDOM, DEFAULT):
             add(6 if keep == 0.3 else 7, 0.0, keep, strategy, "steps x3")
+    add(8, 0.0, 1.0, "full", "steps x6")
     return [job | {"seed": seed} for tier in tiers for seed in range(seeds) for at, job in plan if at == tier]
 
 
@@ -119,7 +121,7 @@ def measure(job: dict[str, Any], path: str, work: Path, *, n_train: int = N_TRAI
             "settled": scored["clp"]["settled"],
             "wrong_kept": float(wrong[rows].mean()),
         }
-    n_steps = epochs * -(-(n_keep if job["budget"] == "epochs" else n) // BATCH) * (3 if job["budget"] == "steps x3" else 1)
+    n_steps = epochs * -(-(n_keep if job["budget"] == "epochs" else n) // BATCH) * LONGER.get(job["budget"], 1)
     labels, looks = test_data.labels.cpu().numpy(), []
     right = np.zeros(len(labels), dtype=bool)
 
@@ -208,7 +210,7 @@ def details(every: list[dict[str, Any]]) -> str:
             shown = "" if strategy == RANDOM or not len(gain) else f"{gain.mean():+.2f}" + ("" if np.isnan(half) else f" ± {half:.2f}")
             spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
             kept = "" if "wrong_kept" not in cell[0] or noise == "0.0" else f"{np.mean([r['wrong_kept'] for r in cell]):.1%}"
-            epochs = EPOCHS * (3 if budget == "steps x3" else 1)
+            epochs = EPOCHS * LONGER.get(budget, 1)
             full = -(-N_TRAIN // BATCH) * epochs
             scoring = np.mean([r["score_epochs"] for r in cell]) / epochs if strategy not in ("full", *DYNAMIC, RANDOM) else 0.0
             cost = " / ".join(f"{(scoring + times * cell[0]['steps'] / full) / times:.2f}" for times in (1, 3, 10))
@@ -273,8 +275,8 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--tiers",
-        default="1,2,3,4,5,6,7",
-        help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines; 6 and 7: three times the steps, at 0.3 and at the other shares",
+        default="1,2,3,4,5,6,7,8",
+        help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines; 6 and 7: three times the steps, at 0.3 and at the other shares; 8: six times, everything",
     )
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--table", action="store_true", help="print every cell")
