@@ -15,7 +15,7 @@ from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
+from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
@@ -374,8 +374,8 @@ def evaluate(
         evaluation = compare_arms(
             images, source.labels, test_images, tested_on.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
             against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + tested_on.fingerprint,
-            on_progress=on_progress if distributed.is_first() else None,
+            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation",
+            data_key=distributed.on_first(lambda: data_key(source, images, tested_on, test_images)), on_progress=on_progress if distributed.is_first() else None,
         )  # fmt: skip
         document = distributed.on_first(lambda: write_evaluation(record.folder, with_all_costs(evaluation), test=test))
         if evaluation.comparison.get("not_better_than_random"):
