@@ -9,9 +9,10 @@ from typing import Any
 from clprune import distributed
 from clprune.datatypes import rows_of
 from clprune.errors import FingerprintError, GuardError, UsageError
+from clprune.evaluation_record import write_result
 from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.manifest import read_manifest
-from clprune.storage import SCHEMA_VERSION, ids_of, write_json
+from clprune.storage import SCHEMA_VERSION, ids_of
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -76,7 +77,7 @@ def _measured(
         checkpoint=record.folder / "evaluation", data_key=key, on_progress=on_progress,
     )  # fmt: skip
     document = {"schema_version": SCHEMA_VERSION, "kind": "pool evaluation"} | found
-    distributed.on_first(lambda: write_json(record.folder / "pool.json", document))
+    distributed.on_first(lambda: write_result(record, "pool.json", document))
     if found["not_better_than_random"]:
         raise distributed.everywhere(GuardError(str(found["sentence"])))
     return found

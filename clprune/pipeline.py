@@ -377,7 +377,7 @@ def evaluate(
             order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation",
             data_key=distributed.on_first(lambda: data_key(source, images, tested_on, test_images)), on_progress=on_progress if distributed.is_first() else None,
         )  # fmt: skip
-        document = distributed.on_first(lambda: write_evaluation(record.folder, with_all_costs(evaluation), test=test))
+        document = distributed.on_first(lambda: write_evaluation(record, with_all_costs(evaluation), test=test))
         if evaluation.comparison.get("not_better_than_random"):
             raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
         return document
