@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from clprune.datatypes import UNLABELLED, Source
-from clprune.errors import DataError
+from clprune.errors import DataError, UsageError
 from clprune.storage import cache_folder
 
 
@@ -65,8 +65,12 @@ def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
 def held_out_part(source: Source, other: str | None = None) -> Source:
     """The samples that accuracy is measured on: the data set `other`, its classes numbered by their names as in `source`, or else the test part of `source`.
 
-    Raises DataError where there is none, and where it holds other things than `source`, a sample without a label, or one of a class that `source` has not.
+    Raises UsageError where `source` holds logged numbers, DataError where there is no test part, and where it holds other things than `source`, a sample without a label, or one of a class that `source` has not.
     """
+    if source.logged is not None:
+        raise UsageError(
+            f"{source.locator} holds logged numbers, no inputs, so nothing can be trained on what is kept of it. Export `indices`, and train and compare where the numbers were logged."
+        )
     if other is None and source.load_test is None:
         raise DataError(
             f"{source.locator} has no test part, so accuracy cannot be measured. Name test data with --test, or give data with one (x_test, test/ folder, split column)."
