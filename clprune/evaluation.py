@@ -359,6 +359,13 @@ def calibration_error(logits: Float[np.ndarray, "M C"], labels: Int[np.ndarray, 
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def arms_of(against: str) -> list[str]:
+    """The names of arms in a list with commas. Raises UsageError where there is none: one accuracy alone says nothing of a selection."""
+    if not (names := [name.strip() for name in against.split(",") if name.strip()]):
+        raise UsageError(f"--against is {against!r}; name what to compare with, of random, full, {', '.join(DYNAMIC)}, with commas.")
+    return names
+
+
 def groups_of(test: Source, column: str | None) -> list[str] | None:
     """The group of each test sample, from a column of its table. Raises UsageError where there is no such column."""
     if column is None:

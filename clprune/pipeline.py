@@ -347,13 +347,13 @@ def evaluate(
     Accuracy is that on the data set `test` (its classes are known by their names), or else on the test part of the data.
     """
     manifest = Path(manifest)
+    from clprune.evaluation import arms_of, groups_of, with_all_costs, write_evaluation
     from clprune.evaluation import evaluate as compare_arms
-    from clprune.evaluation import groups_of, with_all_costs, write_evaluation
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
     source = with_known_labels(open_data(data or str(record.document["source"]), False), record)
-    kept, known = record.indices(source), source.labelled
+    arms, kept, known = arms_of(against), record.indices(source), source.labelled
     if record.asks:
         raise UsageError(
             f"{manifest} asks for labels, so there is nothing to train on yet. Add the answers, score and select again; or compare with --pool."
@@ -373,7 +373,7 @@ def evaluate(
             )
         evaluation = compare_arms(
             images, source.labels, test_images, tested_on.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
-            against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
+            against=arms, epochs=epochs, budget=budget, device=device,
             order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation",
             data_key=distributed.on_first(lambda: data_key(source, images, tested_on, test_images)), on_progress=on_progress if distributed.is_first() else None,
         )  # fmt: skip
