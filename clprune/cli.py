@@ -281,10 +281,12 @@ def export(
 def evaluate(
     manifest: Annotated[Path, typer.Argument(metavar="M", help="A manifest folder.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
-    against: Annotated[str, typer.Option("--against", help="Of random, full, shortened, rs2, infobatch, with commas.")] = "random,full",
+    against: Annotated[
+        str | None, typer.Option("--against", help="Of random, full, shortened, rs2, infobatch, with commas.", show_default="random,full")
+    ] = None,
     proxy: Annotated[str | None, typer.Option("--proxy", help="Model to train; the scoring proxy by default.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
-    budget: Annotated[str, typer.Option("--budget", help="equal-steps or equal-epochs.")] = "equal-steps",
+    budget: Annotated[str | None, typer.Option("--budget", help="equal-steps or equal-epochs.", show_default="equal-steps")] = None,
     device: option.Device = "auto",
     data: Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")] = None,
     test: option.Test = None,
@@ -302,6 +304,10 @@ def evaluate(
     if pool:
         from clprune.labelling import evaluate_pool
 
+        if left := [name for name, value in (("--against", against), ("--budget", budget), ("--group", group)) if value is not None]:
+            raise UsageError(
+                f"--pool does not take {', '.join(left)}: it compares with random labels, at equal steps, by the accuracy on all test data. Leave that out."
+            )
         if data is None:
             raise UsageError("--pool needs --data: the same samples with all their labels, such as --data 'pool.npz?labels=y_all'.")
         with terminal.ProgressView(quiet=quiet) as view:
@@ -310,14 +316,16 @@ def evaluate(
             )
         show(found, as_json, found["sentence"])
         return
+    if label_price is not None:
+        raise UsageError("--label-price needs --pool. What the labels of dropped samples cost is told by `clprune savings M --label-price`.")
     with terminal.ProgressView(quiet=quiet) as view:
         document = pipeline.evaluate(
             manifest,
             seeds=seeds,
-            against=against,
+            against="random,full" if against is None else against,
             proxy=proxy,
             epochs=epochs,
-            budget=budget,
+            budget=budget or "equal-steps",
             device=device,
             data=data,
             test=test,

@@ -28,6 +28,8 @@ from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
 from clprune.energy import EnergyMeter, step_so_far
 from clprune.errors import UsageError
+from clprune.evaluation_record import write_result
+from clprune.manifest import Manifest
 from clprune.proxies import build_proxy, code_of
 from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
 from clprune.training import (
@@ -357,6 +359,13 @@ def calibration_error(logits: Float[np.ndarray, "M C"], labels: Int[np.ndarray, 
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def arms_of(against: str) -> list[str]:
+    """The names of arms in a list with commas. Raises UsageError where there is none: one accuracy alone says nothing of a selection."""
+    if not (names := [name.strip() for name in against.split(",") if name.strip()]):
+        raise UsageError(f"--against is {against!r}; name what to compare with, of random, full, {', '.join(DYNAMIC)}, with commas.")
+    return names
+
+
 def groups_of(test: Source, column: str | None) -> list[str] | None:
     """The group of each test sample, from a column of its table. Raises UsageError where there is no such column."""
     if column is None:
@@ -476,8 +485,8 @@ def with_all_costs(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, facts=facts)
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, *, test: str | None = None) -> dict[str, Any]:
-    """Write evaluation.json beside the manifest; returns its document. `test` names the data that accuracy was measured on, where they are not the test part of the manifest's."""
+def write_evaluation(manifest: Manifest, evaluation: Evaluation, *, test: str | None = None) -> dict[str, Any]:
+    """Write evaluation.json beside the manifest; returns its document. `test` names the data that accuracy was measured on, where they are not the test part of the manifest's. Raises as `write_result` does."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "kind": "evaluation",
@@ -486,5 +495,4 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, test: str | None =
         "comparison": dict(evaluation.comparison),
         "facts": dict(evaluation.facts),
     }
-    write_json(folder / "evaluation.json", document)
-    return document
+    return write_result(manifest, "evaluation.json", document)

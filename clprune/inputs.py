@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from clprune.datatypes import UNLABELLED, Source
-from clprune.errors import DataError
+from clprune.errors import DataError, UsageError
 from clprune.storage import cache_folder
 
 
@@ -33,6 +35,26 @@ def inputs_of(source: Source, image_size: int | None, on_progress: Callable[[int
     )
 
 
+def digest_of_inputs(inputs: np.ndarray, order: Int[np.ndarray, "N"] | None = None, *, block_bytes: int = 1 << 24) -> str:
+    """BLAKE2b of images (N, H, W, C) or texts (N, L), read in the order of the rows `order` (by default as they stand): what a finished training is known by beside the fingerprint.
+
+    The fingerprint holds ids, labels and sizes alone, and a program may give other inputs of the same. So many bytes at a time are read, so that a memory map stays on the disk;
+    every byte is read once more, which takes one to two seconds a GB.
+    """
+    digest = hashlib.blake2b(f"{inputs.shape}{inputs.dtype}".encode(), digest_size=16)
+    step = max(1, block_bytes // max(1, inputs[:1].nbytes))
+    for start in range(0, len(inputs), step):
+        rows: Any = slice(start, start + step) if order is None else order[start : start + step]
+        digest.update(np.ascontiguousarray(inputs[rows]).data)
+    return digest.hexdigest()
+
+
+def data_key(source: Source, images: np.ndarray, test: Source | None = None, test_images: np.ndarray | None = None) -> str:
+    """What finished trainings on `source`, judged on `test`, are known by: both fingerprints and digests of both inputs, those to train on in the order of ids."""
+    key = f"{source.fingerprint}-{digest_of_inputs(images, source.canonical_order)}"
+    return key if test is None or test_images is None else f"{key}-{test.fingerprint}-{digest_of_inputs(test_images)}"
+
+
 def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
     """The inputs of a test split, brought to the form that `rule` brought the training split to."""
     from clprune.texts import load_texts
@@ -43,8 +65,12 @@ def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
 def held_out_part(source: Source, other: str | None = None) -> Source:
     """The samples that accuracy is measured on: the data set `other`, its classes numbered by their names as in `source`, or else the test part of `source`.
 
-    Raises DataError where there is none, and where it holds other things than `source`, a sample without a label, or one of a class that `source` has not.
+    Raises UsageError where `source` holds logged numbers, DataError where there is no test part, and where it holds other things than `source`, a sample without a label, or one of a class that `source` has not.
     """
+    if source.logged is not None:
+        raise UsageError(
+            f"{source.locator} holds logged numbers, no inputs, so nothing can be trained on what is kept of it. Export `indices`, and train and compare where the numbers were logged."
+        )
     if other is None and source.load_test is None:
         raise DataError(
             f"{source.locator} has no test part, so accuracy cannot be measured. Name test data with --test, or give data with one (x_test, test/ folder, split column)."

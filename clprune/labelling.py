@@ -9,9 +9,10 @@ from typing import Any
 from clprune import distributed
 from clprune.datatypes import rows_of
 from clprune.errors import FingerprintError, GuardError, UsageError
-from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
+from clprune.evaluation_record import write_result
+from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.manifest import read_manifest
-from clprune.storage import SCHEMA_VERSION, ids_of, write_json
+from clprune.storage import SCHEMA_VERSION, ids_of
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -68,15 +69,15 @@ def _measured(
         return record, source, at[known >= 0], at[record.samples["kept"].to_numpy()], images, held_out_inputs(tested_on, rule), tested_on
 
     record, source, labelled, asked, images, test_images, tested_on = distributed.alike(read)
-    times = record.document["timings"]
+    key, times = distributed.on_first(lambda: data_key(source, images, tested_on, test_images)), record.document["timings"]
     found = compare_counts(
         images, source.labels, test_images, tested_on.labels, labelled, asked, n_classes=source.n_classes,
         proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds, epochs=epochs, device=device, order=source.canonical_order,
         choosing_seconds=times["score_seconds"] + times["select_seconds"], label_price=label_price,
-        checkpoint=record.folder / "evaluation", data_key=source.fingerprint + tested_on.fingerprint, on_progress=on_progress,
+        checkpoint=record.folder / "evaluation", data_key=key, on_progress=on_progress,
     )  # fmt: skip
     document = {"schema_version": SCHEMA_VERSION, "kind": "pool evaluation"} | found
-    distributed.on_first(lambda: write_json(record.folder / "pool.json", document))
+    distributed.on_first(lambda: write_result(record, "pool.json", document))
     if found["not_better_than_random"]:
         raise distributed.everywhere(GuardError(str(found["sentence"])))
     return found

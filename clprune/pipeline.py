@@ -15,7 +15,7 @@ from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import held_out_inputs, held_out_part, inputs_of, open_data, trainable
+from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
@@ -347,13 +347,13 @@ def evaluate(
     Accuracy is that on the data set `test` (its classes are known by their names), or else on the test part of the data.
     """
     manifest = Path(manifest)
+    from clprune.evaluation import arms_of, groups_of, with_all_costs, write_evaluation
     from clprune.evaluation import evaluate as compare_arms
-    from clprune.evaluation import groups_of, with_all_costs, write_evaluation
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
     source = with_known_labels(open_data(data or str(record.document["source"]), False), record)
-    kept, known = record.indices(source), source.labelled
+    arms, kept, known = arms_of(against), record.indices(source), source.labelled
     if record.asks:
         raise UsageError(
             f"{manifest} asks for labels, so there is nothing to train on yet. Add the answers, score and select again; or compare with --pool."
@@ -373,11 +373,11 @@ def evaluate(
             )
         evaluation = compare_arms(
             images, source.labels, test_images, tested_on.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
-            against=[name.strip() for name in against.split(",") if name.strip()], epochs=epochs, budget=budget, device=device,
-            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation", data_key=record.fingerprint + tested_on.fingerprint,
-            on_progress=on_progress if distributed.is_first() else None,
+            against=arms, epochs=epochs, budget=budget, device=device,
+            order=source.canonical_order[np.isin(source.canonical_order, known)], test_groups=groups_of(tested_on, group), checkpoint=record.folder / "evaluation",
+            data_key=distributed.on_first(lambda: data_key(source, images, tested_on, test_images)), on_progress=on_progress if distributed.is_first() else None,
         )  # fmt: skip
-        document = distributed.on_first(lambda: write_evaluation(record.folder, with_all_costs(evaluation), test=test))
+        document = distributed.on_first(lambda: write_evaluation(record, with_all_costs(evaluation), test=test))
         if evaluation.comparison.get("not_better_than_random"):
             raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
         return document

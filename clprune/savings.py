@@ -11,6 +11,7 @@ import numpy as np
 
 from clprune.datatypes import Savings, SavingsLine
 from clprune.errors import UsageError
+from clprune.evaluation_record import read_evaluation
 from clprune.manifest import Manifest
 from clprune.prices import DEFAULTS, FEES, fee_for, read_tiers
 from clprune.storage import SCHEMA_VERSION, read_json, write_json
@@ -155,7 +156,7 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     if evaluated is not None:
         note = f"{_n_trainings(evaluated['n_trainings'])} and their tests; a check, not counted in the net"
         lines.append(_measured("cost of evaluating: time", evaluated["seconds"], "seconds", note))
-    measured = _measured_training(manifest.folder)
+    measured = _measured_training(manifest)
     each, how = None, ""
     if training_seconds is not None:
         lines.append(SavingsLine("one training on all data: time", training_seconds, "seconds", "computed", "as given by the user"))
@@ -187,7 +188,7 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
     lines = [_measured("cost of pruning: energy", kwh, "kWh", how)]
     if (evaluated := _evaluation_of(manifest)) is not None:
         lines.append(_measured("cost of evaluating: energy", evaluated["kwh"], "kWh", evaluated["method"]))
-    measured = _measured_training(manifest.folder)
+    measured = _measured_training(manifest)
     each = None
     if training_kwh is not None:
         lines.append(SavingsLine("one training on all data: energy", training_kwh, "kWh", "computed", "as given by the user"))
@@ -208,22 +209,19 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
 
 def _evaluation_of(manifest: Manifest) -> dict[str, Any] | None:
     """What `evaluate` took for this manifest, all of it; None where it was not run."""
-    if not (manifest.folder / "evaluation.json").exists():
+    if (document := read_evaluation(manifest.folder, manifest.document)) is None:
         return None
-    document = read_json(manifest.folder / "evaluation.json", what="evaluation")
     facts, runs = document["facts"], [run for arm in document["arms"].values() for run in arm["runs"]]
     method = facts.get("energy_method") or "not every training was measured"
     return {"seconds": facts.get("seconds"), "kwh": facts.get("energy_kwh"), "method": method, "n_trainings": len(runs)}
 
 
-def _measured_training(folder: Path) -> dict[str, Any] | None:
+def _measured_training(manifest: Manifest) -> dict[str, Any] | None:
     """Seconds and kWh of one training on all data from evaluation.json, and what the kept samples saved of them where both had equal epochs."""
-    if not (folder / "evaluation.json").exists():
+    document = read_evaluation(manifest.folder, manifest.document)
+    if document is None or "full" not in document["arms"]:
         return None
-    document = read_json(folder / "evaluation.json", what="evaluation")
     arms, facts = document["arms"], document["facts"]
-    if "full" not in arms:
-        return None
 
     def mean_kwh(arm: str) -> float | None:
         values = [run["energy_kwh"] for run in arms[arm]["runs"]]

@@ -123,6 +123,18 @@ def _exchange(side: Path, destination: Path) -> bool:
         return False
 
 
+def _rename_to_free(side: Path, destination: Path) -> None:
+    """Rename a folder to where nothing is, or an empty folder (or a link to one). Raises UsageError where something is there by now: renaming itself sees that, in one step."""
+    try:
+        os.rename(side, destination)  # POSIX: a folder takes the place of an empty folder and of nothing else
+    except OSError:
+        require_free(destination, force=False)
+        if not destination.is_symlink():
+            raise
+        destination.unlink()
+        os.rename(side, destination)
+
+
 def _make_folder(folder: Path) -> None:
     """Make a folder and what is missing above it, each synced into the one above: else a power cut could take a new folder with all that was synced in it."""
     missing = []
@@ -357,7 +369,8 @@ def require_free(destination: Path, *, force: bool) -> None:
 def new_folder(destination: Path, *, force: bool = False, resume_key: str | None = None) -> Iterator[Path]:
     """Fill a folder to the side; it appears at `destination` in one step when the block ends well, and not at all otherwise.
 
-    With `resume_key` what was written before a failure stays to the side, and the next call with that key is given it again. Raises UsageError where `destination` holds something and `force` is False.
+    With `resume_key` what was written before a failure stays to the side, and the next call with that key is given it again. Raises UsageError where `destination` holds something and `force` is False,
+    at once, and also where somebody else put it there in the meantime.
     """
     destination = destination.absolute()
     with _explained(destination):
@@ -375,7 +388,9 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
                 for name in files:
                     _sync_file(Path(folder) / name)
                 _sync_folder(Path(folder))
-            if destination.exists() and _exchange(side, destination):
+            if not force:
+                _rename_to_free(side, destination)
+            elif destination.exists() and _exchange(side, destination):
                 os.rename(side, old)  # what was there before is at the side now
             else:
                 if destination.exists():

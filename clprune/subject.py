@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from clprune import families
 from clprune.datatypes import Source
 from clprune.errors import ClpruneError, DataError
+from clprune.evaluation_record import read_evaluation
 from clprune.manifest import read_manifest
 from clprune.storage import digest_in, read_json, read_parquet, require_intact
 
@@ -132,9 +133,9 @@ def read_subject(folder: Path, *, run_folder: Path | None = None, data: str | No
     if run_folder is not None and run is not None and manifest is not None:
         samples = _with_distances(samples, run_folder, run)
     epochs, curves = _read_curves(run_folder, run) if run_folder is not None and run is not None else (None, {})
-    evaluation = read_json(folder / "evaluation.json", what="evaluation") if (folder / "evaluation.json").exists() else None
     document = manifest if manifest is not None else run
     assert document is not None
+    evaluation = read_evaluation(folder, document)
     source, why = _open_data(document, data) if with_data else (None, "not asked for")
     when, how = _scored_at(folder, document)
     return Subject(folder, samples, manifest, run, epochs, curves, evaluation, source, why, when, how)

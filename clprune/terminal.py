@@ -129,7 +129,11 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
     if pool := run.get("pool"):
         looked = f"looked at after epochs {', '.join(map(str, pool['watched_after_epochs']))}" if pool["watched_after_epochs"] else "looked at once"
         lines.append(f"round {pool['round']}: {pool['n_labelled']:,} labelled, {pool['n_unlabelled']:,} without a label, {looked}")
-    if not run["has_test_split"]:
+    if run["proxy"] == "logged":
+        lines.append(
+            "note: logged numbers hold no inputs to train on, so a selection from this run cannot be evaluated here; compare where they were logged"
+        )
+    elif not run["has_test_split"]:
         lines.append("note: these data have no test part; `clprune evaluate` will need --test DATA")
     lines.append(f"{run['suspects']['n']:,} labels suspected wrong, {run['duplicates']['n']:,} near-duplicates")
     finishing = run["pool"].get("finishing_epochs", 0) if run.get("pool") else 0

@@ -25,7 +25,7 @@ from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
-from clprune.inputs import inputs_of, open_data, trainable
+from clprune.inputs import data_key, inputs_of, open_data, trainable
 from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy, code_of
@@ -381,7 +381,7 @@ def decided_for(
     images, _ = inputs_of(source, document["asked"]["image_size"])
     lab = Trials(
         images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs, device=device,
-        seed=seed, folder=scored.folder / "trials", data_key=str(document["fingerprint"]), on_progress=on_progress,
+        seed=seed, folder=scored.folder / "trials", data_key=data_key(source, images), on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
         lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials

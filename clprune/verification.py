@@ -8,6 +8,7 @@ from typing import Any
 
 from clprune.datatypes import Source
 from clprune.errors import DataError
+from clprune.evaluation_record import require_of_selection
 from clprune.export import RECORD
 from clprune.labels import kept_answers
 from clprune.manifest import read_manifest, verify_manifest
@@ -66,11 +67,14 @@ def _problems_beside(folder: Path) -> list[str]:
             name = path.relative_to(folder).as_posix()
             try:
                 of = "/".join(path.relative_to(folder).with_suffix("").parts[1:])
-                seen = read_json(path, what=kind, of=of or None).get("kind")
+                document = read_json(path, what=kind, of=of or None)
+                seen = document.get("kind")
                 if seen != kind:
                     problems.append(f"{name}: holds a document of kind '{seen}', not '{kind}'. Restore it, or remove it and make it again.")
                 elif kind == "answers":
                     kept_answers(read_manifest(folder))
+                elif kind in ("evaluation", "pool evaluation"):
+                    require_of_selection(path, document, read_manifest(folder).document)
             except DataError as error:
                 problems.append(f"{name}: {error}")
     return problems

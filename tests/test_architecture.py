@@ -34,6 +34,7 @@ FLOORS = {
     "run": 4,
     "labels": 4,
     "export": 4,
+    "evaluation_record": 2,
     "dynamic": 4,
     "watch": 6,
     "scored_arrays": 7,

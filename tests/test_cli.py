@@ -231,6 +231,20 @@ def test_evaluating_without_a_test_split_says_so(tmp_path: Path, shapes_npz: Pat
     refused(3, "no test part", "evaluate", tmp_path / "p" / "manifest")
 
 
+def test_options_that_evaluate_could_not_follow_are_refused(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:
+    assert clprune("select", shapes_run, "--keep", "0.5", "--strategy", "random", "--out", tmp_path / "m").returncode == 0
+    for option, value in (("--against", "random,full"), ("--budget", "equal-steps"), ("--group", "hospital")):  # also where they are the defaults
+        refused(2, f"--pool does not take {option}", "evaluate", tmp_path / "m", "--pool", "--data", "pool.npz", option, value)
+    refused(2, "--pool does not take --against, --group", "evaluate", tmp_path / "m", "--pool", "--group", "x", "--against", "full")
+    refused(2, "asks for no labels", "evaluate", tmp_path / "m", "--pool", "--data", shapes_npz)  # of what was not given nothing is said
+    refused(2, "--label-price needs --pool", "evaluate", tmp_path / "m", "--label-price", 1)
+    for nothing in ("", " , "):
+        refused(2, f"--against is {nothing!r}", "evaluate", tmp_path / "m", "--seeds", 1, "--epochs", 1, "--against", nothing)
+    assert not (tmp_path / "m" / "evaluation.json").exists()
+    shown = " ".join(clprune("evaluate", "--help").stdout.replace("│", " ").split())
+    assert "[default: (random,full)]" in shown and "[default: (equal-steps)]" in shown, shown
+
+
 def test_evaluate_compares_with_random_at_equal_steps(shapes_run: Path, tmp_path: Path) -> None:
     assert clprune("select", shapes_run, "--keep", "0.5", "--strategy", "random", "--out", tmp_path / "m").returncode == 0
     done = clprune("evaluate", tmp_path / "m", "--seeds", 2, "--epochs", 2)

@@ -16,11 +16,11 @@ from PIL import Image
 
 from clprune import pipeline
 from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrupted
-from clprune.errors import DataError, GuardError, UsageError
+from clprune.errors import DataError, GuardError, IntegrityError, UsageError
 from clprune.evaluation import _comparison, calibration_error, evaluate, t_975
 from clprune.harm import harm_by_class
 from clprune.sources import open_source
-from clprune.storage import SEAL
+from clprune.storage import SEAL, write_json
 
 TIMES = {SEAL, "seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
 TIMES |= {f"{what}_{unit}" for what in ("trainings", "trainings_before") for unit in ("seconds", "kwh")}
@@ -67,6 +67,39 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_if_nothing_had_happened(m
     assert without_times(document) == without_times(whole)
     assert {path.name: path.read_bytes() for path in (manifest / "evaluation").rglob("*.json") if path.name in finished} == finished
     assert pipeline.verify(manifest) == []
+
+
+def test_results_are_not_written_beside_a_manifest_that_was_replaced_meanwhile(shapes_run: Path, manifest: Path) -> None:
+    def replace_it(report: dict[str, Any]) -> None:
+        if report["done"] == 1:
+            pipeline.select(shapes_run, manifest, keep="0.25", force=True)
+
+    with pytest.raises(DataError, match=r"holds another selection than .* began.*evaluate again"):
+        pipeline.evaluate(manifest, seeds=1, epochs=1, against="full", on_progress=replace_it)
+    assert not (manifest / "evaluation.json").exists() and pipeline.verify(manifest) == []
+    assert evaluated(manifest, seeds=1, epochs=1, against="full")["arms"]["pruned"]["runs"][0]["n_samples"] == 150
+    assert pipeline.verify(manifest) == [] and pipeline.savings(manifest)
+
+
+def test_an_evaluation_of_another_manifest_is_noticed_wherever_it_is_read(shapes_run: Path, shapes_npz: Path, manifest: Path, tmp_path: Path) -> None:
+    pipeline.select(shapes_run, tmp_path / "other", keep="0.25")
+    held = dict(np.load(shapes_npz))
+    np.savez(tmp_path / "turned.npz", **held | {"x_train": 255 - held["x_train"]})
+    pipeline.score(str(tmp_path / "turned.npz"), tmp_path / "run", max_epochs=1)
+    for folder in (manifest, tmp_path / "turned"):  # the same rows of other data
+        pipeline.select(shapes_run if folder == manifest else tmp_path / "run", folder, keep="0.5", strategy="random", force=True)
+    assert (manifest / "kept.npy").read_bytes() == (tmp_path / "turned" / "kept.npy").read_bytes()
+    document = evaluated(manifest, seeds=1, epochs=1, against="full")
+    for folder in (tmp_path / "other", tmp_path / "turned"):
+        shutil.copy(manifest / "evaluation.json", folder)
+        (problem,) = pipeline.verify(folder)
+        assert problem.startswith("evaluation.json: ") and "is of another selection" in problem
+        for read in (pipeline.savings, lambda folder: pipeline.report([folder], tmp_path / "page.html")):
+            with pytest.raises(IntegrityError, match=r"evaluation.json is of another selection"):
+                read(folder)
+        write_json(folder / "evaluation.json", {name: value for name, value in document.items() if name != "selection"})  # as it was written before
+        assert pipeline.verify(folder) == [] and pipeline.savings(folder) and pipeline.report([folder], tmp_path / "page.html", force=True)
+        (tmp_path / "page.html").unlink()
 
 
 def test_a_finished_training_is_not_taken_for_one_of_other_options_or_numbers(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -365,6 +365,16 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
     assert found["random_counts"] == [15, 20, 30, 40, 60] and np.shape(found["random_accuracy"]) == (2, 5)
     with pytest.raises(DataError, match="with all its labels"):
         evaluate_pool(tmp_path / "m", str(scored / "pool.npz"))
+    pipeline.select(scored / "run", tmp_path / "other", label_budget=10, strategy="random")
+    shutil.copy(tmp_path / "m" / "pool.json", tmp_path / "other")
+    (problem,) = pipeline.verify(tmp_path / "other")
+    assert problem.startswith("pool.json: ") and "is of another selection" in problem
+    with pytest.raises(DataError, match="holds another selection than"):
+        evaluate_pool(
+            tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=1, epochs=1,
+            on_progress=lambda event: event["done"] == 1 and pipeline.select(scored / "run", tmp_path / "m", label_budget=10, force=True),
+        )  # fmt: skip
+    assert not (tmp_path / "m" / "pool.json").exists()
 
 
 def unlabelled_file(folder: Path) -> Path:

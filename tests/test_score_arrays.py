@@ -171,6 +171,11 @@ def test_the_commands_go_from_a_log_to_indices(form: str, tmp_path: Path) -> Non
     assert "holds logged numbers, no inputs" in clprune_says("export", subset, "--to", "imagefolder", str(tmp_path / "images"), code=3)
     assert not (tmp_path / "images").exists()
     assert "holds logged numbers" in clprune_says("score", data, "--out", str(tmp_path / "x"), "--dry-run", code=2)
+    said = clprune_says("score", data, "--out", run)
+    assert "cannot be evaluated" in said and "--test" not in said
+    for more in ((), ("--test", str(tmp_path / "there-is-none.npz")), ("--test", data)):
+        said = clprune_says("evaluate", subset, *more, code=2)
+        assert "holds logged numbers, no inputs" in said and "--test" not in said and "there-is-none" not in said
 
 
 def test_a_log_that_changed_is_noticed(tmp_path: Path) -> None:

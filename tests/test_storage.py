@@ -1,6 +1,7 @@
 """Complete or absent, and checked before it is read."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,37 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with new_folder(tmp_path / "out", force=True) as side:
         (side / "two").write_text("2")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["two"] and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_two_that_fill_one_folder_without_force_the_first_to_end_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for force, stays in ((False, "quick"), (True, "slow")):
+        with suppress(UsageError) if force else pytest.raises(UsageError, match=r"exists already.*--force"), new_folder(out, force=force) as slow:
+            (slow / "slow").write_text("")
+            with new_folder(out, force=force) as quick:
+                (quick / "quick").write_text("")
+        assert [path.name for path in out.iterdir()] == [stays] and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_what_appears_while_a_folder_is_filled_only_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name, made in (
+        ("empty", lambda path: path.mkdir()),
+        ("link", lambda path: path.symlink_to(tmp_path / "elsewhere")),
+        ("file", lambda path: path.write_text("mine")),
+    ):
+        with suppress(UsageError), new_folder(tmp_path / name) as side:
+            (side / "new").write_text("")
+            made(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "elsewhere",
+        "empty",
+        "empty/new",
+        "file",
+        "link",
+        "link/new",
+    ]
 
 
 @pytest.mark.parametrize("at", [0, 200, -5])
