@@ -2,7 +2,7 @@
 
 Everything is computed from the logits (and the input of the last linear layer, where it is at hand) of the training's own forward pass.
 It stays on the device and is copied to the host once an epoch. An epoch is cut into windows by the share of samples observed; each
-window gives one point of every curve.
+window gives one point of every curve; a short rest at the epoch's end (one sample after the last whole batch) belongs to the window before it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PROBE_QUERIES = 512  # of these, whose nearest neighbours among the probe are co
 PROBE_NEIGHBORS = 10
 RECORDS_OF_LOSSES = {"margin_before", "margin_after", "doubt_before", "doubt_after"}  # what indicators are given where only losses are observed
 RECORDS_OF_LOSSES |= {"weight_cosines_before", "weight_cosines", "epochs_between"}
+WHOLE_ENOUGH = 0.5  # of a full window: a last one of fewer samples is no point of its own, since its accuracy would be that of a few, 0 or 1 of one
 BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight times fewer small operations
 
 
@@ -155,6 +156,7 @@ class Recorder:
         of_labels, of_features = (None if given is None else given.detach().clone() for given in (labels, features))
         self._waiting.append((index.clone(), values.detach().clone(), of_labels, of_features))
         self._n_observed += len(index)
+        self._n_in_window[window] += len(index)
 
     def observe_network(self, fisher_trace: float) -> None:
         """Add an estimate of the whole network's Fisher trace (`signals.network_fisher`) to the current epoch."""
@@ -180,7 +182,7 @@ class Recorder:
         self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
         windows = self._window_of[: self.n_samples].cpu().numpy().astype(np.int64)
         before = self.epochs[-1] if self.epochs else None
-        held = [window for window in range(self.n_windows) if self._records[window]]
+        held = self._held_windows(windows)
         for window in held:
             records = self._window_records(window, np.flatnonzero(windows == window), now, before)
             if window == held[-1]:
@@ -293,6 +295,7 @@ class Recorder:
     def _start_epoch(self) -> None:
         self._n_observed = 0
         self._open_window = 0
+        self._n_in_window = [0] * self.n_windows
         self._closed_at: dict[int, int] = {}
         self._waiting: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
         self._records: list[list[Tensor]] = [[] for _ in range(self.n_windows)]
@@ -348,6 +351,18 @@ class Recorder:
                 self._rotations[self._open_window] = (self._watched.last, self._watched.now())
             self._closed_at[self._open_window] = window  # one further where a batch is smaller than a window
             self._open_window = window
+
+    def _held_windows(self, windows: Int[np.ndarray, "N"]) -> list[int]:
+        """The windows of which there are batches. A last one that is too short becomes part of the one before it, in `windows` (of each sample) too."""
+        held = [window for window in range(self.n_windows) if self._records[window]]
+        if len(held) > 1 and self._n_in_window[held[-1]] < WHOLE_ENOUGH * self.n_samples / self.n_windows:
+            rest, into = held.pop(), held[-1]
+            windows[windows == rest] = into
+            self._records[into] += self._records[rest]
+            self._closed_at[into] = self._closed_at[rest]
+            if self._watched is not None:
+                self._rotations[into] = (self._rotations[into][0], self._rotations[rest][1])
+        return held
 
     def _window_records(
         self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None

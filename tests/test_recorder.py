@@ -312,3 +312,59 @@ def test_points_of_few_batches_are_dated_and_see_the_weights_move(n_batches: int
         recorder.end_epoch()
     assert recorder.curve_epochs == [epoch + date for epoch in range(3) for date in dates]
     assert np.isfinite(recorder.curves["layer_rotation"]).all()
+
+
+def fired_in_a_loop(n: int, batch: int, seed: int, n_epochs: int = 25) -> int | None:
+    """Where the rule fires for samples of different difficulty that are learned; samples that a larger `n` adds change nothing of the others."""
+    rng, recorder = np.random.default_rng(seed), Recorder(range(n))
+    labels, ease = torch.from_numpy(rng.integers(0, 5, 2048)), torch.from_numpy(2 * rng.random(2048))
+    for epoch in range(n_epochs):
+        logits = torch.from_numpy(rng.normal(size=(2048, 5)))
+        logits[torch.arange(2048), labels] += 4 * ease * (1 - np.exp(-(epoch + 1) / 2))
+        order = rng.permutation(2048)
+        for rows in torch.from_numpy(order[order < n]).split(batch):
+            recorder.observe(rows, logits[rows], labels[rows])
+        recorder.end_epoch()
+    return recorder.live.fired_epoch
+
+
+@pytest.mark.parametrize(("n", "batch"), [(512, 128), (256, 256), (512, 512), (1024, 256)])
+def test_one_sample_more_than_whole_batches_hardly_moves_the_end(n: int, batch: int) -> None:
+    ends = [(fired_in_a_loop(n, batch, seed), fired_in_a_loop(n + 1, batch, seed)) for seed in range(5)]
+    assert all(a is not None and b is not None and abs(a - b) <= 2 for a, b in ends), ends
+
+
+def test_a_short_last_window_is_pooled_with_the_one_before_as_if_they_had_been_one() -> None:
+    torch.manual_seed(0)
+    model, x, y = torch.nn.Linear(4, 3), torch.randn(240, 4), torch.arange(240) % 3
+    recorder, initial = Recorder(range(240), model=model), model.weight.detach().clone()
+    for _ in range(3):
+        batches, cosines = torch.randperm(240).split([60, 60, 95, 25]), []  # a window has 60 samples: 25 are less than half of one
+        for rows in batches:
+            cosines.append(float(torch.cosine_similarity(model.weight.detach().flatten(), initial.flatten(), dim=0)))
+            recorder.observe(rows, model(x[rows]).detach(), y[rows], x[rows])
+            with torch.no_grad():
+                model.weight += 0.1 * torch.randn_like(model.weight)
+        recorder.end_epoch()
+    assert recorder.curve_epochs == [epoch + date for epoch in range(3) for date in (0.25, 0.5, 1.0)]
+    before, now, pooled = recorder.epochs[1]["correct"], recorder.epochs[2]["correct"], torch.cat(batches[2:]).numpy()
+    last = {name: values[-1] for name, values in recorder.curves.items()}
+    assert last["training_accuracy"] == pytest.approx(now[pooled].mean())
+    assert last["memorization_rate"] == pytest.approx(((1 - before) * now)[pooled].mean())
+    ended = float(torch.cosine_similarity(model.weight.detach().flatten(), initial.flatten(), dim=0))
+    assert last["layer_rotation"] == pytest.approx(1 - ended, abs=1e-6)
+    assert last["layer_rotation_rate"] == pytest.approx((cosines[2] - ended) / 0.5, abs=1e-5)
+    assert np.isfinite(last["fisher_trace"])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 32, 50, 128])
+def test_batches_of_about_equal_size_keep_a_point_for_every_window(batch: int) -> None:
+    """Those of the proxy runs: nothing of them is pooled."""
+    for n in range(4, 600, 7):
+        recorder, n_batches = Recorder(range(n)), -(-n // batch)
+        parts = np.array_split(np.arange(n), n_batches)
+        for rows in parts:
+            recorder.observe(torch.from_numpy(rows), torch.zeros(len(rows), 2), torch.zeros(len(rows), dtype=torch.int64))
+        recorder.end_epoch()
+        windows = {min(3, int(rows[0]) * 4 // n) for rows in parts}
+        assert len(recorder.curve_epochs) == len(windows), n
