@@ -43,6 +43,7 @@ FLOORS |= {
     for name in (
         "approach",
         "signals",
+        "observation",
         "neighbors",
         "storage",
         "manifest",

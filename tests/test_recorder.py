@@ -1,6 +1,7 @@
 """The recorder inside a plain loop."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -368,3 +369,73 @@ def test_batches_of_about_equal_size_keep_a_point_for_every_window(batch: int) -
         recorder.end_epoch()
         windows = {min(3, int(rows[0]) * 4 // n) for rows in parts}
         assert len(recorder.curve_epochs) == len(windows), n
+
+
+def observed_as(take: Any) -> Recorder:
+    """Two epochs of 120 samples, each batch in the form that `take` gives it."""
+    recorder = Recorder(range(120))
+    for epoch in range(2):
+        rng = torch.Generator().manual_seed(epoch)
+        for rows in torch.randperm(120, generator=rng).split(30):
+            recorder.observe(*take(rows, torch.randn(30, 3, generator=rng), rows % 3))
+        recorder.end_epoch()
+    return recorder
+
+
+INTEGERS = [torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+FORMS = [lambda rows, logits, y, kind=kind: (rows.to(kind), logits, y.to(kind)) for kind in INTEGERS]
+FORMS += [
+    lambda rows, logits, y: (rows.numpy(), logits.numpy(), y.numpy()),
+    lambda rows, logits, y: (rows.numpy()[::-1], logits.numpy()[::-1], y.numpy()[::-1]),  # torch itself takes no negative strides
+    lambda rows, logits, y: (rows.tolist(), logits.tolist(), tuple(y.tolist())),
+    lambda rows, logits, y: (list(rows), logits, list(y)),
+]
+
+
+@pytest.mark.parametrize("take", FORMS)
+def test_integers_of_any_width_arrays_and_lists_are_recorded_as_int64_tensors_are(take: Any) -> None:
+    mine, judge = observed_as(take), observed_as(lambda *batch: batch)
+    for name, values in judge.trajectory().signals.items():
+        np.testing.assert_array_equal(mine.trajectory().signals[name], values, err_msg=name)
+    assert mine.labels.tolist() == judge.labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["index", "labels"])
+@pytest.mark.parametrize(
+    "given", [torch.tensor([0.0, 1.0]), torch.tensor([True, False]), [0.5, 1.0], ["a", "b"], np.array([0.0, 1.0]), [[0], [0, 1]]]
+)
+def test_rows_and_labels_that_are_no_whole_numbers_are_refused(name: str, given: Any) -> None:
+    batch = {"index": torch.arange(2), "logits": torch.rand(2, 2), "labels": torch.arange(2)} | {name: given}
+    with pytest.raises(UsageError, match=r"observe\(\) takes .*numbers"):
+        Recorder(range(2)).observe(**batch)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (None, torch.rand(9, 4), r"for 10 samples; got \(9, 4\)"),
+        (None, torch.rand(10), r"got \(10,\)"),
+        (None, torch.rand(10, 2, 2), r"got \(10, 2, 2\)"),
+        (torch.rand(10, 4), torch.rand(10, 5), "features of width 4 in one batch and features of width 5"),
+        (torch.rand(10, 4), None, "features of width 4 in one batch and no features"),
+        (None, torch.rand(10, 4), "no features in one batch and features of width 4"),
+    ],
+)
+@pytest.mark.parametrize("later", ["batch", "epoch", "restored"])
+def test_features_that_do_not_fit_are_refused_at_once(first: Any, second: Any, said: str, later: str) -> None:
+    recorder, batch = Recorder(range(20)), (torch.randn(10, 2), torch.arange(10) % 2)
+    recorder.observe(torch.arange(10), *batch, first)
+    if later != "batch":
+        recorder.end_epoch()
+    if later == "restored":
+        before, recorder = recorder, Recorder(range(20))
+        recorder.restore(list(before.epochs), before.state_after_last_epoch()[1])
+    with pytest.raises(UsageError, match=said):
+        recorder.observe(torch.arange(10, 20), *batch, second)
+
+
+def test_logits_of_another_width_within_an_epoch_are_refused() -> None:
+    recorder = Recorder(range(20))
+    recorder.observe(torch.arange(10), torch.randn(10, 2), torch.arange(10) % 2)
+    with pytest.raises(UsageError, match="2 classes in one batch and of 3"):
+        recorder.observe(torch.arange(10), torch.randn(10, 3), torch.arange(10) % 2)
