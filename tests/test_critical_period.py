@@ -263,3 +263,30 @@ def test_the_border_between_the_phases_is_the_peak_of_the_fisher_trace_and_not_s
         find_critical_period({"retention": flat, "fisher_trace": trace}, t, n_epochs=40).border_epoch for trace in (-((t - 15) ** 2), np.exp(-t), t)
     ]
     assert found == [15.0, None, None]
+
+
+@pytest.mark.parametrize("header", ["epoch,memo,lr", "epoch, memo, lr", " Epoch ,memo,LR", "EPOCH,memo,Learning Rate", "epoch,memo,learning_rate "])
+def test_names_of_columns_are_read_with_any_spaces_and_the_rate_in_any_spelling(tmp_path: Path, header: str) -> None:
+    rng, t = np.random.default_rng(1), np.arange(1, 41)
+    memo, rate = 0.9 - 0.01 * t + rng.normal(0, 0.01, 40), 0.1 * np.exp(-t / 4)  # the rate approaches a level, the indicator does not
+    (tmp_path / "curves.csv").write_text(f"{header}\n" + "".join(f"{e}, {m}, {r}\n" for e, m, r in zip(t, memo, rate, strict=True)))
+    times, curves = read_curves(tmp_path / "curves.csv")
+    assert times.tolist() == t.tolist() and list(curves) == ["memo", "learning_rate"]
+    assert curves["memo"].tolist() == memo.tolist() and not find_critical_period(curves, times, n_epochs=40).settled
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("epoch,x,x", "'x' and 'x'"),
+        ("epoch,x, x", "'x' and 'x'"),
+        ("epoch,Epoch,x", "'epoch' and 'Epoch'"),
+        ("epoch,x,lr,Learning Rate", "'lr' and 'Learning Rate'"),
+        ("step,x,y", "a header with `epoch`"),
+        ("epoch,lr", "at least one indicator"),
+    ],
+)
+def test_a_header_that_is_not_clear_is_refused(tmp_path: Path, header: str, said: str) -> None:
+    (tmp_path / "curves.csv").write_text(f"{header}\n" + "1,2,3,4\n")
+    with pytest.raises(DataError, match=said):
+        read_curves(tmp_path / "curves.csv")
