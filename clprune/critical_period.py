@@ -67,19 +67,27 @@ class Vote:
 def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, last_only: bool = False) -> Vote:
     """Ask every deciding curve at every point (or at the last one only), from the points up to it. A curve `learning_rate` masks its own changes."""
     segments = segments_of(curves.get("learning_rate"), len(times))
-    evidence = {name: live_evidence(times, values, segments, last_only=last_only) for name, values in voters(curves).items()}
+    deciding = voters(curves)
+    evidence = {name: live_evidence(times, values, segments, last_only=last_only) for name, values in deciding.items()}
     if last_only:
         evidence = {name: Evidence(e.bends[-1:], e.over[-1:]) for name, e in evidence.items()}
     bends = np.stack([e.bends for e in evidence.values()])
     over = np.stack([e.over for e in evidence.values()])
     total = bends.sum(0)
+    there = _there(deciding)[:, -1:] if last_only else _there(deciding)
     learning = [e.bends * e.over for name, e in evidence.items() if name in LEARNING]
     return Vote(
         {name: e.bends for name, e in evidence.items()},
         (bends * over).sum(0) / np.maximum(total, 1e-12),
-        total / max(1.0, len(evidence) / 2),
-        np.max(learning, axis=0) if learning else np.ones(len(total)),
+        total / np.maximum(1.0, there.sum(0) / 2),
+        np.where(there[[name in LEARNING for name in deciding]].any(0), np.max(learning, axis=0, initial=0.0), 1.0),
     )
+
+
+def _there(deciding: Mapping[str, Float[np.ndarray, "T"]]) -> Bool[np.ndarray, "V T"]:
+    """From which point on each curve is one of the voters: the first of its numbers, for until then nobody knows of it; where none is a deciding indicator all are at once."""
+    finite = np.stack([np.isfinite(values) for values in deciding.values()])
+    return np.maximum.accumulate(finite, axis=1) if set(deciding) & set(deciding_indicators()) else np.ones_like(finite)
 
 
 class LiveRule:
