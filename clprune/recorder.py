@@ -91,12 +91,12 @@ class Recorder:
         if self.n_samples == 0:
             raise DataError("there is nothing to record: the data set is empty.")
         if isinstance(source, Source):
-            self.sample_ids, self.labels = source.sample_ids, source.labels
+            self.sample_ids, self.labels, self._labels_are_learned = source.sample_ids, source.labels, False
             n_classes = source.n_classes
         else:
             width = len(str(self.n_samples - 1))
             self.sample_ids = np.array([f"{row:0{width}d}" for row in range(self.n_samples)], dtype=StringDType())
-            self.labels = np.full(self.n_samples, -1, dtype=np.int64)  # learned from what is observed
+            self.labels, self._labels_are_learned = np.full(self.n_samples, -1, dtype=np.int64), True  # from what is observed
         self.n_classes = n_classes
         self.n_windows = windows_per_epoch
         self._kind = Kind()  # of what is observed; nothing is known yet
@@ -265,10 +265,16 @@ class Recorder:
             rest["rotation"] = self._watched.last.cpu().numpy()
         if self._probe.before is not None:
             rest["probe"] = self._probe.before
+        if self._labels_are_learned:
+            rest["labels"] = self.labels
         return self.epochs[-1], rest
 
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
-        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run."""
+        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten."""
+        self.live = LiveRule(min_epochs=self.live.min_epochs)
+        self._start_epoch()
+        if self._labels_are_learned and "labels" in rest:  # not in what an earlier version kept
+            self.labels = rest["labels"].copy()
         self.curves = {name[6:]: values.tolist() for name, values in rest.items() if name.startswith("curve.")}
         self.curve_epochs = rest["curve_epochs"].tolist()
         if self._watched is not None:

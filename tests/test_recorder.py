@@ -143,6 +143,13 @@ def test_a_restored_recorder_goes_on_as_if_never_stopped() -> None:
         np.testing.assert_array_equal(second.curves[name], values, err_msg=name)
 
 
+def test_labels_that_were_learned_from_what_was_observed_are_restored() -> None:
+    first, second = Recorder(range(300)), Recorder(range(300))
+    observed(first, torch.randn(300, 6), 0)
+    second.restore(list(first.epochs), first.state_after_last_epoch()[1])
+    assert second.labels.tolist() == second.trajectory().labels.tolist() == [row % 3 for row in range(300)]
+
+
 def test_a_learning_rate_that_is_told_becomes_a_curve_that_masks() -> None:
     recorder = Recorder(range(300))
     recorder.observe(torch.arange(300), torch.randn(300, 3), torch.arange(300) % 3)
