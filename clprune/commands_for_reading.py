@@ -69,8 +69,12 @@ def leakage(
 
 @reading.command()
 def detect(
-    run_or_csv: Annotated[Path, typer.Argument(metavar="RUN|CURVES.csv", help="A run, or logged curves with a column `epoch`.")],
-    live: Annotated[bool, typer.Option("--live", help="Print the epoch at which the live rule fires, reading row by row.")] = False,
+    run_or_csv: Annotated[
+        Path, typer.Argument(metavar="RUN|CURVES.csv", help="A run, or logged curves with a column `epoch`; `-` reads them from the standard input.")
+    ],
+    live: Annotated[
+        bool, typer.Option("--live", help="Print the epoch at which the live rule fires, reading row by row; from a pipe as soon as it does.")
+    ] = False,
     rate_changes: Annotated[
         str,
         typer.Option(

@@ -8,8 +8,9 @@ its interval, looks at all points at once and is reported beside it. Nothing dep
 
 from __future__ import annotations
 
+import codecs
 import csv
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ ESTABLISHED = (
 SURE = 0.7  # pooled probability that the approaches are done, from which on the period counts as over
 SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
 MIN_EPOCHS = 3  # before so many the live rule does not fire
+STANDARD_INPUT = Path("-")
+READ_AT_ONCE = 1 << 20  # bytes; a pipe gives what it holds
 LEARNING = ("retention", "memorization_rate")  # one of these must be done, more likely than not: without memorization no period can end
 
 
@@ -64,19 +67,27 @@ class Vote:
 def take_vote(curves: Mapping[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"], *, last_only: bool = False) -> Vote:
     """Ask every deciding curve at every point (or at the last one only), from the points up to it. A curve `learning_rate` masks its own changes."""
     segments = segments_of(curves.get("learning_rate"), len(times))
-    evidence = {name: live_evidence(times, values, segments, last_only=last_only) for name, values in voters(curves).items()}
+    deciding = voters(curves)
+    evidence = {name: live_evidence(times, values, segments, last_only=last_only) for name, values in deciding.items()}
     if last_only:
         evidence = {name: Evidence(e.bends[-1:], e.over[-1:]) for name, e in evidence.items()}
     bends = np.stack([e.bends for e in evidence.values()])
     over = np.stack([e.over for e in evidence.values()])
     total = bends.sum(0)
+    there = _there(deciding)[:, -1:] if last_only else _there(deciding)
     learning = [e.bends * e.over for name, e in evidence.items() if name in LEARNING]
     return Vote(
         {name: e.bends for name, e in evidence.items()},
         (bends * over).sum(0) / np.maximum(total, 1e-12),
-        total / max(1.0, len(evidence) / 2),
-        np.max(learning, axis=0) if learning else np.ones(len(total)),
+        total / np.maximum(1.0, there.sum(0) / 2),
+        np.where(there[[name in LEARNING for name in deciding]].any(0), np.max(learning, axis=0, initial=0.0), 1.0),
     )
+
+
+def _there(deciding: Mapping[str, Float[np.ndarray, "T"]]) -> Bool[np.ndarray, "V T"]:
+    """From which point on each curve is one of the voters: the first of its numbers, for until then nobody knows of it; where none is a deciding indicator all are at once."""
+    finite = np.stack([np.isfinite(values) for values in deciding.values()])
+    return np.maximum.accumulate(finite, axis=1) if set(deciding) & set(deciding_indicators()) else np.ones_like(finite)
 
 
 class LiveRule:
@@ -214,31 +225,79 @@ def phase_border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float |
 
 
 def read_curves(path: Path) -> tuple[Float[np.ndarray, "T"], dict[str, Float[np.ndarray, "T"]]]:
-    """Logged curves from a CSV with a column `epoch` and one column an indicator; empty cells are NaN.
+    """Logged curves from a CSV (`-` is the standard input) with a column `epoch` and one column an indicator; empty cells are NaN.
 
-    A column `learning_rate` (or `lr`) masks its own changes. Cosines between batch gradients (`avg_` or `mean_cosine_similarity`, or `_distance`) become
-    the noise scale, whose shape does not depend on the batch size; their other statistics (min, max, median) say the same with more noise and are left out.
-    Raises DataError that names the row and column of what is not a number, or of an epoch that does not increase.
+    A column `learning_rate` (or `lr`) masks its own changes; it and `epoch` may be written in any case, the rate's name with spaces. Cosines between batch
+    gradients (`avg_` or `mean_cosine_similarity`, or `_distance`) become the noise scale, whose shape does not depend on the batch size; their other
+    statistics (min, max, median) say the same with more noise and are left out.
+    Raises DataError that names the row and column of what is not a number, an epoch that does not increase, or columns of the same name.
     """
+    *_, whole = curves_so_far(path)
+    return whole
+
+
+def curves_so_far(path: Path) -> Iterator[tuple[Float[np.ndarray, "T"], dict[str, Float[np.ndarray, "T"]]]]:
+    """What `read_curves` returns, of all rows that were read by then: each time that more of them have come through a pipe; of a file mostly once."""
+    header: list[str] | None = None
+    rows: list[list[float]] = []
+    number = 0
+    for lines in _arriving_lines(path):
+        n_before = len(rows)
+        for cells in csv.reader(lines):
+            number += 1
+            if cells and header is None:
+                header = _names_of_columns(path, cells)
+            elif cells and header is not None:
+                rows.append(_numbers(path, number, header, cells))
+        if header is None or len(rows) == n_before:
+            continue
+        columns = {name: values for name, values in zip(header, np.array(rows).T, strict=True) if name}
+        times = columns.pop("epoch")
+        if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+            raise DataError(f"{path}: the column `epoch` must hold numbers that increase from row to row.")
+        yield times, _with_noise_scale(columns, times)
+    if not rows:
+        raise DataError(f"{path} needs a header with `epoch` and at least one indicator, and rows below it.")
+
+
+def _arriving_lines(path: Path) -> Iterator[list[str]]:
+    """Whole lines, as many together as there are without waiting. Raises DataError for what cannot be read."""
+    decoder, held = codecs.getincrementaldecoder("utf-8-sig")(), ""  # Excel puts a mark of its own in front
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel puts a mark of its own in front
-            rows = list(csv.DictReader(file))
+        with open(0 if path == STANDARD_INPUT else path, "rb", buffering=0, closefd=path != STANDARD_INPUT) as file:
+            while chunk := file.read(READ_AT_ONCE):
+                lines = (held + decoder.decode(chunk)).splitlines(keepends=True)
+                held = "" if not lines or lines[-1].endswith("\n") else lines.pop()  # the rest of this line is still to come
+                yield lines
+        yield [held + decoder.decode(b"", final=True)]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read curves from {path}: {error}.") from error
-    if not rows or "epoch" not in rows[0] or len(rows[0]) < 2:
-        raise DataError(f"{path} needs a header with `epoch` and at least one indicator, and rows below it.")
-    columns: dict[str, list[float]] = {name: [] for name in rows[0] if name}
-    for number, row in enumerate(rows, start=2):
-        for name in columns:
-            try:
-                columns[name].append(float(row[name]) if (row[name] or "").strip() else float("nan"))
-            except ValueError:
-                raise DataError(f"{path}, line {number}, column '{name}': {row[name]!r} is not a number.") from None
-    times = np.asarray(columns.pop("epoch"))
-    if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-        raise DataError(f"{path}: the column `epoch` must hold numbers that increase from row to row.")
-    named = {"learning_rate" if name.lower() in ("lr", "learning_rate") else name: np.asarray(values) for name, values in columns.items()}
-    return times, _with_noise_scale(named, times)
+
+
+def _names_of_columns(path: Path, cells: list[str]) -> list[str]:
+    """Names as the rest of the program knows them; "" for a column without one. Raises DataError where two are the same, or one is lacking."""
+    written = [cell.strip() for cell in cells]
+    plain = [name.lower().replace(" ", "").replace("_", "") for name in written]
+    names = [
+        {"epoch": "epoch", "lr": "learning_rate", "learningrate": "learning_rate"}.get(key, name) for key, name in zip(plain, written, strict=True)
+    ]
+    for at, name in enumerate(names):
+        if name and (first := names.index(name)) < at:
+            raise DataError(f"{path} has two columns for one thing, '{written[first]}' and '{written[at]}'. Rename one, or take it out.")
+    if "epoch" not in names or not set(names) - {"", "epoch", "learning_rate"}:
+        raise DataError(f"{path} needs a header with `epoch` and at least one indicator, and rows below it; its columns are: {', '.join(written)}.")
+    return names
+
+
+def _numbers(path: Path, number: int, header: list[str], cells: list[str]) -> list[float]:
+    """A row as numbers, as many as there are columns; NaN where a cell is empty, lacks, or has no name above it. Raises DataError for what is no number."""
+    numbers = [float("nan")] * len(header)
+    for at, (name, cell) in enumerate(zip(header, cells, strict=False)):
+        try:
+            numbers[at] = float(cell) if name and cell.strip() else float("nan")
+        except ValueError:
+            raise DataError(f"{path}, line {number}, column '{name}': {cell!r} is not a number.") from None
+    return numbers
 
 
 def _with_noise_scale(curves: dict[str, Float[np.ndarray, "T"]], times: Float[np.ndarray, "T"]) -> dict[str, Float[np.ndarray, "T"]]:

@@ -405,27 +405,25 @@ def verify(folder: Path | str, *, data: str | None = None) -> list[str]:
 def detect(run_or_csv: Path | str, *, live: bool = False, rate_changes: tuple[float, ...] = ()) -> dict[str, Any]:
     """Start and end of the critical period, from a run (as it was decided then) or from logged curves (in hindsight).
 
-    With `live` the moment at which the live rule fires when it reads the curves point by point. `rate_changes` say where another learning rate began, where
-    there is no curve of it: jumps there are masked. In a run they are epochs done at the former rate, as its points count them; in a file of logged curves the
-    `epoch` of the first row that the new rate made.
+    With `live` the moment at which the live rule fires when it reads the curves point by point, from a pipe (`-`: standard input) as soon as it does.
+    `rate_changes` say where another learning rate began, where there is no curve of it: jumps there are masked. In a run they are epochs done at the former
+    rate, as its points count them; in a file of logged curves the `epoch` of the first row that the new rate made.
     """
     run_or_csv = Path(run_or_csv)
     from dataclasses import asdict
 
-    from clprune.critical_period import find_critical_period, live_firing, read_curves
+    from clprune.critical_period import curves_so_far, find_critical_period, live_firing
 
     run = read_run(run_or_csv) if run_or_csv.is_dir() else None
-    if run is not None and not live:
-        return dict(run.document["clp"])
-    if run is not None and not run.document["epochs_run"]:  # no sample has a label
-        return {"fired_epoch": None}
-    times, curves = read_curves(run_or_csv if run is None else run.curves_file)
-    if rate_changes:
-        side: Any = "right" if run is None else "left"  # a run's point at 50 epochs done was still made at the rate of the 50th
-        curves["learning_rate"] = 10.0 ** -np.searchsorted(np.sort(rate_changes), times, side=side).astype(float)
-    if live:
-        return {"fired_epoch": live_firing(times, curves)}
-    return asdict(find_critical_period(curves, times, n_epochs=int(np.ceil(times[-1]))))
+    if run is not None and (not live or not run.document["epochs_run"]):  # none where no sample has a label
+        return {"fired_epoch": None} if live else dict(run.document["clp"])
+    for times, curves in curves_so_far(run_or_csv if run is None else run.curves_file):
+        if rate_changes:
+            side: Any = "right" if run is None else "left"  # a run's point at 50 epochs done was still made at the rate of the 50th
+            curves["learning_rate"] = 10.0 ** -np.searchsorted(np.sort(rate_changes), times, side=side).astype(float)
+        if live and (fired := live_firing(times, curves)) is not None:
+            return {"fired_epoch": fired}
+    return {"fired_epoch": None} if live else asdict(find_critical_period(curves, times, n_epochs=int(np.ceil(times[-1]))))
 
 
 def compare(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Everything is computed from the logits (and the input of the last linear layer, where it is at hand) of the training's own forward pass.
 It stays on the device and is copied to the host once an epoch. An epoch is cut into windows by the share of samples observed; each
-window gives one point of every curve.
+window gives one point of every curve; a short rest at the epoch's end (one sample after the last whole batch) belongs to the window before it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, 
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
 from clprune.live import write_live
+from clprune.observation import Kind, Observation, observation
 from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, nearest_by_cosine, observe_batches, observe_losses
 
 WINDOWS_PER_EPOCH = 4
@@ -31,6 +32,7 @@ PROBE_QUERIES = 512  # of these, whose nearest neighbours among the probe are co
 PROBE_NEIGHBORS = 10
 RECORDS_OF_LOSSES = {"margin_before", "margin_after", "doubt_before", "doubt_after"}  # what indicators are given where only losses are observed
 RECORDS_OF_LOSSES |= {"weight_cosines_before", "weight_cosines", "epochs_between"}
+WHOLE_ENOUGH = 0.5  # of a full window: a last one of fewer samples is no point of its own, since its accuracy would be that of a few, 0 or 1 of one
 BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight times fewer small operations
 
 
@@ -89,15 +91,15 @@ class Recorder:
         if self.n_samples == 0:
             raise DataError("there is nothing to record: the data set is empty.")
         if isinstance(source, Source):
-            self.sample_ids, self.labels = source.sample_ids, source.labels
+            self.sample_ids, self.labels, self._labels_are_learned = source.sample_ids, source.labels, False
             n_classes = source.n_classes
         else:
             width = len(str(self.n_samples - 1))
             self.sample_ids = np.array([f"{row:0{width}d}" for row in range(self.n_samples)], dtype=StringDType())
-            self.labels = np.full(self.n_samples, -1, dtype=np.int64)  # learned from what is observed
+            self.labels, self._labels_are_learned = np.full(self.n_samples, -1, dtype=np.int64), True  # from what is observed
         self.n_classes = n_classes
         self.n_windows = windows_per_epoch
-        self._losses_only: bool | None = None  # until something is observed
+        self._kind = Kind()  # of what is observed; nothing is known yet
         self.live = LiveRule(min_epochs=min_epochs)
         self._over: Tensor | None = None  # in memory that DataLoader workers share, where a transform was switched
         self.epochs: list[dict[str, np.ndarray]] = []  # finished epochs: signal -> (N,)
@@ -134,27 +136,20 @@ class Recorder:
 
         Labels are class numbers of the unmixed inputs: with mixup or soft labels pass the sample's own label and logits of the clean input.
         A task without class logits (detection, regression, language modelling) passes `losses`, one number a sample, not a mean over
-        the batch nor divided for gradient accumulation. Raises UsageError for shapes that do not fit.
+        the batch nor divided for gradient accumulation. Arrays and lists are taken too. Raises UsageError for shapes and types that do not fit, and for
+        features of another width than before, or in some batches only.
         """
-        values = _checked(index, logits, labels, losses)
-        if (
-            index.device.type == "cpu" and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < self.n_samples
-        ):  # on a GPU to look would be to wait
-            raise UsageError(
-                f"observe() was told rows from {int(index.min())} to {int(index.max())}, but there are {self.n_samples} samples. Pass the row of each sample in the data set."
-            )
-        if self._losses_only is None:
-            self._losses_only = losses is not None
-        elif self._losses_only != (losses is not None):
-            raise UsageError("observe() was given logits in one batch and losses alone in another. Pass the same to every call of one recording.")
+        given = observation(index, logits, labels, features, losses, n_samples=self.n_samples)
+        if given.kind != self._kind:
+            self._kind = self._kind.joined(given.kind)
         window = min(self.n_windows - 1, self._n_observed * self.n_windows // self.n_samples)
         if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
             self._close_windows(window)
-        # copies: the loop may fill its buffers anew, or change logits in place, before the batches that wait are looked at
-        of_labels, of_features = (None if given is None else given.detach().clone() for given in (labels, features))
-        self._waiting.append((index.clone(), values.detach().clone(), of_labels, of_features))
-        self._n_observed += len(index)
+        self._waiting.append(given)
+        n_rows = len(given.rows)
+        self._n_observed += n_rows
+        self._n_in_window[window] += n_rows
 
     def observe_network(self, fisher_trace: float) -> None:
         """Add an estimate of the whole network's Fisher trace (`signals.network_fisher`) to the current epoch."""
@@ -180,7 +175,7 @@ class Recorder:
         self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
         windows = self._window_of[: self.n_samples].cpu().numpy().astype(np.int64)
         before = self.epochs[-1] if self.epochs else None
-        held = [window for window in range(self.n_windows) if self._records[window]]
+        held = self._held_windows(windows)
         for window in held:
             records = self._window_records(window, np.flatnonzero(windows == window), now, before)
             if window == held[-1]:
@@ -270,16 +265,24 @@ class Recorder:
             rest["rotation"] = self._watched.last.cpu().numpy()
         if self._probe.before is not None:
             rest["probe"] = self._probe.before
+        if self._labels_are_learned:
+            rest["labels"] = self.labels
         return self.epochs[-1], rest
 
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
-        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run."""
+        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten."""
+        self.live = LiveRule(min_epochs=self.live.min_epochs)
+        self._start_epoch()
+        if self._labels_are_learned and "labels" in rest:  # not in what an earlier version kept
+            self.labels = rest["labels"].copy()
         self.curves = {name[6:]: values.tolist() for name, values in rest.items() if name.startswith("curve.")}
         self.curve_epochs = rest["curve_epochs"].tolist()
         if self._watched is not None:
             self._watched.initial = [torch.from_numpy(rest[f"initial.{i:04d}"].copy()).to(w.device) for i, w in enumerate(self._watched.initial)]
             self._watched.last = torch.from_numpy(rest["rotation"].copy()).to(self._watched.last.device)
         self._probe.before = rest.get("probe")
+        if epochs:
+            self._kind = Kind("p_label" not in epochs[-1], None, 0 if self._probe.before is None else self._probe.before.shape[1])
         curves, times = self._curve_arrays(), np.asarray(self.curve_epochs)
         self.epochs = epochs
         self._doubt = sum((_doubt(epoch) for epoch in epochs), start=np.zeros(self.n_samples))
@@ -293,8 +296,10 @@ class Recorder:
     def _start_epoch(self) -> None:
         self._n_observed = 0
         self._open_window = 0
+        self._n_in_window = [0] * self.n_windows
         self._closed_at: dict[int, int] = {}
-        self._waiting: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
+        self._waiting: list[Observation] = []
+        self._kind = self._kind._replace(n_classes=None)  # more classes may come in the course of a training
         self._records: list[list[Tensor]] = [[] for _ in range(self.n_windows)]
         self._rotations: dict[int, tuple[Tensor, Tensor]] = {}  # window -> cosines at its start and at its end
         self._network_fisher: list[float] = []
@@ -349,6 +354,18 @@ class Recorder:
             self._closed_at[self._open_window] = window  # one further where a batch is smaller than a window
             self._open_window = window
 
+    def _held_windows(self, windows: Int[np.ndarray, "N"]) -> list[int]:
+        """The windows of which there are batches. A last one that is too short becomes part of the one before it, in `windows` (of each sample) too."""
+        held = [window for window in range(self.n_windows) if self._records[window]]
+        if len(held) > 1 and self._n_in_window[held[-1]] < WHOLE_ENOUGH * self.n_samples / self.n_windows:
+            rest, into = held.pop(), held[-1]
+            windows[windows == rest] = into
+            self._records[into] += self._records[rest]
+            self._closed_at[into] = self._closed_at[rest]
+            if self._watched is not None:
+                self._rotations[into] = (self._rotations[into][0], self._rotations[rest][1])
+        return held
+
     def _window_records(
         self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None
     ) -> dict[str, np.ndarray]:
@@ -358,7 +375,7 @@ class Recorder:
         if window in self._rotations:
             records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in self._rotations[window])
             records["epochs_between"] = np.array([(self._closed_at[window] - window) / self.n_windows])
-        if self._losses_only:  # a loss ranks the samples as a margin does, the other way round
+        if self._kind.losses_only:  # a loss ranks the samples as a margin does, the other way round
             if before is not None:
                 rows = rows[np.isfinite(before["loss"][rows])]
                 records |= {"margin_before": -before["loss"][rows], "margin_after": -now["loss"][rows]}
@@ -436,34 +453,6 @@ class _Probe:
 def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
     """Nearest others of the probe's first samples; one that was not seen counts as far from all."""
     return nearest_by_cosine(np.nan_to_num(probe, nan=0.0), min(PROBE_QUERIES, len(probe)), PROBE_NEIGHBORS)
-
-
-def _checked(index: Tensor, logits: Tensor | None, labels: Tensor | None, losses: Tensor | None) -> Tensor:
-    """The logits or the losses. Raises UsageError where they do not fit the index or are not what can be recorded."""
-    if index.is_floating_point() or index.dtype == torch.bool:
-        raise UsageError(f"observe() takes the rows of the samples as whole numbers; got {index.dtype}, which does not hold large ones exactly.")
-    if losses is not None:
-        if logits is not None or labels is not None:
-            raise UsageError("observe() takes logits and labels, or losses alone: logits give the losses too.")
-        if losses.ndim != 1 or index.shape != losses.shape:
-            raise UsageError(
-                f"observe() takes index (B,) and losses (B,), one a sample; got {tuple(index.shape)} and {tuple(losses.shape)}. "
-                "Compute the loss with reduction='none'."
-            )
-        return losses
-    if logits is None or labels is None:
-        raise UsageError("observe() needs logits and labels, or losses=..., besides the index.")
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or index.shape != labels.shape:
-        raise UsageError(
-            f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(logits.shape)}, {tuple(labels.shape)}."
-        )
-    if labels.is_floating_point():
-        raise UsageError("observe() takes class numbers; soft or mixed labels have no single class. Pass each sample's own label.")
-    if labels.device.type == "cpu" and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-        raise UsageError(
-            f"observe() was given labels from {int(labels.min())} to {int(labels.max())}, but logits of {logits.shape[1]} classes. Number classes from 0."
-        )
-    return logits
 
 
 class _Rotation:

@@ -44,6 +44,7 @@ FLOORS |= {
     for name in (
         "approach",
         "signals",
+        "observation",
         "neighbors",
         "storage",
         "manifest",

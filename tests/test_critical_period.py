@@ -1,14 +1,21 @@
 """The detector on curves whose answer is known."""
 
+import os
+import select
+import subprocess
+import sys
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clprune.approach import CELLS_AT_ONCE, _blocks, _Grid, _log_bayes, _RunningSums, live_evidence, segments_of
-from clprune.critical_period import LiveRule, Vote, find_critical_period, live_firing, read_curves
+from clprune.critical_period import LiveRule, Vote, curves_so_far, find_critical_period, live_firing, read_curves
 from clprune.errors import DataError
+from clprune.pipeline import detect
 
 
 def curve(kind: str, n: int, noise: float, seed: int) -> np.ndarray:
@@ -263,3 +270,99 @@ def test_the_border_between_the_phases_is_the_peak_of_the_fisher_trace_and_not_s
         find_critical_period({"retention": flat, "fisher_trace": trace}, t, n_epochs=40).border_epoch for trace in (-((t - 15) ** 2), np.exp(-t), t)
     ]
     assert found == [15.0, None, None]
+
+
+@pytest.mark.parametrize("header", ["epoch,memo,lr", "epoch, memo, lr", " Epoch ,memo,LR", "EPOCH,memo,Learning Rate", "epoch,memo,learning_rate "])
+def test_names_of_columns_are_read_with_any_spaces_and_the_rate_in_any_spelling(tmp_path: Path, header: str) -> None:
+    rng, t = np.random.default_rng(1), np.arange(1, 41)
+    memo, rate = 0.9 - 0.01 * t + rng.normal(0, 0.01, 40), 0.1 * np.exp(-t / 4)  # the rate approaches a level, the indicator does not
+    (tmp_path / "curves.csv").write_text(f"{header}\n" + "".join(f"{e}, {m}, {r}\n" for e, m, r in zip(t, memo, rate, strict=True)))
+    times, curves = read_curves(tmp_path / "curves.csv")
+    assert times.tolist() == t.tolist() and list(curves) == ["memo", "learning_rate"]
+    assert curves["memo"].tolist() == memo.tolist() and not find_critical_period(curves, times, n_epochs=40).settled
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("epoch,x,x", "'x' and 'x'"),
+        ("epoch,x, x", "'x' and 'x'"),
+        ("epoch,Epoch,x", "'epoch' and 'Epoch'"),
+        ("epoch,x,lr,Learning Rate", "'lr' and 'Learning Rate'"),
+        ("step,x,y", "a header with `epoch`"),
+        ("epoch,lr", "at least one indicator"),
+    ],
+)
+def test_a_header_that_is_not_clear_is_refused(tmp_path: Path, header: str, said: str) -> None:
+    (tmp_path / "curves.csv").write_text(f"{header}\n" + "1,2,3,4\n")
+    with pytest.raises(DataError, match=said):
+        read_curves(tmp_path / "curves.csv")
+
+
+def logged(n: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Quarters of epochs; retention is there from the second epoch on and approaches its level, memorization is noise."""
+    t, noise = np.arange(1, n + 1) / 4, 0.05 * np.random.default_rng(100 + seed).normal(size=n)
+    curves = {"retention": approaching(t, 0.6, seed), "memorization_rate": noise}
+    for values in curves.values():
+        values[:4] = np.nan
+    return t, curves
+
+
+def as_csv(t: np.ndarray, curves: dict[str, np.ndarray]) -> list[str]:
+    cells = [[str(e), *("" if np.isnan(c[at]) else repr(float(c[at])) for c in curves.values())] for at, e in enumerate(t)]
+    return [f"{line}\n" for line in [",".join(["epoch", *curves]), *map(",".join, cells)]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("late", [False, True])
+def test_a_whole_log_says_what_its_rows_say_one_after_the_other(tmp_path: Path, seed: int, late: bool) -> None:
+    t, curves = logged(60, seed)
+    if late:  # voters that are not there before the rule has fired
+        curves |= {name: np.where(t > 10, approaching(t, 30.0, seed), np.nan) for name in ("ranking_stability", "noise_scale")}
+    told = [live_firing(t[:n], {name: values[:n] for name, values in curves.items()}) for n in range(8, 61)]
+    first = next(at for at in told if at is not None)
+    assert told[-1] == first == asked_after_each_epoch(t, curves | {"kept_overlap": np.ones(60)})
+    (tmp_path / "curves.csv").write_text("".join(as_csv(t, curves)))
+    assert detect(tmp_path / "curves.csv", live=True) == {"fired_epoch": first}
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_log_that_comes_in_pieces_is_read_as_a_whole_one_is(tmp_path: Path, ending: str) -> None:
+    t, curves = logged(40, 0)
+    text = ("\ufeff" + "".join(as_csv(t, curves)).replace("\n", ending)).encode()
+    os.mkfifo(tmp_path / "pipe")
+
+    def write() -> None:
+        with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+            for at in range(0, len(text), 61):  # through the mark at its start, through lines and numbers
+                pipe.write(text[at : at + 61])
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        seen = list(curves_so_far(tmp_path / "pipe"))
+        writing.result()
+    assert len(seen) > 1
+    for times, found in seen:
+        np.testing.assert_array_equal(times, t[: len(times)])
+        for name, values in curves.items():
+            np.testing.assert_array_equal(found[name], values[: len(times)], err_msg=name)
+    assert len(seen[-1][0]) == 40
+
+
+def test_a_pipe_is_answered_as_soon_as_the_rule_fires(tmp_path: Path) -> None:
+    t, curves = logged(60, 0)
+    lines, fired = as_csv(t, curves), live_firing(t, curves)
+    assert fired is not None and fired < t[-8]
+    with subprocess.Popen(
+        [sys.executable, "-m", "clprune", "detect", "-", "--live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for line in lines[: 1 + int(np.flatnonzero(t == fired)[0]) + 1]:
+            process.stdin.write(line)
+            process.stdin.flush()
+        answered, _, _ = select.select([process.stdout], [], [], 120)  # the pipe stays open
+        assert answered and process.stdout.readline() == f"{fired:g}\n" and process.wait(60) == 0
+    text = "".join(lines)
+    whole = subprocess.run([sys.executable, "-m", "clprune", "detect", "-", "--live"], input=text, capture_output=True, text=True, check=True)
+    assert whole.stdout == f"{fired:g}\n"

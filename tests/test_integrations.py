@@ -204,10 +204,9 @@ def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = la
                 return torch.utils.data.SequentialSampler(data)  # type: ignore[arg-type]
 
         model = Model()
-        given = {"per_device_train_batch_size": 32, "num_train_epochs": EPOCHS, "max_grad_norm": 0.0} | options
-        arguments = TrainingArguments(
-            str(folder), use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, **given
-        )
+        resume = options.pop("resume", None)
+        given = {"per_device_train_batch_size": 32, "num_train_epochs": EPOCHS, "max_grad_norm": 0.0, "save_strategy": "no"} | options
+        arguments = TrainingArguments(str(folder), use_cpu=True, report_to="none", logging_strategy="no", disable_tqdm=True, **given)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         trainer = RecordingTrainer(
@@ -219,7 +218,7 @@ def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = la
             recorder=recorder,
             stop=options.get("stop", True),
         )
-        trainer.train()
+        trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -235,6 +234,32 @@ def test_transformers_stops_and_label_smoothing_changes_no_signal_of_the_first_s
     assert len(recorder.epochs) == 2
     first = plain(train_set).trajectory().signal("p_label")[0, :32]
     np.testing.assert_array_equal(recorder.trajectory().signal("p_label")[0, :32], first)
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_resumed_transformers_training_goes_on_recording(train_set: TensorDataset, tmp_path: Path, by_path: bool, used: bool) -> None:
+    first = Recorder(train_set, n_classes=4)
+    trained(first, Rows(train_set), tmp_path, save_strategy="epoch", num_train_epochs=2)
+    second = first if used else Recorder(train_set, n_classes=4)
+    trained(second, Rows(train_set), tmp_path, save_strategy="epoch", resume=str(tmp_path / f"checkpoint-{2 * N // 32}") if by_path else True)
+    equal(second, plain(train_set))
+    assert second.live.waiting_for == plain(train_set).live.waiting_for
+
+
+def test_a_transformers_checkpoint_without_the_recording_is_refused_and_one_within_an_epoch_is_told_of(
+    train_set: TensorDataset, tmp_path: Path
+) -> None:
+    trained(Recorder(train_set, n_classes=4), Rows(train_set), tmp_path, save_strategy="steps", save_steps=14, num_train_epochs=2)
+    from clprune.integrations.transformers import RECORDING, restore_recording
+
+    folder, recorder = tmp_path / "checkpoint-14", Recorder(train_set, n_classes=4)
+    with pytest.warns(RuntimeWarning, match=r"1 whole epochs, and the training goes on at epoch 1\.40"):
+        restore_recording(recorder, folder)
+    assert len(recorder.epochs) == 1
+    (folder / RECORDING).unlink()
+    with pytest.raises(UsageError, match="checkpoint-14 holds no recording"):
+        trained(Recorder(train_set, n_classes=4), Rows(train_set), tmp_path, resume=str(folder))
 
 
 def test_transformers_tells_each_epoch_the_rate_that_it_was_trained_at(train_set: TensorDataset, tmp_path: Path) -> None:

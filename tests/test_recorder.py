@@ -1,6 +1,7 @@
 """The recorder inside a plain loop."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,13 @@ def test_a_restored_recorder_goes_on_as_if_never_stopped() -> None:
     assert second.live.fired_epoch == whole.live.fired_epoch and second.live.waiting_for == whole.live.waiting_for
     for name, values in whole.curves.items():
         np.testing.assert_array_equal(second.curves[name], values, err_msg=name)
+
+
+def test_labels_that_were_learned_from_what_was_observed_are_restored() -> None:
+    first, second = Recorder(range(300)), Recorder(range(300))
+    observed(first, torch.randn(300, 6), 0)
+    second.restore(list(first.epochs), first.state_after_last_epoch()[1])
+    assert second.labels.tolist() == second.trajectory().labels.tolist() == [row % 3 for row in range(300)]
 
 
 def test_a_learning_rate_that_is_told_becomes_a_curve_that_masks() -> None:
@@ -312,3 +320,129 @@ def test_points_of_few_batches_are_dated_and_see_the_weights_move(n_batches: int
         recorder.end_epoch()
     assert recorder.curve_epochs == [epoch + date for epoch in range(3) for date in dates]
     assert np.isfinite(recorder.curves["layer_rotation"]).all()
+
+
+def fired_in_a_loop(n: int, batch: int, seed: int, n_epochs: int = 25) -> int | None:
+    """Where the rule fires for samples of different difficulty that are learned; samples that a larger `n` adds change nothing of the others."""
+    rng, recorder = np.random.default_rng(seed), Recorder(range(n))
+    labels, ease = torch.from_numpy(rng.integers(0, 5, 2048)), torch.from_numpy(2 * rng.random(2048))
+    for epoch in range(n_epochs):
+        logits = torch.from_numpy(rng.normal(size=(2048, 5)))
+        logits[torch.arange(2048), labels] += 4 * ease * (1 - np.exp(-(epoch + 1) / 2))
+        order = rng.permutation(2048)
+        for rows in torch.from_numpy(order[order < n]).split(batch):
+            recorder.observe(rows, logits[rows], labels[rows])
+        recorder.end_epoch()
+    return recorder.live.fired_epoch
+
+
+@pytest.mark.parametrize(("n", "batch"), [(512, 128), (256, 256), (512, 512), (1024, 256)])
+def test_one_sample_more_than_whole_batches_hardly_moves_the_end(n: int, batch: int) -> None:
+    ends = [(fired_in_a_loop(n, batch, seed), fired_in_a_loop(n + 1, batch, seed)) for seed in range(5)]
+    assert all(a is not None and b is not None and abs(a - b) <= 2 for a, b in ends), ends
+
+
+def test_a_short_last_window_is_pooled_with_the_one_before_as_if_they_had_been_one() -> None:
+    torch.manual_seed(0)
+    model, x, y = torch.nn.Linear(4, 3), torch.randn(240, 4), torch.arange(240) % 3
+    recorder, initial = Recorder(range(240), model=model), model.weight.detach().clone()
+    for _ in range(3):
+        batches, cosines = torch.randperm(240).split([60, 60, 95, 25]), []  # a window has 60 samples: 25 are less than half of one
+        for rows in batches:
+            cosines.append(float(torch.cosine_similarity(model.weight.detach().flatten(), initial.flatten(), dim=0)))
+            recorder.observe(rows, model(x[rows]).detach(), y[rows], x[rows])
+            with torch.no_grad():
+                model.weight += 0.1 * torch.randn_like(model.weight)
+        recorder.end_epoch()
+    assert recorder.curve_epochs == [epoch + date for epoch in range(3) for date in (0.25, 0.5, 1.0)]
+    before, now, pooled = recorder.epochs[1]["correct"], recorder.epochs[2]["correct"], torch.cat(batches[2:]).numpy()
+    last = {name: values[-1] for name, values in recorder.curves.items()}
+    assert last["training_accuracy"] == pytest.approx(now[pooled].mean())
+    assert last["memorization_rate"] == pytest.approx(((1 - before) * now)[pooled].mean())
+    ended = float(torch.cosine_similarity(model.weight.detach().flatten(), initial.flatten(), dim=0))
+    assert last["layer_rotation"] == pytest.approx(1 - ended, abs=1e-6)
+    assert last["layer_rotation_rate"] == pytest.approx((cosines[2] - ended) / 0.5, abs=1e-5)
+    assert np.isfinite(last["fisher_trace"])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 32, 50, 128])
+def test_batches_of_about_equal_size_keep_a_point_for_every_window(batch: int) -> None:
+    """Those of the proxy runs: nothing of them is pooled."""
+    for n in range(4, 600, 7):
+        recorder, n_batches = Recorder(range(n)), -(-n // batch)
+        parts = np.array_split(np.arange(n), n_batches)
+        for rows in parts:
+            recorder.observe(torch.from_numpy(rows), torch.zeros(len(rows), 2), torch.zeros(len(rows), dtype=torch.int64))
+        recorder.end_epoch()
+        windows = {min(3, int(rows[0]) * 4 // n) for rows in parts}
+        assert len(recorder.curve_epochs) == len(windows), n
+
+
+def observed_as(take: Any) -> Recorder:
+    """Two epochs of 120 samples, each batch in the form that `take` gives it."""
+    recorder = Recorder(range(120))
+    for epoch in range(2):
+        rng = torch.Generator().manual_seed(epoch)
+        for rows in torch.randperm(120, generator=rng).split(30):
+            recorder.observe(*take(rows, torch.randn(30, 3, generator=rng), rows % 3))
+        recorder.end_epoch()
+    return recorder
+
+
+INTEGERS = [torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+FORMS = [lambda rows, logits, y, kind=kind: (rows.to(kind), logits, y.to(kind)) for kind in INTEGERS]
+FORMS += [
+    lambda rows, logits, y: (rows.numpy(), logits.numpy(), y.numpy()),
+    lambda rows, logits, y: (rows.numpy()[::-1], logits.numpy()[::-1], y.numpy()[::-1]),  # torch itself takes no negative strides
+    lambda rows, logits, y: (rows.tolist(), logits.tolist(), tuple(y.tolist())),
+    lambda rows, logits, y: (list(rows), logits, list(y)),
+]
+
+
+@pytest.mark.parametrize("take", FORMS)
+def test_integers_of_any_width_arrays_and_lists_are_recorded_as_int64_tensors_are(take: Any) -> None:
+    mine, judge = observed_as(take), observed_as(lambda *batch: batch)
+    for name, values in judge.trajectory().signals.items():
+        np.testing.assert_array_equal(mine.trajectory().signals[name], values, err_msg=name)
+    assert mine.labels.tolist() == judge.labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["index", "labels"])
+@pytest.mark.parametrize(
+    "given", [torch.tensor([0.0, 1.0]), torch.tensor([True, False]), [0.5, 1.0], ["a", "b"], np.array([0.0, 1.0]), [[0], [0, 1]]]
+)
+def test_rows_and_labels_that_are_no_whole_numbers_are_refused(name: str, given: Any) -> None:
+    batch = {"index": torch.arange(2), "logits": torch.rand(2, 2), "labels": torch.arange(2)} | {name: given}
+    with pytest.raises(UsageError, match=r"observe\(\) takes .*numbers"):
+        Recorder(range(2)).observe(**batch)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (None, torch.rand(9, 4), r"for 10 samples; got \(9, 4\)"),
+        (None, torch.rand(10), r"got \(10,\)"),
+        (None, torch.rand(10, 2, 2), r"got \(10, 2, 2\)"),
+        (torch.rand(10, 4), torch.rand(10, 5), "features of width 4 in one batch and features of width 5"),
+        (torch.rand(10, 4), None, "features of width 4 in one batch and no features"),
+        (None, torch.rand(10, 4), "no features in one batch and features of width 4"),
+    ],
+)
+@pytest.mark.parametrize("later", ["batch", "epoch", "restored"])
+def test_features_that_do_not_fit_are_refused_at_once(first: Any, second: Any, said: str, later: str) -> None:
+    recorder, batch = Recorder(range(20)), (torch.randn(10, 2), torch.arange(10) % 2)
+    recorder.observe(torch.arange(10), *batch, first)
+    if later != "batch":
+        recorder.end_epoch()
+    if later == "restored":
+        before, recorder = recorder, Recorder(range(20))
+        recorder.restore(list(before.epochs), before.state_after_last_epoch()[1])
+    with pytest.raises(UsageError, match=said):
+        recorder.observe(torch.arange(10, 20), *batch, second)
+
+
+def test_logits_of_another_width_within_an_epoch_are_refused() -> None:
+    recorder = Recorder(range(20))
+    recorder.observe(torch.arange(10), torch.randn(10, 2), torch.arange(10) % 2)
+    with pytest.raises(UsageError, match="2 classes in one batch and of 3"):
+        recorder.observe(torch.arange(10), torch.randn(10, 3), torch.arange(10) % 2)

@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
-from clprune.errors import MissingExtraError, UsageError
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from clprune.errors import DataError, MissingExtraError, UsageError
 from clprune.integrations._head import HeadTap
 from clprune.recorder import Recorder
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
     raise MissingExtraError("transformers", "the transformers Trainer mixin") from error
+
+
+RECORDING = "clprune_recording.safetensors"  # beside the weights in each checkpoint
+
+
+def save_recording(recorder: Recorder, checkpoint: Path) -> None:
+    """Write the finished epochs of the recording into a checkpoint's folder."""
+    arrays = {f"epoch.{at:05d}.{name}": values for at, epoch in enumerate(recorder.epochs) for name, values in epoch.items()}
+    if recorder.epochs:
+        arrays |= {f"rest.{name}": values for name, values in recorder.state_after_last_epoch()[1].items()}
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, checkpoint / RECORDING)
+
+
+def restore_recording(recorder: Recorder, checkpoint: Path) -> None:
+    """Go on from the recording in a checkpoint's folder; a RuntimeWarning where it was saved within an epoch, whose earlier part is not recorded.
+
+    Raises UsageError where there is none, and DataError where it cannot be read or is of other data.
+    """
+    if not (checkpoint / RECORDING).exists():
+        raise UsageError(
+            f"{checkpoint} holds no recording ({RECORDING}), so what its epochs showed is not known and the critical period would be looked for as if "
+            "training began here. Train from the start, or go on without CriticalPeriodMixin."
+        )
+    try:
+        arrays = load_file(checkpoint / RECORDING)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot read {checkpoint / RECORDING}: {error}. Go on from an earlier checkpoint.") from error
+    epochs: dict[str, dict[str, Any]] = {}
+    for name, values in arrays.items():
+        kind, _, key = name.partition(".")
+        if kind == "epoch":
+            number, _, signal = key.partition(".")
+            epochs.setdefault(number, {})[signal] = values
+    if any(len(values) != recorder.n_samples for epoch in epochs.values() for values in epoch.values()):
+        raise DataError(
+            f"{checkpoint / RECORDING} is of other data than the {recorder.n_samples} samples of this recorder. Go on with the data set that it was made for."
+        )
+    if epochs:
+        recorder.restore(
+            [epochs[number] for number in sorted(epochs)], {name[5:]: values for name, values in arrays.items() if name.startswith("rest.")}
+        )
+    done = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).epoch or 0.0
+    if done > len(epochs) + 1e-3:  # a part of an epoch is a sum of steps
+        warnings.warn(
+            f"the recording in {checkpoint} holds {len(epochs)} whole epochs, and the training goes on at epoch {done:.2f}: what was seen in between is not recorded. "
+            "Save checkpoints with save_strategy='epoch'.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 class _EndOfEpoch(TrainerCallback):  # type: ignore[misc]
@@ -27,6 +83,9 @@ class _EndOfEpoch(TrainerCallback):  # type: ignore[misc]
         if self.recorder.end_epoch(learning_rate=self._rate) and self.stop:
             control.should_training_stop = True
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        save_recording(self.recorder, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.recorder.finish()
 
@@ -39,7 +98,8 @@ class CriticalPeriodMixin:
         RecordingTrainer(model=model, args=args, train_dataset=train_set, recorder=recorder).train()
 
     Logits and features are what the model's last linear layer gives and takes, once for each micro-batch, so gradient accumulation, label smoothing and mixed
-    precision change nothing. Raises UsageError for examples without `index` and for several processes.
+    precision change nothing. The recording is part of each checkpoint, and `train(resume_from_checkpoint=...)` goes on with it (saved within an epoch, a checkpoint
+    holds the finished epochs only). Raises UsageError for examples without `index`, for several processes, and for a checkpoint without a recording.
     """
 
     _signature_columns: list[str]
@@ -51,6 +111,13 @@ class CriticalPeriodMixin:
         self.recorder = recorder
         self._tap = HeadTap(self.model)  # type: ignore[attr-defined]
         self.add_callback(_EndOfEpoch(recorder, stop))  # type: ignore[attr-defined]
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's own, after the recording of the checkpoint was restored."""
+        last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint  # type: ignore[attr-defined]
+        if last:
+            restore_recording(self.recorder, Path(last))
+        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         """The model does not take `index`, but it must not be removed."""
