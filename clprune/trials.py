@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from clprune import families
 from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
-from clprune.datatypes import Budget, Neighborhood, ScoreTable
+from clprune.datatypes import Budget, Neighborhood, ScoreTable, rows_of
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
 from clprune.inputs import data_key, inputs_of, open_data, trainable
@@ -379,9 +379,12 @@ def decided_for(
     if source.logged is not None:
         raise UsageError("--keep auto and --strategy auto train on the data, but this run has logged numbers only. Give a share and a strategy.")
     images, _ = inputs_of(source, document["asked"]["image_size"])
+    key, here = data_key(source, images), rows_of(scored.table.sample_ids, source.sample_ids)
+    if (here != np.arange(len(here))).any():
+        images = images[here]  # the rows lie in another order than when they were scored
     lab = Trials(
         images, scored.table, scored.neighborhood, scored.vectors, n_classes=document["n_classes"], proxy=trainable(document["proxy"], source), epochs=trial_epochs, device=device,
-        seed=seed, folder=scored.folder / "trials", data_key=data_key(source, images), on_progress=on_progress,
+        seed=seed, folder=scored.folder / "trials", data_key=key, on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
         lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials

@@ -211,6 +211,22 @@ def test_ridge_regression_is_that_of_plain_least_squares_with_the_penalty_as_row
         assert ridge_accuracy(features, labels, kept, judges, n_classes=3, ridge=RIDGE[name]) == slow
 
 
+def test_rows_that_lie_in_another_order_by_now_keep_their_labels(copies_run: Path, tmp_path: Path) -> None:
+    held, order = np.load(copies_run.parent / "copies.npz"), np.random.default_rng(0).permutation(2500)
+    ids = np.array([f"{i:05d}" for i in range(2500)])
+    found = []
+    for name, rows in (("as-scored", np.arange(2500)), ("moved", order)):
+        np.savez(tmp_path / f"{name}.npz", x_train=held["x_train"][rows], y_train=held["y_train"][rows], ids=ids[rows])
+        if not found:
+            pipeline.score(str(tmp_path / "as-scored.npz"), tmp_path / "run", max_epochs=2)
+        chosen = pipeline.select(
+            tmp_path / "run", tmp_path / name, keep="0.3", strategy="auto", trials=5, trial_epochs=1, data=str(tmp_path / f"{name}.npz")
+        )
+        found.append(chosen.document["trials"]["strategy"]["accuracies"])
+        shutil.rmtree(tmp_path / "run" / "trials")
+    assert found[0] == found[1]
+
+
 def test_other_data_are_refused(copies_run: Path, shapes_npz: Path, tmp_path: Path) -> None:
     with pytest.raises(FingerprintError, match="--data"):
         pipeline.select(copies_run, tmp_path / "m", keep="auto", data=str(shapes_npz))
