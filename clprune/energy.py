@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -134,14 +136,22 @@ class EnergyMeter:
 
 def command_started() -> None:
     """Note when this process began: the first step that runs in it is charged from then on."""
-    now = time.perf_counter()
+    _command_began[:] = [time.perf_counter() - max(0.0, _age())]
+
+
+def _age() -> float:
+    """Seconds since this process began; 0 where the system does not tell."""
+    try:  # Linux: both count from the boot; psutil adds the moment of the boot, which is known to the second only
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        pass
     try:
         import psutil  # comes with codecarbon
 
-        age = time.time() - psutil.Process().create_time()
+        return float(time.time() - psutil.Process().create_time())
     except Exception:
-        age = 0.0
-    _command_began[:] = [now - max(0.0, age)]
+        return 0.0
 
 
 def step_began() -> float:

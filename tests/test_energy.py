@@ -1,5 +1,7 @@
 """Meters of one house: what each room used adds up to no more than the house did."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -77,3 +79,11 @@ def test_a_step_knows_what_it_took_so_far_and_nobody_else_does() -> None:
     with pytest.raises(ValueError, match="no"):
         failing()
     assert step_so_far() is None and energy._house.n_open == 0
+
+
+def test_a_process_is_not_taken_to_be_older_than_it_is() -> None:
+    code = "import time; from clprune.energy import _age; print(_age(), time.perf_counter())"  # on Linux both clocks go on evenly
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    age, now = map(float, done.stdout.split())
+    assert -0.02 < (now - began) - age < 0.5  # starting a process takes some hundredths; the kernel counts hundredths
