@@ -519,3 +519,13 @@ def test_what_nearly_repeats_an_open_question_is_not_asked() -> None:
     rows, reasons = candidates(ScoreTable(ids, labels, {}, {}), hood, still_open, ask=True)
     assert rows.tolist() == [3, 4, 5]
     assert [reasons[row] for row in (0, 1, 2)] == ["repeats what was asked for already", "asked for already", "repeats what was asked for already"]
+
+
+def test_a_repeat_without_a_label_has_no_other_label(tmp_path: Path) -> None:
+    images, labels = draw_shapes(200, 0)
+    images[100:110], images[50:52] = images[:10], images[10:12]  # without a label; with one
+    known = np.where(np.arange(200) < 100, labels, -1)
+    known[50], known[51] = (known[10] + 1) % 4, known[11]
+    np.savez(tmp_path / "pool.npz", x_train=images, y_train=known)
+    told = pipeline.score(str(tmp_path / "pool.npz"), tmp_path / "run", max_epochs=1)["duplicates"]
+    assert told["n"] == 12 and told["n_duplicates_with_another_label"] == 1

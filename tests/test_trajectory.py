@@ -236,3 +236,15 @@ def test_the_statistics_of_pixels_are_the_same_bits_in_any_order_of_rows() -> No
     images, order = np.random.default_rng(0).integers(0, 256, (3_000, 9, 7, 3), dtype=np.uint8), np.random.default_rng(1).permutation(3_000)
     plain, shuffled = pixel_statistics(images), pixel_statistics(images[order], np.argsort(order))
     assert [part.tobytes() for part in plain] == [part.tobytes() for part in shuffled]
+
+
+def test_a_finished_run_that_was_changed_is_not_called_one_of_other_options(shapes_npz: Path, tmp_path: Path) -> None:
+    pipeline.score(str(shapes_npz), tmp_path / "run", max_epochs=1)
+    file = tmp_path / "run" / "scores.parquet"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"changed since.*scores\.parquet"):
+        pipeline.score(str(shapes_npz), tmp_path / "run", max_epochs=1)
+    with pytest.raises(DataError, match="other options"):
+        pipeline.score(str(shapes_npz), tmp_path / "run", max_epochs=2)
