@@ -22,9 +22,8 @@ from clprune.approach import MIN_POINTS, Evidence, carried, hindsight, live_evid
 from clprune.datatypes import CriticalPeriod
 from clprune.errors import DataError
 
-ESTABLISHED = (
-    0.8  # of the curves that are asked for, counted by their probability of an approach, so many must be there; in words, a curve bends from here on
-)
+# Of the curves that are asked for, counted by their probability of an approach, so many must be there; in words, a curve bends from here on.
+ESTABLISHED = 0.8
 SURE = 0.7  # pooled probability that the approaches are done, from which on the period counts as over
 SETTLED_OVERLAP = 0.95  # `kept_overlap` from which on another epoch would hardly change the choice
 MIN_EPOCHS = 3  # before so many the live rule does not fire

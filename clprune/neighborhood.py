@@ -18,12 +18,8 @@ POOL = 4  # pixels: candidates are searched on images made so much smaller, wher
 N_CANDIDATES = 2  # partners a view that are compared pixel by pixel
 N_NEIGHBORS = 10
 RANK = 12  # the partner whose distance says how crowded a place is; larger groups of near-duplicates hide each other
-TOLD_BY = {
-    1: 0.11840875,
-    2: 0.22662750,
-    4: 0.42047103,
-    8: 0.76359744,
-}  # ranks that tell how many dimensions images spread over: the third quartile of the k-th smallest of RANK - 1 uniform numbers
+# Ranks that tell how many dimensions images spread over, and the third quartile of the k-th smallest of RANK - 1 uniform numbers.
+TOLD_BY = {1: 0.11840875, 2: 0.22662750, 4: 0.42047103, 8: 0.76359744}
 LOOK_AGAIN, MOST_LOOKS = 0.1, 3  # a share of images that were found to repeat others, from which on those that are left are looked at again
 PARTS = 8  # of a set, to see whether it holds groups so large that they hide themselves
 CHANCE = 1000  # samples, of which one may be flagged by chance
@@ -171,10 +167,9 @@ def _near_pairs(
 ) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"], dict[str, float]]:
     """Pairs among the positions `alone` (in the order of ids) that show nearly the same, their distances, and the threshold found for each class.
 
-    The nearest images under shifts of up to SHIFT pixels and mirroring are
-    found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation. A pair is near where, seen from both, its distance is so small a share
-    of that to the RANK-th nearest as chance would bring about in one of CHANCE samples: the threshold of the class. So images in a crowd of similar ones have to be nearer than those that
-    stand alone.
+    The nearest images under shifts of up to SHIFT pixels and mirroring are found on small versions and compared pixel by pixel: the distance is sqrt(1 - r^2), r the best correlation.
+    A pair is near where, seen from both, its distance is so small a share of that to the RANK-th nearest as chance would bring about in one of CHANCE samples: the threshold of the class.
+    So images in a crowd of similar ones have to be nearer than those that stand alone.
     """
     gray = np.empty((len(alone), *images.shape[1:3]), dtype=np.float32)
     for place, row in enumerate(order[alone]):

@@ -227,6 +227,9 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
     def pays(after: Sequence[int | None]) -> str:
         return " to ".join(dict.fromkeys("never" if n is None else str(n) for n in after))
 
+    def part(seconds: float) -> str:
+        return f"{100 * seconds / one:{'.2g' if seconds < one else ',.0f'}} %"
+
     cost, auto, one, n = plan["scoring_seconds"], plan["auto_seconds"], plan["training_seconds"], plan["trainings"]
     rows = []
     for keep, row in plan["by_keep"].items():
@@ -239,7 +242,6 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
     headers += [] if auto is None else ["the same with --keep auto"]
     headers += [] if some["net_money"] is None else ["money, equal steps", "money, equal epochs"]
     headers += [] if some["label_money"] is None else ["labels avoidable"]
-    part = lambda seconds: f"{100 * seconds / one:{'.2g' if seconds < one else ',.0f'}} %"  # noqa: E731
     share = f", so scoring is at most {part(cost[1])} of one" if one else ""
     share += "" if not one or auto is None else f", and with the trials {part(auto[1])}"
     trials = "" if auto is None else f", with the trials of --keep auto {span(*auto)}"

@@ -214,7 +214,7 @@ def number_format(device: torch.device, *, exact: bool = False) -> torch.dtype:
 
 
 def name_of_numbers(device: torch.device, *, exact: bool = False) -> str:
-    """ "bfloat16" or "float32": what `number_format` says, for a record."""
+    """What `number_format` says, for a record: bfloat16 or float32."""
     return str(number_format(device, exact=exact)).removeprefix("torch.")
 
 
