@@ -200,6 +200,24 @@ def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> N
     assert (kept < 30).sum() == 15
 
 
+def test_a_class_hardly_begun_to_learn_keeps_its_share_though_its_scores_are_low() -> None:
+    n, rng = 900, np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    difficulty = np.where(labels == 1, 1.0, 0.4) * rng.random(n)  # 0 is easy, 2 too hard for the proxy so far; both have low scores
+    scores = table(difficulty.tolist(), labels.tolist())
+
+    def sizes(suspicion: np.ndarray, keep: float) -> list[int]:
+        hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
+        return np.bincount(labels[select(scores, Budget(keep, round(keep * n), "given"), neighborhood=hood).kept_indices]).tolist()
+
+    suspicion = np.where(labels == 2, 0.4, 0.1) * (0.9 + 0.2 * rng.random(n))
+    for keep in (0.5, 0.3, 0.1):
+        share = round(keep * n / 3)
+        assert sizes(suspicion, keep)[2] >= share > sizes(suspicion, keep)[0] >= share / 2, keep
+        same = sizes(np.full(n, 0.1), keep)
+        assert same == sizes(np.zeros(n), keep) and same[2] < share, "equal suspicion says nothing of any class"
+
+
 def test_a_capped_quota_spends_everything_and_is_proportional_where_no_cap_is_met() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):

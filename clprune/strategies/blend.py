@@ -30,7 +30,7 @@ def blend(
     too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
-    arXiv:2404.05579). Raises UsageError for a negative `too_hard`, and for a `scored_share` or a `suspect_above` outside 0 to 1.
+    arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share` or a `suspect_above` outside 0 to 1.
     """
     require_range("blend", 0, too_hard=too_hard)
     require_range("blend", 0, 1, scored_share=scored_share, suspect_above=suspect_above)
@@ -42,7 +42,8 @@ def blend(
     hard_first = np.argsort(-difficulty, kind="stable")
     hard_first = hard_first[clean[hard_first]]
     hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
-    floor = floor_of(quota)
+    doubt = np.bincount(labels[clean], suspicion[clean], len(quota)) / np.maximum(np.bincount(labels[clean], minlength=len(quota)), 1)
+    floor = np.where(doubt > suspicion[clean].mean() + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
     above = np.maximum((1 - share) * quota + share * hardest - floor, 0)
     room = np.bincount(labels[clean], minlength=len(quota)) - floor
     quota = floor + capped_quota(np.round(1000 * above).astype(np.int64) + 1, room, int(quota.sum() - floor.sum()))
