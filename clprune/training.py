@@ -353,8 +353,9 @@ def train(
                 chosen, drawn = rows(state.epochs_done, state.epochs_done / n_epochs if n_steps is None else state.steps_done / n_steps)
                 loss_weights = None if drawn is None else torch.as_tensor(drawn, dtype=torch.float32, device=device)
             loss_sum = torch.zeros((), device=device)
-            if together:  # dropout differs between processes, and is the same after an interruption
-                torch.manual_seed(int(np.random.SeedSequence((seed, state.epochs_done, distributed.rank())).generate_state(1)[0]))
+            # Dropout differs between processes, and is the same after an interruption.
+            torch.manual_seed(int(np.random.SeedSequence((seed, state.epochs_done, distributed.rank() if together else 0)).generate_state(1)[0]))
+            if together:
                 visits, expected = np.zeros(len(data), dtype=np.int32), np.zeros(len(data), dtype=np.int32)
             batches = epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size, copies=recipe.copies)
             for number, batch_rows in enumerate(batches[: int(min(steps_left, len(batches)))]):

@@ -229,7 +229,7 @@ def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     last = state.epochs_done - 1
     write_bytes(folder / f"epoch-{last:04d}.safetensors", save(signals))
     tensors = {f"model.{name}": value.detach().cpu().contiguous().numpy() for name, value in state.model.state_dict().items()}
-    for number, slot in enumerate(state.optimizer.state_dict()["state"].values()):
+    for number, slot in state.optimizer.state_dict()["state"].items():  # by parameter: one that is frozen has no state
         if slot.get("momentum_buffer") is not None:
             tensors[f"momentum.{number}"] = slot["momentum_buffer"].detach().cpu().contiguous().numpy()
     name = f"state-{last:04d}.safetensors"

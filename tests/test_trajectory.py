@@ -61,6 +61,22 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert not (tmp_path / "broken" / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("proxy", ["speed_cnn", "test_trajectory:with_dropout"])
+def test_an_interrupted_run_of_a_proxy_with_frozen_weights_or_dropout_ends_with_the_same_bytes(
+    shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    def stop(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == 1:
+            raise Stop
+
+    monkeypatch.chdir(Path(__file__).parent)
+    pipeline.score(str(shapes_npz), tmp_path / "whole", proxy=proxy, max_epochs=2, exact=True)
+    with pytest.raises(Stop):
+        pipeline.score(str(shapes_npz), tmp_path / "broken", proxy=proxy, max_epochs=2, exact=True, on_progress=stop)
+    pipeline.score(str(shapes_npz), tmp_path / "broken", proxy=proxy, max_epochs=2, exact=True)
+    assert digests(tmp_path / "whole") == digests(tmp_path / "broken")
+
+
 def test_a_changed_checkpoint_is_refused_by_name(shapes_npz: Path, tmp_path: Path) -> None:
     def stop(report: dict[str, object]) -> None:
         if report["stage"] == "train" and report["done"] == 1:
@@ -156,6 +172,16 @@ def of_another_width(n_classes: int, input_shape: tuple[int, int, int]) -> objec
 
 def of_another_input(n_classes: int, input_shape: tuple[int, int, int]) -> object:
     return factory(n_classes, (1, 2, 3))
+
+
+def with_dropout(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.Module:
+    """Its first layer is used by nobody, and every layer has the same shape but the last."""
+    n_inputs = int(np.prod(input_shape))
+    first, second, third = (torch.nn.Linear(n_inputs, n_inputs, bias=False) for _ in range(3))
+    model = torch.nn.Sequential(torch.nn.Flatten(), second, torch.nn.ReLU(), torch.nn.Dropout(0.3), third, torch.nn.Linear(n_inputs, n_classes))
+    first.weight.requires_grad_(False)
+    model[1].register_parameter("unused", first.weight)
+    return model
 
 
 def not_a_model(n_classes: int, input_shape: tuple[int, int, int]) -> int:
