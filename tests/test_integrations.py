@@ -192,7 +192,9 @@ class Model(nn.Module):
         return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = lambda step: 1.0, **options: Any) -> Any:  # type: ignore[type-arg]
+def trained(  # type: ignore[type-arg]
+    recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = lambda step: 1.0, anew: bool = False, **options: Any
+) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import Trainer, TrainingArguments
@@ -210,11 +212,10 @@ def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = la
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         trainer = RecordingTrainer(
-            model=model,
+            **({"model_init": Model} if anew else {"model": model, "optimizers": (optimizer, schedule)}),
             args=arguments,
             train_dataset=data,
             eval_dataset=data,
-            optimizers=(optimizer, schedule),
             recorder=recorder,
             stop=options.get("stop", True),
         )
@@ -226,6 +227,14 @@ def test_transformers_records_exactly_what_a_plain_loop_does(train_set: TensorDa
     recorder = Recorder(train_set, n_classes=4)
     trained(recorder, Rows(train_set), tmp_path, eval_strategy="epoch")
     equal(recorder, plain(train_set))
+
+
+def test_transformers_records_the_model_that_it_makes_anew_for_a_training(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    trainer = trained(recorder, Rows(train_set), tmp_path, anew=True, optim="sgd", learning_rate=0.1, lr_scheduler_type="constant")
+    equal(recorder, plain(train_set))
+    with pytest.raises(UsageError, match="holds 3 epochs of another model"):
+        trainer.train()
 
 
 def test_transformers_stops_and_label_smoothing_changes_no_signal_of_the_first_step(train_set: TensorDataset, tmp_path: Path) -> None:
