@@ -108,7 +108,8 @@ class Recorder:
         self.curve_epochs: list[float] = []
         self._current: Tensor | None = None
         self._watched = _Rotation(model) if model is not None else None
-        self._probe = _Probe(self.sample_ids)
+        self._by_id = np.argsort(self.sample_ids, kind="stable")  # so that the order of rows has no influence, on ties either
+        self._probe = _Probe(self._by_id)
         self._indicators = families.members("indicators")
         self._published: tuple[Path, dict[str, Any]] | None = None
         self._start_epoch()
@@ -397,7 +398,7 @@ class Recorder:
         before, n_before = self._doubt, len(self.epochs)
         self._doubt = before + _doubt(now)
         if n_before:
-            records |= {"doubt_before": before / n_before, "doubt_after": self._doubt / (n_before + 1)}
+            records |= {"doubt_before": before[self._by_id] / n_before, "doubt_after": self._doubt[self._by_id] / (n_before + 1)}
         if self._network_fisher:
             records["network_fisher"] = np.array(self._network_fisher)
         return records | self._probe.end_epoch()
@@ -413,9 +414,8 @@ def _doubt(epoch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N"]:
 class _Probe:
     """Features of a fixed part of the samples, as they are seen in the training steps: no forward pass of their own."""
 
-    def __init__(self, sample_ids: np.ndarray) -> None:
-        order = np.argsort(sample_ids, kind="stable")
-        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]  # by id, so that the order of rows has no influence
+    def __init__(self, order: Int[np.ndarray, "N"]) -> None:
+        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]
         self.before: np.ndarray | None = None  # (M, D) of the last epoch, NaN where a sample was not seen
         self._place = np.full(len(order), len(self.rows), dtype=np.int64)
         self._place[self.rows] = np.arange(len(self.rows))
