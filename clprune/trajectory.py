@@ -104,8 +104,7 @@ def record_trajectory(
     state = new_state(model, target, recipe)
     tap = FeatureTap(model, layer)  # refuses a layer that is not there before anything is trained
     tap.close()
-    if ":" in proxy:  # of the user's
-        _require_logits(state.model, data, order[:2], source.n_classes, proxy)
+    _require_logits(state.model, data, order[:2], source.n_classes, proxy)
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
