@@ -87,6 +87,10 @@ class Recorder:
         live_folder: Path | None = None,
         windows_per_epoch: int = WINDOWS_PER_EPOCH,
     ) -> None:
+        if isinstance(source, str) or not hasattr(source, "__len__"):
+            raise UsageError(
+                f"Recorder() takes a Source or a map-style data set with a length; a {type(source).__name__} has no rows. Give what `observe` is told the rows of."
+            )
         self.n_samples = len(source)
         if self.n_samples == 0:
             raise DataError("there is nothing to record: the data set is empty.")
@@ -143,6 +147,8 @@ class Recorder:
         given = observation(index, logits, labels, features, losses, n_samples=self.n_samples)
         if given.kind != self._kind:
             self._kind = self._kind.joined(given.kind)
+        if not len(given.rows):  # of a batch from which the loop left out all
+            return
         window = min(self.n_windows - 1, self._n_observed * self.n_windows // self.n_samples)
         if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
@@ -271,7 +277,17 @@ class Recorder:
         return self.epochs[-1], rest
 
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
-        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten."""
+        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten.
+
+        Raises UsageError for a recorder with a `model` where the run was recorded without one, or with one of other weights.
+        """
+        if self._watched is not None:
+            shapes = [rest[name].shape for name in sorted(rest) if name.startswith("initial.")]
+            if shapes != [tuple(weight.shape) for weight in self._watched.initial]:
+                raise UsageError(
+                    f"the recording to go on from was made {'with a model of other weights' if shapes else 'without a model'}. "
+                    f"Make the recorder {'with that model' if shapes else 'without `model`'}."
+                )
         self.live = LiveRule(min_epochs=self.live.min_epochs)
         self._start_epoch()
         if self._labels_are_learned and "labels" in rest:  # not in what an earlier version kept

@@ -92,6 +92,9 @@ def test_an_epoch_without_observations_and_an_empty_set_are_refused() -> None:
         Recorder(range(3)).end_epoch()
     with pytest.raises(DataError, match="empty"):
         Recorder([])
+    for given in (600, "data.npz", iter([])):
+        with pytest.raises(UsageError, match=f"a {type(given).__name__} has no rows"):
+            Recorder(given)
 
 
 def test_a_model_that_does_not_learn_is_never_said_to_have_finished() -> None:
@@ -446,3 +449,43 @@ def test_logits_of_another_width_within_an_epoch_are_refused() -> None:
     recorder.observe(torch.arange(10), torch.randn(10, 2), torch.arange(10) % 2)
     with pytest.raises(UsageError, match="2 classes in one batch and of 3"):
         recorder.observe(torch.arange(10), torch.randn(10, 3), torch.arange(10) % 2)
+
+
+def test_a_batch_of_which_nothing_is_left_changes_nothing() -> None:
+    one, other = Recorder(range(40)), Recorder(range(40))
+    logits, labels, features = torch.randn(40, 3), torch.arange(40) % 3, torch.randn(40, 5)
+    for recorder in (one, other):
+        for part in torch.arange(40).split(10):
+            for _ in range(9 if recorder is one else 0):
+                recorder.observe(part[:0], logits[:0], labels[:0], features[:0])
+            recorder.observe(part, logits[part], labels[part], features[part])
+        recorder.end_epoch()
+    np.testing.assert_equal(one.curves, other.curves)
+    np.testing.assert_equal(one.epochs, other.epochs)
+
+
+def test_a_class_that_the_loop_masks_counts_as_impossible() -> None:
+    recorder, logits, labels = Recorder(range(20)), torch.randn(20, 4), torch.arange(20) % 3
+    recorder.observe(torch.arange(20), logits.clone().index_fill_(1, torch.tensor(3), -torch.inf), labels)
+    recorder.end_epoch()
+    judge = Recorder(range(20))
+    judge.observe(torch.arange(20), logits[:, :3], labels)
+    judge.end_epoch()
+    for name, values in judge.epochs[0].items():
+        np.testing.assert_allclose(recorder.epochs[0][name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_one_logit_for_two_classes_is_refused_with_what_to_pass() -> None:
+    with pytest.raises(UsageError, match=r"torch\.cat\(\[torch\.zeros_like\(z\), z\], dim=1\)"):
+        Recorder(range(4)).observe(torch.arange(4), torch.randn(4, 1), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"), [(None, "made without a model. Make the recorder without"), (torch.nn.Linear(3, 3), "model of other weights. Make")]
+)
+def test_a_recording_goes_on_only_with_the_model_that_it_was_made_with(made: torch.nn.Module | None, said: str) -> None:
+    first, second = Recorder(range(4), model=made), Recorder(range(4), model=torch.nn.Linear(3, 2))
+    first.observe(torch.arange(4), torch.randn(4, 2), torch.arange(4) % 2)
+    first.end_epoch()
+    with pytest.raises(UsageError, match=said):
+        second.restore(first.epochs, first.state_after_last_epoch()[1])
