@@ -1,5 +1,7 @@
 """The recorder inside a plain loop."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -489,3 +491,51 @@ def test_a_recording_goes_on_only_with_the_model_that_it_was_made_with(made: tor
     first.end_epoch()
     with pytest.raises(UsageError, match=said):
         second.restore(first.epochs, first.state_after_last_epoch()[1])
+
+
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("mode", [lambda: torch.autocast("cpu", torch.bfloat16), torch.inference_mode, in_float64])
+@pytest.mark.parametrize("with_logits", [True, False])
+def test_the_mode_that_a_loop_observes_in_changes_no_number(mode: Any, with_logits: bool) -> None:
+    mine, judge = Recorder(range(80)), Recorder(range(80))
+    for recorder, within in ((mine, mode), (judge, contextlib.nullcontext)):
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(2):
+            for rows in torch.arange(80).split(20):
+                logits, features = (torch.randn(20, width, generator=rng, dtype=torch.float32) for width in (3, 6))
+                with within():
+                    recorder.observe(rows, *((logits, rows % 3, features) if with_logits else ()), losses=None if with_logits else logits[:, 0].abs())
+            recorder.end_epoch()
+    np.testing.assert_equal(mine.curves, judge.curves)
+    np.testing.assert_equal(mine.epochs, judge.epochs)
+
+
+def test_the_first_sight_of_a_sample_counts_for_the_probe_too() -> None:
+    once, twice = Recorder(range(60)), Recorder(range(60))
+    for _ in range(2):
+        logits, features = torch.randn(60, 3), torch.randn(60, 4)
+        for recorder in (once, twice):
+            recorder.observe(torch.arange(60), logits, torch.arange(60) % 3, features)
+            if recorder is twice:
+                recorder.observe(torch.arange(60), logits, torch.arange(60) % 3, torch.randn(60, 4))
+            recorder.end_epoch()
+    for name in ("cka", "effective_rank", "neighbor_overlap"):
+        assert twice.curves[name][-1] == once.curves[name][-1], name
+
+
+def test_a_window_in_which_only_samples_seen_before_came_is_no_point() -> None:
+    recorder = Recorder(range(80), model=torch.nn.Linear(2, 2))
+    for rows in torch.arange(80).split(20):
+        for _ in range(2):  # two forward passes a step
+            recorder.observe(rows, torch.randn(20, 3), rows % 3)
+    recorder.end_epoch()
+    assert np.isfinite(recorder.curves["training_accuracy"]).all()
+    assert recorder.curve_epochs == [0.5, 0.75, 1.0]
