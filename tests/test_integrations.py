@@ -158,6 +158,34 @@ def test_a_resumed_lightning_training_goes_on_recording(lightning: Any, train_se
     equal(second, plain(train_set))
 
 
+def test_a_lightning_checkpoint_without_the_recording_is_refused_and_one_within_an_epoch_is_told_of(
+    lightning: Any, train_set: TensorDataset, tmp_path: Path
+) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    library, integration = lightning
+    options = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+    def trained(recorder: Recorder, folder: Path, recording: bool = True, resume: Path | None = None) -> None:
+        saves = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=5, save_top_k=-1)
+        trainer = library.Trainer(callbacks=[integration.CriticalPeriodCallback(recorder, stop=False)][:recording] + [saves], **options)
+        trainer.fit(module_of(library, network()), DataLoader(recorder.indexed(train_set), batch_size=32), ckpt_path=resume)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # of few workers
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        trained(Recorder(train_set), tmp_path / "with")
+        trained(Recorder(train_set), tmp_path / "without", recording=False)
+        for step, said in (
+            (5, "holds 0 whole epochs, and the training goes on after 0 and a part of one"),
+            (10, "holds 0 whole epochs, and the .* after 1:"),
+        ):
+            with pytest.warns(RuntimeWarning, match=said):
+                trained(Recorder(train_set), tmp_path / "again", resume=tmp_path / "with" / f"step={step}.ckpt")
+        with pytest.raises(UsageError, match="after 1 epochs of which there is no recording"):
+            trained(Recorder(train_set), tmp_path / "again", resume=tmp_path / "without" / "step=15.ckpt")
+
+
 def test_what_cannot_be_recorded_is_refused(lightning: Any, train_set: TensorDataset) -> None:
     recorder = Recorder(train_set, n_classes=4)
     with pytest.raises(UsageError, match="indexed"):
