@@ -489,11 +489,11 @@ class _Rotation:
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.ndim > 1]
-        self.initial = [p.detach().clone() for p in self.weights]
+        self.initial = [p.detach().to(torch.float32, copy=True) for p in self.weights]
         self.last = torch.ones(len(self.weights), device=self.initial[0].device if self.initial else None)
 
     @torch.no_grad()
     def now(self) -> Float[Tensor, "L"]:
         pairs = zip(self.weights, self.initial, strict=True)
-        self.last = torch.stack([torch.cosine_similarity(w.flatten(), w0.flatten(), dim=0) for w, w0 in pairs])
+        self.last = torch.stack([torch.cosine_similarity(w.flatten().float(), w0.flatten(), dim=0) for w, w0 in pairs])
         return self.last

@@ -539,3 +539,21 @@ def test_a_window_in_which_only_samples_seen_before_came_is_no_point() -> None:
     recorder.end_epoch()
     assert np.isfinite(recorder.curves["training_accuracy"]).all()
     assert recorder.curve_epochs == [0.5, 0.75, 1.0]
+
+
+def test_the_rotation_of_weights_in_bfloat16_is_recorded_and_goes_on() -> None:
+    curves = []
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 4).to(torch.bfloat16).to(dtype)  # the same numbers
+        first, second = Recorder(range(8), model=model), Recorder(range(8), model=model)
+        for recorder in (first, second):
+            if recorder is second:
+                recorder.restore(first.epochs, first.state_after_last_epoch()[1])
+            with torch.no_grad():
+                model.weight *= torch.tensor([1.0, 1.25, 1.5])
+            recorder.observe(torch.arange(8), torch.zeros(8, 4), torch.arange(8) % 4)
+            recorder.end_epoch()
+        curves.append(second.curves["layer_rotation"])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=0.02)
+    assert 0 < curves[0][0] < curves[0][1]

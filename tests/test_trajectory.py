@@ -61,8 +61,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert not (tmp_path / "broken" / "checkpoint").exists()
 
 
-@pytest.mark.parametrize("proxy", ["speed_cnn", "test_trajectory:with_dropout"])
-def test_an_interrupted_run_of_a_proxy_with_frozen_weights_or_dropout_ends_with_the_same_bytes(
+@pytest.mark.parametrize("proxy", ["speed_cnn", "test_trajectory:with_dropout", "test_trajectory:odd"])
+def test_an_interrupted_run_of_a_proxy_with_frozen_weights_dropout_or_bfloat16_ends_with_the_same_bytes(
     shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     def stop(report: dict[str, object]) -> None:
@@ -184,6 +184,27 @@ def with_dropout(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.
     return model
 
 
+class Odd(torch.nn.Module):
+    """Weights in bfloat16, a layer that gives a tuple, one that is not used; `pair` gives two outputs while it trains."""
+
+    def __init__(self, n_classes: int, input_shape: tuple[int, int, int], pair: bool) -> None:
+        super().__init__()
+        self.wide, self.pair = torch.nn.Linear(int(np.prod(input_shape)), 8, dtype=torch.bfloat16), pair
+        self.recurrent, self.unused, self.head = torch.nn.GRU(8, 8, batch_first=True), torch.nn.Identity(), torch.nn.Linear(8, n_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        logits = self.head(self.recurrent(self.wide(images.flatten(1).bfloat16()).float().unsqueeze(1))[0].squeeze(1))
+        return (logits, logits) if self.pair and self.training else logits
+
+
+def odd(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.Module:
+    return Odd(n_classes, input_shape, False)
+
+
+def odd_pair(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.Module:
+    return Odd(n_classes, input_shape, True)
+
+
 def not_a_model(n_classes: int, input_shape: tuple[int, int, int]) -> int:
     return 3
 
@@ -194,6 +215,13 @@ def test_a_model_of_the_users_own_is_a_proxy(shapes_npz: Path, tmp_path: Path, m
     assert run["proxy"] == "test_trajectory:factory"
     with pytest.raises(UsageError, match="returned a int"):
         pipeline.score(str(shapes_npz), tmp_path / "other", proxy="test_trajectory:not_a_model", max_epochs=1)
+    for made, layer, said in (
+        ("odd", "recurrent", "'recurrent' gives a tuple"),
+        ("odd", "unused", "'unused' has no part in what"),
+        ("odd_pair", None, "the model gives a tuple while it trains"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            pipeline.score(str(shapes_npz), tmp_path / "other", proxy=f"test_trajectory:{made}", layer=layer, max_epochs=1)
     np.savez(tmp_path / "rows.npz", x_train=np.zeros((60, 1, 20), np.uint8), y_train=np.arange(60) % 3)
     with pytest.raises(UsageError, match=r"'speed_cnn' failed on the first samples: .*Kernel size.* It must map B x 1 x 1 x 20 inputs"):
         pipeline.score(str(tmp_path / "rows.npz"), tmp_path / "other", proxy="speed_cnn", max_epochs=1)
