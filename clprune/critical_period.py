@@ -239,7 +239,7 @@ def curves_so_far(path: Path) -> Iterator[tuple[Float[np.ndarray, "T"], dict[str
     """What `read_curves` returns, of all rows that were read by then: each time that more of them have come through a pipe; of a file mostly once."""
     header: list[str] | None = None
     rows: list[list[float]] = []
-    number = 0
+    number, numbers = 0, list[int]()  # of the line at hand, and of those that hold the rows
     for lines in _arriving_lines(path):
         n_before = len(rows)
         for cells in csv.reader(lines):
@@ -248,12 +248,17 @@ def curves_so_far(path: Path) -> Iterator[tuple[Float[np.ndarray, "T"], dict[str
                 header = _names_of_columns(path, cells)
             elif cells and header is not None:
                 rows.append(_numbers(path, number, header, cells))
+                numbers.append(number)
         if header is None or len(rows) == n_before:
             continue
         columns = {name: values for name, values in zip(header, np.array(rows).T, strict=True) if name}
         times = columns.pop("epoch")
-        if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-            raise DataError(f"{path}: the column `epoch` must hold numbers that increase from row to row.")
+        if len(wrong := np.flatnonzero(~(np.diff(times, prepend=-np.inf) > 0) | ~np.isfinite(times))):
+            at = int(wrong[0])
+            raise DataError(
+                f"{path}, line {numbers[at]}: `epoch` is {times[at]:g}{f' after {times[at - 1]:g}' if at else ''}; it must hold numbers that increase from row to row. "
+                "Where a training was started again, take out the rows of what was done twice."
+            )
         yield times, _with_noise_scale(columns, times)
     if not rows:
         raise DataError(f"{path} needs a header with `epoch` and at least one indicator, and rows below it.")

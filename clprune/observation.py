@@ -73,6 +73,10 @@ def observation(index: Any, logits: Any, labels: Any, features: Any, losses: Any
             raise UsageError(
                 f"observe() takes index (B,), logits (B, C), labels (B,); got {tuple(index.shape)}, {tuple(values.shape)}, {tuple(labels.shape)}."
             )
+        if values.shape[1] == 1:
+            raise UsageError(
+                "observe() was given one logit a sample. Where it stands for two classes (a sigmoid), pass both: torch.cat([torch.zeros_like(z), z], dim=1)."
+            )
         if labels.device.type == "cpu" and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < values.shape[1]:
             raise UsageError(
                 f"observe() was given labels from {int(labels.min())} to {int(labels.max())}, but logits of {values.shape[1]} classes. Number classes from 0."

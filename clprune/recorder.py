@@ -87,6 +87,10 @@ class Recorder:
         live_folder: Path | None = None,
         windows_per_epoch: int = WINDOWS_PER_EPOCH,
     ) -> None:
+        if isinstance(source, str) or not hasattr(source, "__len__"):
+            raise UsageError(
+                f"Recorder() takes a Source or a map-style data set with a length; a {type(source).__name__} has no rows. Give what `observe` is told the rows of."
+            )
         self.n_samples = len(source)
         if self.n_samples == 0:
             raise DataError("there is nothing to record: the data set is empty.")
@@ -108,7 +112,8 @@ class Recorder:
         self.curve_epochs: list[float] = []
         self._current: Tensor | None = None
         self._watched = _Rotation(model) if model is not None else None
-        self._probe = _Probe(self.sample_ids)
+        self._by_id = np.argsort(self.sample_ids, kind="stable")  # so that the order of rows has no influence, on ties either
+        self._probe = _Probe(self._by_id)
         self._indicators = families.members("indicators")
         self._published: tuple[Path, dict[str, Any]] | None = None
         self._start_epoch()
@@ -142,6 +147,8 @@ class Recorder:
         given = observation(index, logits, labels, features, losses, n_samples=self.n_samples)
         if given.kind != self._kind:
             self._kind = self._kind.joined(given.kind)
+        if not len(given.rows):  # of a batch from which the loop left out all
+            return
         window = min(self.n_windows - 1, self._n_observed * self.n_windows // self.n_samples)
         if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
@@ -270,7 +277,17 @@ class Recorder:
         return self.epochs[-1], rest
 
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
-        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten."""
+        """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten.
+
+        Raises UsageError for a recorder with a `model` where the run was recorded without one, or with one of other weights.
+        """
+        if self._watched is not None:
+            shapes = [rest[name].shape for name in sorted(rest) if name.startswith("initial.")]
+            if shapes != [tuple(weight.shape) for weight in self._watched.initial]:
+                raise UsageError(
+                    f"the recording to go on from was made {'with a model of other weights' if shapes else 'without a model'}. "
+                    f"Make the recorder {'with that model' if shapes else 'without `model`'}."
+                )
         self.live = LiveRule(min_epochs=self.live.min_epochs)
         self._start_epoch()
         if self._labels_are_learned and "labels" in rest:  # not in what an earlier version kept
@@ -308,21 +325,25 @@ class Recorder:
             self._window_of.fill_(-1.0)
 
     def _flush(self) -> None:
-        """Take the statistics of the batches that wait; all of them belong to the open window."""
-        if not self._waiting:
-            return
+        """Take the statistics of the batches that wait, in float32 whatever mode the loop is in; all of them belong to the open window."""
+        if self._waiting:
+            device = self._waiting[0].values.device
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+                self._take(device)
+
+    def _take(self, device: torch.device) -> None:
         index, values, labels, features = (None if parts[0] is None else torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         sizes = [len(batch[0]) for batch in self._waiting]
         self._waiting = []
         assert index is not None and values is not None
-        n, device = self.n_samples, values.device
+        n = self.n_samples
         record = observe_losses(values, sizes) if labels is None else observe_batches(values, labels.to(device), features, sizes)
         if self._current is None:  # the last column is where repeated observations go
             self._names = LOSS_SIGNALS if labels is None else names_of_signals(features is not None)
             if labels is None:
                 self._indicators = {k: v for k, v in self._indicators.items() if set(families.facts(v)["needs"]) <= RECORDS_OF_LOSSES}
-            self._current = torch.full((len(self._names), n + 1), float("nan"), device=device)
-            self._window_of = torch.full((n + 1,), -1.0, device=device)
+            self._current = torch.full((len(self._names), n + 1), float("nan"), device=device, dtype=torch.float32)
+            self._window_of = torch.full((n + 1,), -1.0, device=device, dtype=torch.float32)
             self._label_of = torch.full((n + 1,), -1, dtype=torch.int64, device=device)
         index = index.to(device, non_blocking=True)
         ordered, order = index.sort(stable=True)
@@ -334,7 +355,7 @@ class Recorder:
         if labels is not None:
             self._label_of.index_copy_(0, at, labels.to(device, torch.int64))
         if features is not None:
-            self._probe.take(index, features)
+            self._probe.take(at, features)
         self._records[self._open_window].append(record.batches)
 
     def _require_finite_losses(self, now: dict[str, np.ndarray]) -> None:
@@ -355,16 +376,24 @@ class Recorder:
             self._open_window = window
 
     def _held_windows(self, windows: Int[np.ndarray, "N"]) -> list[int]:
-        """The windows of which there are batches. A last one that is too short becomes part of the one before it, in `windows` (of each sample) too."""
-        held = [window for window in range(self.n_windows) if self._records[window]]
+        """The windows of which there are batches. One that saw no new sample, and a last one that is too short, become part of the one before, in `windows` (of each sample) too."""
+        held: list[int] = []
+        for window in (window for window in range(self.n_windows) if self._records[window]):
+            if held and not (windows == window).any():
+                self._join(window, held[-1], windows)
+            else:
+                held.append(window)
         if len(held) > 1 and self._n_in_window[held[-1]] < WHOLE_ENOUGH * self.n_samples / self.n_windows:
-            rest, into = held.pop(), held[-1]
-            windows[windows == rest] = into
-            self._records[into] += self._records[rest]
-            self._closed_at[into] = self._closed_at[rest]
-            if self._watched is not None:
-                self._rotations[into] = (self._rotations[into][0], self._rotations[rest][1])
+            rest = held.pop()
+            self._join(rest, held[-1], windows)
         return held
+
+    def _join(self, rest: int, into: int, windows: Int[np.ndarray, "N"]) -> None:
+        windows[windows == rest] = into
+        self._records[into] += self._records[rest]
+        self._closed_at[into] = self._closed_at[rest]
+        if self._watched is not None:
+            self._rotations[into] = (self._rotations[into][0], self._rotations[rest][1])
 
     def _window_records(
         self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None
@@ -397,7 +426,7 @@ class Recorder:
         before, n_before = self._doubt, len(self.epochs)
         self._doubt = before + _doubt(now)
         if n_before:
-            records |= {"doubt_before": before / n_before, "doubt_after": self._doubt / (n_before + 1)}
+            records |= {"doubt_before": before[self._by_id] / n_before, "doubt_after": self._doubt[self._by_id] / (n_before + 1)}
         if self._network_fisher:
             records["network_fisher"] = np.array(self._network_fisher)
         return records | self._probe.end_epoch()
@@ -413,21 +442,21 @@ def _doubt(epoch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N"]:
 class _Probe:
     """Features of a fixed part of the samples, as they are seen in the training steps: no forward pass of their own."""
 
-    def __init__(self, sample_ids: np.ndarray) -> None:
-        order = np.argsort(sample_ids, kind="stable")
-        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]  # by id, so that the order of rows has no influence
+    def __init__(self, order: Int[np.ndarray, "N"]) -> None:
+        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]
         self.before: np.ndarray | None = None  # (M, D) of the last epoch, NaN where a sample was not seen
-        self._place = np.full(len(order), len(self.rows), dtype=np.int64)
+        self._place = np.full(len(order) + 1, len(self.rows), dtype=np.int64)
         self._place[self.rows] = np.arange(len(self.rows))
         self._neighbors: np.ndarray | None = None  # (Q, k) of the last epoch
         self._slot: Tensor | None = None
         self._now: Tensor | None = None
 
     def take(self, index: Int[Tensor, "B"], features: Float[Tensor, "B D"]) -> None:
+        """Keep the features of the probe's samples; an `index` past the last sample is of none."""
         if self._slot is None:
             self._slot = torch.from_numpy(self._place).to(features.device)
         if self._now is None:  # the last row is where all others go
-            self._now = torch.full((len(self.rows) + 1, features.shape[1]), float("nan"), device=features.device)
+            self._now = torch.full((len(self.rows) + 1, features.shape[1]), float("nan"), device=features.device, dtype=torch.float32)
         self._now.index_copy_(0, self._slot.index_select(0, index), features.float())
 
     def end_epoch(self) -> dict[str, np.ndarray]:
@@ -460,11 +489,11 @@ class _Rotation:
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.ndim > 1]
-        self.initial = [p.detach().clone() for p in self.weights]
+        self.initial = [p.detach().to(torch.float32, copy=True) for p in self.weights]
         self.last = torch.ones(len(self.weights), device=self.initial[0].device if self.initial else None)
 
     @torch.no_grad()
     def now(self) -> Float[Tensor, "L"]:
         pairs = zip(self.weights, self.initial, strict=True)
-        self.last = torch.stack([torch.cosine_similarity(w.flatten(), w0.flatten(), dim=0) for w, w0 in pairs])
+        self.last = torch.stack([torch.cosine_similarity(w.flatten().float(), w0.flatten(), dim=0) for w, w0 in pairs])
         return self.last

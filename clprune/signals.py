@@ -19,6 +19,7 @@ SIGNALS = ("loss", "p_label", "margin", "error_l2", "entropy", "correct", "predi
 FEATURE_SIGNALS = ("grad_norm",)  # these need features too
 LOSS_SIGNALS = ("loss",)  # all that a loss alone gives
 BATCH_RECORDS = ("batch_size", "fisher_trace", "sample_gradient_sq", "batch_gradient_sq", "mean_cosine", "min_cosine")
+LEAST = torch.finfo(torch.float32).min  # in the place of the logarithm of 0: a class that a loop has masked with -inf adds nothing to the entropy
 CHUNKS = 4  # a batch is cut into so many parts, whose gradients at the same weights are compared
 
 _UPPER = tuple(torch.triu_indices(CHUNKS, CHUNKS, offset=1))
@@ -65,7 +66,7 @@ def observe_batches(logits: Float[Tensor, "M C"], labels: Int[Tensor, "M"], feat
     predicted = scores.argmax(1)
     others = scores.scatter(1, column, float("-inf")).amax(1)
     margin = scores.gather(1, column).squeeze(1) - others
-    rows = [-log_p_label, p_label, margin, error_sq.sqrt(), -(p * log_p).sum(1), (predicted == labels).float(), predicted.float()]
+    rows = [-log_p_label, p_label, margin, error_sq.sqrt(), -(p * log_p.clamp_min(LEAST)).sum(1), (predicted == labels).float(), predicted.float()]
     if features is None:
         return BatchRecords(torch.stack(rows), _without_gradients(scores, sizes))
     hidden = torch.cat([features.float(), scores.new_ones((len(labels), 1))], dim=1)

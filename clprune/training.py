@@ -245,7 +245,9 @@ class FeatureTap:
     def _catch(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.features = inputs[0] if inputs[0].ndim == 2 else None
 
-    def _catch_output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _catch_output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise UsageError(f"layer {self.layer!r} gives a {type(output).__name__}; features are taken from one that gives a tensor.")
         self.features = output.flatten(2).mean(dim=2) if output.ndim > 2 else output
 
     def close(self) -> None:
@@ -353,8 +355,9 @@ def train(
                 chosen, drawn = rows(state.epochs_done, state.epochs_done / n_epochs if n_steps is None else state.steps_done / n_steps)
                 loss_weights = None if drawn is None else torch.as_tensor(drawn, dtype=torch.float32, device=device)
             loss_sum = torch.zeros((), device=device)
-            if together:  # dropout differs between processes, and is the same after an interruption
-                torch.manual_seed(int(np.random.SeedSequence((seed, state.epochs_done, distributed.rank())).generate_state(1)[0]))
+            # Dropout differs between processes, and is the same after an interruption.
+            torch.manual_seed(int(np.random.SeedSequence((seed, state.epochs_done, distributed.rank() if together else 0)).generate_state(1)[0]))
+            if together:
                 visits, expected = np.zeros(len(data), dtype=np.int32), np.zeros(len(data), dtype=np.int32)
             batches = epoch_rows(chosen, state.epochs_done, seed, recipe.batch_size, copies=recipe.copies)
             for number, batch_rows in enumerate(batches[: int(min(steps_left, len(batches)))]):
@@ -377,6 +380,10 @@ def train(
                     group["lr"] = rate_at(state.steps_done * recipe.batch_size, progress, recipe)
                 with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
                     logits = model(images)
+                if not isinstance(logits, Tensor):
+                    raise UsageError(
+                        f"the model gives a {type(logits).__name__} while it trains. It must give logits (B, C) alone, as it does when it is evaluated."
+                    )
                 losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
                 weighted = losses if loss_weights is None else losses * loss_weights.index_select(0, at)
                 loss = weighted.mean() if not together else (weighted * torch.from_numpy(real).to(device, non_blocking=True)).sum() / len(batch_rows)

@@ -104,8 +104,7 @@ def record_trajectory(
     state = new_state(model, target, recipe)
     tap = FeatureTap(model, layer)  # refuses a layer that is not there before anything is trained
     tap.close()
-    if ":" in proxy:  # of the user's
-        _require_logits(state.model, data, order[:2], source.n_classes, proxy)
+    _require_logits(state.model, data, order[:2], source.n_classes, proxy, layer)
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
@@ -191,15 +190,21 @@ def record_trajectory(
     return ProxyRun(recorder.trajectory(**facts), recorder.critical_period(), embeddings)
 
 
-def _require_logits(model: torch.nn.Module, data: DeviceData | TokenData, rows: Int[np.ndarray, "m"], n_classes: int, proxy: str) -> None:
-    """Raise UsageError where the model cannot look at a few samples, or gives something else than one number a class."""
+def _require_logits(
+    model: torch.nn.Module, data: DeviceData | TokenData, rows: Int[np.ndarray, "m"], n_classes: int, proxy: str, layer: str | None
+) -> None:
+    """Raise UsageError where the model cannot look at a few samples, gives something else than one number a class, or nothing comes of the `layer`."""
     wanted = f"It must map {' x '.join(map(str, ('B', *data.input_shape)))} inputs to (B, {n_classes})."
     try:
-        logits, _ = predict(model, data, rows=rows)
+        logits, features = predict(model, data, rows=rows, layer=layer)
+    except UsageError:
+        raise
     except Exception as error:  # whatever the user's code raises
         raise UsageError(f"proxy '{proxy}' failed on the first samples: {type(error).__name__}: {error}. {wanted}") from error
     if logits.shape != (len(rows), n_classes):
         raise UsageError(f"proxy '{proxy}' gave an array of shape {logits.shape} for {len(rows)} samples. {wanted}")
+    if layer is not None and features is None:
+        raise UsageError(f"layer {layer!r} has no part in what proxy '{proxy}' gives, so there are no features of it. Name another one.")
 
 
 def _features(
@@ -228,10 +233,10 @@ def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     signals, rest = recorder.state_after_last_epoch()
     last = state.epochs_done - 1
     write_bytes(folder / f"epoch-{last:04d}.safetensors", save(signals))
-    tensors = {f"model.{name}": value.detach().cpu().contiguous().numpy() for name, value in state.model.state_dict().items()}
-    for number, slot in enumerate(state.optimizer.state_dict()["state"].values()):
+    tensors = {f"model.{name}": _as_array(value) for name, value in state.model.state_dict().items()}
+    for number, slot in state.optimizer.state_dict()["state"].items():  # by parameter: one that is frozen has no state
         if slot.get("momentum_buffer") is not None:
-            tensors[f"momentum.{number}"] = slot["momentum_buffer"].detach().cpu().contiguous().numpy()
+            tensors[f"momentum.{number}"] = _as_array(slot["momentum_buffer"])
     name = f"state-{last:04d}.safetensors"
     write_bytes(folder / name, save({k: np.ascontiguousarray(v) for k, v in (tensors | rest).items()}))
     previous = read_json(folder / "checkpoint.json", what="checkpoint")["files"] if last else {}
@@ -250,6 +255,12 @@ def _commit(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             old.unlink()
+
+
+def _as_array(value: torch.Tensor) -> np.ndarray:
+    """The numbers of a tensor; numpy has no bfloat16, whose numbers float32 holds exactly."""
+    held = value.detach().cpu().contiguous()
+    return (held.float() if held.dtype is torch.bfloat16 else held).numpy()
 
 
 def _resume(folder: Path, key: Mapping[str, Any], state: TrainingState, recorder: Recorder) -> float:

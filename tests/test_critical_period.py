@@ -61,7 +61,13 @@ def test_no_curve_gives_not_established() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a,b\n1,2\n", "epoch"), ("epoch,x\n1,2\n2,oops\n", "line 3, column 'x'"), ("epoch,x\n2,1\n1,1\n", "increase"), ("", "header")]
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "epoch"),
+        ("epoch,x\n1,2\n2,oops\n", "line 3, column 'x'"),
+        ("epoch,x\n2,1\n\n1,1\n", "line 4: `epoch` is 1 after 2; .*increase.* started again"),
+        ("", "header"),
+    ],
 )
 def test_bad_curve_files_are_named_with_row_and_column(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "curves.csv"

@@ -158,6 +158,34 @@ def test_a_resumed_lightning_training_goes_on_recording(lightning: Any, train_se
     equal(second, plain(train_set))
 
 
+def test_a_lightning_checkpoint_without_the_recording_is_refused_and_one_within_an_epoch_is_told_of(
+    lightning: Any, train_set: TensorDataset, tmp_path: Path
+) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    library, integration = lightning
+    options = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+    def trained(recorder: Recorder, folder: Path, recording: bool = True, resume: Path | None = None) -> None:
+        saves = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=5, save_top_k=-1)
+        trainer = library.Trainer(callbacks=[integration.CriticalPeriodCallback(recorder, stop=False)][:recording] + [saves], **options)
+        trainer.fit(module_of(library, network()), DataLoader(recorder.indexed(train_set), batch_size=32), ckpt_path=resume)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # of few workers
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        trained(Recorder(train_set), tmp_path / "with")
+        trained(Recorder(train_set), tmp_path / "without", recording=False)
+        for step, said in (
+            (5, "holds 0 whole epochs, and the training goes on after 0 and a part of one"),
+            (10, "holds 0 whole epochs, and the .* after 1:"),
+        ):
+            with pytest.warns(RuntimeWarning, match=said):
+                trained(Recorder(train_set), tmp_path / "again", resume=tmp_path / "with" / f"step={step}.ckpt")
+        with pytest.raises(UsageError, match="after 1 epochs of which there is no recording"):
+            trained(Recorder(train_set), tmp_path / "again", resume=tmp_path / "without" / "step=15.ckpt")
+
+
 def test_what_cannot_be_recorded_is_refused(lightning: Any, train_set: TensorDataset) -> None:
     recorder = Recorder(train_set, n_classes=4)
     with pytest.raises(UsageError, match="indexed"):
@@ -192,7 +220,9 @@ class Model(nn.Module):
         return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = lambda step: 1.0, **options: Any) -> Any:  # type: ignore[type-arg]
+def trained(  # type: ignore[type-arg]
+    recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = lambda step: 1.0, anew: bool = False, **options: Any
+) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import Trainer, TrainingArguments
@@ -210,11 +240,10 @@ def trained(recorder: Recorder, data: Dataset, folder: Path, *, factor: Any = la
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         trainer = RecordingTrainer(
-            model=model,
+            **({"model_init": Model} if anew else {"model": model, "optimizers": (optimizer, schedule)}),
             args=arguments,
             train_dataset=data,
             eval_dataset=data,
-            optimizers=(optimizer, schedule),
             recorder=recorder,
             stop=options.get("stop", True),
         )
@@ -226,6 +255,14 @@ def test_transformers_records_exactly_what_a_plain_loop_does(train_set: TensorDa
     recorder = Recorder(train_set, n_classes=4)
     trained(recorder, Rows(train_set), tmp_path, eval_strategy="epoch")
     equal(recorder, plain(train_set))
+
+
+def test_transformers_records_the_model_that_it_makes_anew_for_a_training(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder = Recorder(train_set, n_classes=4)
+    trainer = trained(recorder, Rows(train_set), tmp_path, anew=True, optim="sgd", learning_rate=0.1, lr_scheduler_type="constant")
+    equal(recorder, plain(train_set))
+    with pytest.raises(UsageError, match="holds 3 epochs of another model"):
+        trainer.train()
 
 
 def test_transformers_stops_and_label_smoothing_changes_no_signal_of_the_first_step(train_set: TensorDataset, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The recorder inside a plain loop."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,9 @@ def test_an_epoch_without_observations_and_an_empty_set_are_refused() -> None:
         Recorder(range(3)).end_epoch()
     with pytest.raises(DataError, match="empty"):
         Recorder([])
+    for given in (600, "data.npz", iter([])):
+        with pytest.raises(UsageError, match=f"a {type(given).__name__} has no rows"):
+            Recorder(given)
 
 
 def test_a_model_that_does_not_learn_is_never_said_to_have_finished() -> None:
@@ -446,3 +451,109 @@ def test_logits_of_another_width_within_an_epoch_are_refused() -> None:
     recorder.observe(torch.arange(10), torch.randn(10, 2), torch.arange(10) % 2)
     with pytest.raises(UsageError, match="2 classes in one batch and of 3"):
         recorder.observe(torch.arange(10), torch.randn(10, 3), torch.arange(10) % 2)
+
+
+def test_a_batch_of_which_nothing_is_left_changes_nothing() -> None:
+    one, other = Recorder(range(40)), Recorder(range(40))
+    logits, labels, features = torch.randn(40, 3), torch.arange(40) % 3, torch.randn(40, 5)
+    for recorder in (one, other):
+        for part in torch.arange(40).split(10):
+            for _ in range(9 if recorder is one else 0):
+                recorder.observe(part[:0], logits[:0], labels[:0], features[:0])
+            recorder.observe(part, logits[part], labels[part], features[part])
+        recorder.end_epoch()
+    np.testing.assert_equal(one.curves, other.curves)
+    np.testing.assert_equal(one.epochs, other.epochs)
+
+
+def test_a_class_that_the_loop_masks_counts_as_impossible() -> None:
+    recorder, logits, labels = Recorder(range(20)), torch.randn(20, 4), torch.arange(20) % 3
+    recorder.observe(torch.arange(20), logits.clone().index_fill_(1, torch.tensor(3), -torch.inf), labels)
+    recorder.end_epoch()
+    judge = Recorder(range(20))
+    judge.observe(torch.arange(20), logits[:, :3], labels)
+    judge.end_epoch()
+    for name, values in judge.epochs[0].items():
+        np.testing.assert_allclose(recorder.epochs[0][name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_one_logit_for_two_classes_is_refused_with_what_to_pass() -> None:
+    with pytest.raises(UsageError, match=r"torch\.cat\(\[torch\.zeros_like\(z\), z\], dim=1\)"):
+        Recorder(range(4)).observe(torch.arange(4), torch.randn(4, 1), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"), [(None, "made without a model. Make the recorder without"), (torch.nn.Linear(3, 3), "model of other weights. Make")]
+)
+def test_a_recording_goes_on_only_with_the_model_that_it_was_made_with(made: torch.nn.Module | None, said: str) -> None:
+    first, second = Recorder(range(4), model=made), Recorder(range(4), model=torch.nn.Linear(3, 2))
+    first.observe(torch.arange(4), torch.randn(4, 2), torch.arange(4) % 2)
+    first.end_epoch()
+    with pytest.raises(UsageError, match=said):
+        second.restore(first.epochs, first.state_after_last_epoch()[1])
+
+
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("mode", [lambda: torch.autocast("cpu", torch.bfloat16), torch.inference_mode, in_float64])
+@pytest.mark.parametrize("with_logits", [True, False])
+def test_the_mode_that_a_loop_observes_in_changes_no_number(mode: Any, with_logits: bool) -> None:
+    mine, judge = Recorder(range(80)), Recorder(range(80))
+    for recorder, within in ((mine, mode), (judge, contextlib.nullcontext)):
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(2):
+            for rows in torch.arange(80).split(20):
+                logits, features = (torch.randn(20, width, generator=rng, dtype=torch.float32) for width in (3, 6))
+                with within():
+                    recorder.observe(rows, *((logits, rows % 3, features) if with_logits else ()), losses=None if with_logits else logits[:, 0].abs())
+            recorder.end_epoch()
+    np.testing.assert_equal(mine.curves, judge.curves)
+    np.testing.assert_equal(mine.epochs, judge.epochs)
+
+
+def test_the_first_sight_of_a_sample_counts_for_the_probe_too() -> None:
+    once, twice = Recorder(range(60)), Recorder(range(60))
+    for _ in range(2):
+        logits, features = torch.randn(60, 3), torch.randn(60, 4)
+        for recorder in (once, twice):
+            recorder.observe(torch.arange(60), logits, torch.arange(60) % 3, features)
+            if recorder is twice:
+                recorder.observe(torch.arange(60), logits, torch.arange(60) % 3, torch.randn(60, 4))
+            recorder.end_epoch()
+    for name in ("cka", "effective_rank", "neighbor_overlap"):
+        assert twice.curves[name][-1] == once.curves[name][-1], name
+
+
+def test_a_window_in_which_only_samples_seen_before_came_is_no_point() -> None:
+    recorder = Recorder(range(80), model=torch.nn.Linear(2, 2))
+    for rows in torch.arange(80).split(20):
+        for _ in range(2):  # two forward passes a step
+            recorder.observe(rows, torch.randn(20, 3), rows % 3)
+    recorder.end_epoch()
+    assert np.isfinite(recorder.curves["training_accuracy"]).all()
+    assert recorder.curve_epochs == [0.5, 0.75, 1.0]
+
+
+def test_the_rotation_of_weights_in_bfloat16_is_recorded_and_goes_on() -> None:
+    curves = []
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 4).to(torch.bfloat16).to(dtype)  # the same numbers
+        first, second = Recorder(range(8), model=model), Recorder(range(8), model=model)
+        for recorder in (first, second):
+            if recorder is second:
+                recorder.restore(first.epochs, first.state_after_last_epoch()[1])
+            with torch.no_grad():
+                model.weight *= torch.tensor([1.0, 1.25, 1.5])
+            recorder.observe(torch.arange(8), torch.zeros(8, 4), torch.arange(8) % 4)
+            recorder.end_epoch()
+        curves.append(second.curves["layer_rotation"])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=0.02)
+    assert 0 < curves[0][0] < curves[0][1]

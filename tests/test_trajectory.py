@@ -61,6 +61,22 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert not (tmp_path / "broken" / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("proxy", ["speed_cnn", "test_trajectory:with_dropout", "test_trajectory:odd"])
+def test_an_interrupted_run_of_a_proxy_with_frozen_weights_dropout_or_bfloat16_ends_with_the_same_bytes(
+    shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    def stop(report: dict[str, object]) -> None:
+        if report["stage"] == "train" and report["done"] == 1:
+            raise Stop
+
+    monkeypatch.chdir(Path(__file__).parent)
+    pipeline.score(str(shapes_npz), tmp_path / "whole", proxy=proxy, max_epochs=2, exact=True)
+    with pytest.raises(Stop):
+        pipeline.score(str(shapes_npz), tmp_path / "broken", proxy=proxy, max_epochs=2, exact=True, on_progress=stop)
+    pipeline.score(str(shapes_npz), tmp_path / "broken", proxy=proxy, max_epochs=2, exact=True)
+    assert digests(tmp_path / "whole") == digests(tmp_path / "broken")
+
+
 def test_a_changed_checkpoint_is_refused_by_name(shapes_npz: Path, tmp_path: Path) -> None:
     def stop(report: dict[str, object]) -> None:
         if report["stage"] == "train" and report["done"] == 1:
@@ -158,6 +174,37 @@ def of_another_input(n_classes: int, input_shape: tuple[int, int, int]) -> objec
     return factory(n_classes, (1, 2, 3))
 
 
+def with_dropout(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.Module:
+    """Its first layer is used by nobody, and every layer has the same shape but the last."""
+    n_inputs = int(np.prod(input_shape))
+    first, second, third = (torch.nn.Linear(n_inputs, n_inputs, bias=False) for _ in range(3))
+    model = torch.nn.Sequential(torch.nn.Flatten(), second, torch.nn.ReLU(), torch.nn.Dropout(0.3), third, torch.nn.Linear(n_inputs, n_classes))
+    first.weight.requires_grad_(False)
+    model[1].register_parameter("unused", first.weight)
+    return model
+
+
+class Odd(torch.nn.Module):
+    """Weights in bfloat16, a layer that gives a tuple, one that is not used; `pair` gives two outputs while it trains."""
+
+    def __init__(self, n_classes: int, input_shape: tuple[int, int, int], pair: bool) -> None:
+        super().__init__()
+        self.wide, self.pair = torch.nn.Linear(int(np.prod(input_shape)), 8, dtype=torch.bfloat16), pair
+        self.recurrent, self.unused, self.head = torch.nn.GRU(8, 8, batch_first=True), torch.nn.Identity(), torch.nn.Linear(8, n_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        logits = self.head(self.recurrent(self.wide(images.flatten(1).bfloat16()).float().unsqueeze(1))[0].squeeze(1))
+        return (logits, logits) if self.pair and self.training else logits
+
+
+def odd(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.Module:
+    return Odd(n_classes, input_shape, False)
+
+
+def odd_pair(n_classes: int, input_shape: tuple[int, int, int]) -> torch.nn.Module:
+    return Odd(n_classes, input_shape, True)
+
+
 def not_a_model(n_classes: int, input_shape: tuple[int, int, int]) -> int:
     return 3
 
@@ -168,6 +215,16 @@ def test_a_model_of_the_users_own_is_a_proxy(shapes_npz: Path, tmp_path: Path, m
     assert run["proxy"] == "test_trajectory:factory"
     with pytest.raises(UsageError, match="returned a int"):
         pipeline.score(str(shapes_npz), tmp_path / "other", proxy="test_trajectory:not_a_model", max_epochs=1)
+    for made, layer, said in (
+        ("odd", "recurrent", "'recurrent' gives a tuple"),
+        ("odd", "unused", "'unused' has no part in what"),
+        ("odd_pair", None, "the model gives a tuple while it trains"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            pipeline.score(str(shapes_npz), tmp_path / "other", proxy=f"test_trajectory:{made}", layer=layer, max_epochs=1)
+    np.savez(tmp_path / "rows.npz", x_train=np.zeros((60, 1, 20), np.uint8), y_train=np.arange(60) % 3)
+    with pytest.raises(UsageError, match=r"'speed_cnn' failed on the first samples: .*Kernel size.* It must map B x 1 x 1 x 20 inputs"):
+        pipeline.score(str(tmp_path / "rows.npz"), tmp_path / "other", proxy="speed_cnn", max_epochs=1)
     for made, said in (("of_another_width", r"gave an array of shape \(2, 7\)"), ("of_another_input", "failed on the first samples: RuntimeError")):
         with pytest.raises(UsageError, match=said):
             pipeline.score(str(shapes_npz), tmp_path / "other", proxy=f"test_trajectory:{made}", max_epochs=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,8 +36,8 @@ class CriticalPeriodCallback(Callback):
     """Feeds `recorder` while the trainer fits. Logits and features are what the model's last linear layer gives and takes.
 
     With `stop` the training ends with the epoch in which the critical period does; without, `recorder.in_critical_period` tells. `parts` takes rows and labels out of a
-    batch. The recording is part of Lightning's checkpoints (those that are saved at the end of a training epoch hold that epoch too). Not for mixed inputs
-    (mixup, cutmix), whose logits belong to no one sample, nor for several processes: UsageError.
+    batch. The recording is part of Lightning's checkpoints (those that are saved at the end of a training epoch hold that epoch too; a RuntimeWarning where one was saved earlier).
+    Not for mixed inputs (mixup, cutmix), whose logits belong to no one sample. Raises UsageError for several processes, and where a training goes on from a checkpoint without a recording.
 
         recorder = clprune.Recorder(train_set, n_classes=10)
         trainer = Trainer(callbacks=[CriticalPeriodCallback(recorder)])
@@ -46,12 +47,29 @@ class CriticalPeriodCallback(Callback):
     def __init__(self, recorder: Recorder, *, stop: bool = True, parts: Callable[[Any], tuple[Tensor, Tensor]] = index_and_labels) -> None:
         self.recorder, self.stop, self.parts = recorder, stop, parts
         self._tap: HeadTap | None = None
+        self._restored = False
         self._rate: float | None = None  # of the last training step: when an epoch ends, the scheduler has set that of the next one already
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
             raise UsageError(f"the recording needs one process that sees every sample; this trainer runs {trainer.world_size}.")
         self._tap = HeadTap(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        n_done, n_held, progress = trainer.current_epoch, len(self.recorder.epochs), trainer.fit_loop.epoch_loop.batch_progress
+        if n_done and not n_held and not self._restored:
+            raise UsageError(
+                f"the training goes on after {n_done} epochs of which there is no recording, so what they showed is not known and the critical period would be looked for as if "
+                "training began here. Train from the start, or go on without CriticalPeriodCallback."
+            )
+        within = progress.current.ready > 0 and not progress.is_last_batch
+        if n_held < n_done or within:
+            warnings.warn(
+                f"the recording holds {n_held} whole epochs, and the training goes on after {n_done}{' and a part of one' if within else ''}: what was seen in between is not recorded. "
+                "Save checkpoints at the end of training epochs.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
@@ -74,13 +92,12 @@ class CriticalPeriodCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The finished epochs of the recording, as tensors."""
-        if not self.recorder.epochs:
-            return {}
-        _, rest = self.recorder.state_after_last_epoch()
+        rest = self.recorder.state_after_last_epoch()[1] if self.recorder.epochs else {}
         epochs = [{name: torch.from_numpy(values) for name, values in epoch.items()} for epoch in self.recorder.epochs]
         return {"epochs": epochs, "rest": {name: torch.from_numpy(values) for name, values in rest.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict:
+        self._restored = bool(state_dict)
+        if state_dict.get("epochs"):
             epochs = [{name: values.numpy() for name, values in epoch.items()} for epoch in state_dict["epochs"]]
             self.recorder.restore(epochs, {name: values.numpy() for name, values in state_dict["rest"].items()})

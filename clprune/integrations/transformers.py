@@ -99,17 +99,20 @@ class CriticalPeriodMixin:
 
     Logits and features are what the model's last linear layer gives and takes, once for each micro-batch, so gradient accumulation, label smoothing and mixed
     precision change nothing. The recording is part of each checkpoint, and `train(resume_from_checkpoint=...)` goes on with it (saved within an epoch, a checkpoint
-    holds the finished epochs only). Raises UsageError for examples without `index`, for several processes, and for a checkpoint without a recording.
+    holds the finished epochs only). Raises UsageError for examples without `index`, for several processes, for a checkpoint without a recording, and where `model_init` makes
+    another model for a recorder that holds epochs already.
     """
 
     _signature_columns: list[str]
+    _tap: HeadTap | None = None
 
     def __init__(self, *args: Any, recorder: Recorder, stop: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.world_size > 1 or self.args.n_gpu > 1:  # type: ignore[attr-defined]
             raise UsageError("the recording needs one process on one device that sees every sample; set CUDA_VISIBLE_DEVICES to one GPU.")
         self.recorder = recorder
-        self._tap = HeadTap(self.model)  # type: ignore[attr-defined]
+        if self._tap is None:
+            self._tap = HeadTap(self.model)  # type: ignore[attr-defined]
         self.add_callback(_EndOfEpoch(recorder, stop))  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -117,7 +120,19 @@ class CriticalPeriodMixin:
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint  # type: ignore[attr-defined]
         if last:
             restore_recording(self.recorder, Path(last))
+        elif self.recorder.epochs and self.model_init is not None:  # type: ignore[attr-defined]
+            raise UsageError(
+                f"the recorder holds {len(self.recorder.epochs)} epochs of another model, and model_init makes a new one for each training. Give each training a recorder of its own."
+            )
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """The Trainer's own; the model that it makes anew for a training is looked at in the place of the one before."""
+        if self._tap is not None:
+            self._tap.close()
+        model = super().call_model_init(trial)  # type: ignore[misc]
+        self._tap = HeadTap(model)
+        return model
 
     def _set_signature_columns_if_needed(self) -> None:
         """The model does not take `index`, but it must not be removed."""
@@ -135,6 +150,7 @@ class CriticalPeriodMixin:
                 raise UsageError(
                     f"the training examples have no '{lacking}'. Give each its row: train_set.add_column('index', range(len(train_set)))."
                 )
+            assert self._tap is not None
             logits, features = self._tap.take()
             self.recorder.observe(index, logits, labels, features)
         return result

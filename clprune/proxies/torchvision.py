@@ -27,13 +27,14 @@ def torchvision(n_classes: int, input_shape: tuple[int, int, int], *, model: str
 
     if model not in models.list_models(module=models):
         raise UsageError(f"torchvision has no classification model '{model}'; torchvision.models.list_models() lists them.")
-    built = models.get_model(model, weights=None, num_classes=n_classes)
+    one_output = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}  # else tuples while they train
+    built = models.get_model(model, weights=None, num_classes=n_classes, **one_output)
     wrapped = _ThreeChannels(built) if input_shape[0] != 3 else built
     wrapped.eval()
     try:
         with torch.no_grad():
             wrapped(torch.zeros(1, *input_shape))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # transformers assert the size of the image
         raise UsageError(
             f"torchvision's {model} cannot take images of shape {input_shape} ({str(error).splitlines()[0]}). Set --image-size."
         ) from error
