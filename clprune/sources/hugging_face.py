@@ -60,6 +60,8 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
         held_out = split_among([part for part in loaded if part != chosen], TEST_SPLITS)
         test = loaded[held_out] if held_out else None
         loaded = loaded[chosen]
+    elif split and split != str(loaded.split or ""):
+        raise UsageError(f"{locator}: {name} is one data set without splits, so there is no '{split}'. Leave :{split} out.")
     train = _open(loaded, locator, strict, id_column=options.get("id"), label_column=options.get("label"))
     if test is None:
         return train
