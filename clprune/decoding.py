@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,11 @@ LOOKED_AT = 256  # encoded images that are not files of their own
 THREADS, BLOCK = 2, 128  # of so many files at a time
 DECODER = 2  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # modes of PIL for 16 bits a pixel, in every order of bytes
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")  # of files that are taken for images in folders
+MAGIC = (  # beginnings of encoded images, and the suffix that libraries know them by
+    (b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"),
+    (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"II+\0", ".tif"), (b"P5", ".pgm"), (b"P6", ".ppm"), (b"P4", ".ppm"),
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -134,6 +140,22 @@ def in_blocks(function: Callable[[int], T], n: int, on_progress: Callable[[int, 
                 on_progress(done, n)
     finally:
         pool.shutdown(cancel_futures=True)  # what waits is of no use when one failed
+
+
+def suffix_of(content: bytes) -> str:
+    """The usual suffix of an encoded image, by its first bytes; else that of the format which PIL sees in it, or `.bin`.
+
+    >>> suffix_of(b"II*\\0")
+    '.tif'
+    """
+    for start, suffix in MAGIC:
+        if content.startswith(start):
+            return suffix
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return next((suffix for suffix, name in Image.registered_extensions().items() if name == image.format), ".bin")
+    except Exception:  # whatever PIL raises: it is no image
+        return ".bin"
 
 
 def shape_of(image: Image.Image) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from numpy.dtypes import StringDType
 
 from clprune.datatypes import Source
+from clprune.decoding import suffix_of
 from clprune.errors import DataError
 from clprune.sources._common import (
     TEST_SPLITS,
@@ -117,7 +118,7 @@ def source_of_table(
             read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),
         )
     read = lambda index: contents.read(int(rows[index]))  # noqa: E731
-    return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), _suffix(read(index))))
+    return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), suffix_of(read(index))))
 
 
 def _parts(table: pa.Table, locator: str) -> tuple[pa.Table, pa.Table]:
@@ -302,11 +303,3 @@ def _image(place: Any):  # type: ignore[no-untyped-def]
     from PIL import Image
 
     return Image.open(place)
-
-
-def _suffix(content: bytes) -> str:
-    """The usual suffix of encoded image bytes."""
-    for start, suffix in ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp")):
-        if content.startswith(start):
-            return suffix
-    return ".bin"
