@@ -20,7 +20,7 @@ from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_jso
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
 LOOKED_AT = 256  # encoded images that are not files of their own
 THREADS, BLOCK = 2, 128  # of so many files at a time
-DECODER = 2  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
+DECODER = 3  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # modes of PIL for 16 bits a pixel, in every order of bytes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")  # of files that are taken for images in folders
 MAGIC = (  # beginnings of encoded images, and the suffix that libraries know them by
@@ -37,7 +37,7 @@ def load_images(
 
     Rule: images that all have one size of at most 64 pixels stay as they are. Others are scaled so that the shorter side is `side` (by default
     the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB; transparency on white;
-    EXIF orientation applied; 16-bit divided down, numbers with a point in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
+    EXIF orientation applied; 16-bit divided down, numbers with a point or of 32 bits in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
     an image which cannot be decoded.
     """
     if _as_they_are(source, side):
@@ -160,7 +160,10 @@ def suffix_of(content: bytes) -> str:
 
 def shape_of(image: Image.Image) -> tuple[int, int, int]:
     """Width, height and channels (1 gray, else 3) of an image as it is shown, from its header."""
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "TIFF", "WEBP") else False
+    cheap = image.format != "PNG" or "exif" in image.info  # else PIL would decode all of it to look behind the pixels
+    turned = cheap and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    if image.format == "TIFF" and image.size != (image.tag_v2[256], image.tag_v2[257]):  # type: ignore[attr-defined]
+        turned = False  # PIL has turned the size already
     width, height = image.size[::-1] if turned else image.size
     return width, height, 1 if image.mode in ("1", "L", "F", *DEEP) else 3
 
@@ -200,11 +203,12 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
         image.load()
     except Exception as error:  # whatever a decoder raises, the message must name the sample
         raise _undecodable(source, index, error) from error
+    form = image.format
     image = ImageOps.exif_transpose(image) or image
-    if image.mode in DEEP:
+    if image.mode == "F" or (image.mode == "I" and form != "PNG"):
+        image = Image.fromarray(_of_wide_numbers(np.asarray(image), source, index))
+    elif image.mode in DEEP:
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(_of_floats(np.asarray(image), source, index))
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -214,8 +218,8 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
     return np.asarray(image).reshape(size[1], size[0], 1 if gray else 3)
 
 
-def _of_floats(pixels: np.ndarray, source: Source, index: int) -> UInt8[np.ndarray, "H W"]:
-    """Pixels in [0, 1], [0, 255] or the 16 bits of [0, 65535] as uint8. Raises DataError that names the image where they lie elsewhere."""
+def _of_wide_numbers(pixels: np.ndarray, source: Source, index: int) -> UInt8[np.ndarray, "H W"]:
+    """Floats, or whole numbers of 32 bits, in [0, 1], [0, 255] or the 16 bits of [0, 65535] as uint8. Raises DataError that names the image where they lie elsewhere."""
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 65535):  # NaN lies nowhere
         raise _undecodable(source, index, ValueError(f"its pixels lie in [{low:g}, {high:g}], not in [0, 1], [0, 255] or [0, 65535]"))

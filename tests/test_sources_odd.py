@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import draw_shapes, manifest_of
-from PIL import Image
+from PIL import Image, ImageOps
 
+from clprune.datatypes import Source
+from clprune.decoding import load_images
 from clprune.errors import DataError, UsageError
 from clprune.export import export
 from clprune.sources import open_source
@@ -116,3 +118,44 @@ def test_texts_that_are_numbers_or_bytes_are_handed_over(tmp_path: Path, texts: 
     assert source.read_input(3) == "30" and source.sample_bytes[3] == 2
     export(manifest_of(source, [3, 4], tmp_path / "m"), source, "parquet", tmp_path / "out")
     assert pq.read_table(tmp_path / "out" / "train.parquet")["text"].to_pylist() == ["30", "40"]
+
+
+def folder_of(root: Path, contents: list[bytes], suffix: str) -> Source:
+    """Two classes of these files in turn."""
+    for row, content in enumerate(contents):
+        (root / "ab"[row % 2]).mkdir(parents=True, exist_ok=True)
+        (root / "ab"[row % 2] / f"{row}{suffix}").write_bytes(content)
+    return open_source(str(root))
+
+
+def test_a_jpeg_with_something_behind_the_picture_is_whole(tmp_path: Path) -> None:
+    whole = [encoded(row, "JPEG") for row in range(6)]
+    source = folder_of(tmp_path / "phone", [content + b"SEFT" + bytes(200) for content in whole], ".jpg")
+    assert not source.skipped and len(source) == 6
+    source = folder_of(tmp_path / "cut", [*whole[:5], whole[5][:-40] + bytes(200)], ".jpg")
+    assert source.skipped == (("b/5.jpg", "the file is cut off"),)
+
+
+@pytest.mark.parametrize("form", ["PPM", "TGA"])
+def test_a_file_of_any_form_that_is_cut_off_is_left_out(tmp_path: Path, form: str) -> None:
+    whole = [encoded(row, form) for row in range(6)]
+    for row, content in enumerate([*whole[:5], whole[5][:-60]]):
+        (tmp_path / f"{row}.{form.lower()}").write_bytes(content)
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{row}.{form.lower()},{row % 2}\n" for row in range(6)))
+    source = open_source(str(tmp_path / "t.csv"))
+    assert [name for name, _ in source.skipped] == [f"5.{form.lower()}"]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_images_that_are_turned_by_exif_are_neither_cut_nor_scaled(tmp_path: Path, form: str, orientation: int) -> None:
+    image, contents = Image.new("L", (30, 20)), []
+    image.paste(255, (0, 0, 15, 20))
+    image.getexif()[0x0112] = orientation
+    for _ in range(4):
+        image.save(content := io.BytesIO(), form, exif=image.getexif(), **({"lossless": True} if form == "WEBP" else {}))
+        contents.append(content.getvalue())
+    images, rule = load_images(folder_of(tmp_path / "set", contents, f".{form.lower()}"), cache=tmp_path / "cache")
+    shown = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    assert not rule["resized"] and images.shape[1:3] == shown.shape
+    assert np.abs(images[2, ..., 0].astype(int) - shown).max() < 20
