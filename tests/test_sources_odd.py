@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+import torchvision
 from conftest import draw_shapes, manifest_of
 from PIL import Image, ImageOps
 
@@ -159,3 +161,96 @@ def test_images_that_are_turned_by_exif_are_neither_cut_nor_scaled(tmp_path: Pat
     shown = np.asarray(ImageOps.exif_transpose(image)).astype(int)
     assert not rule["resized"] and images.shape[1:3] == shown.shape
     assert np.abs(images[2, ..., 0].astype(int) - shown).max() < 20
+
+
+class Mine(torch.utils.data.Dataset):
+    """A data set of somebody's own: the drawn shapes, and these attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, row: int) -> Any:
+        return IMAGES[row], int(LABELS[row])
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"samples": [{"path": f"{row}.png", "label": 0} for row in range(12)]},
+        {"samples": [(IMAGES[row], 0) for row in range(12)]},
+        {"samples": [("a", "b", "c")] * 12},
+        {"samples": [(f"{row}.png", 0) for row in range(12)], "root": "elsewhere"},
+        {"samples": [("a", 0)] * 24},
+        {"features": IMAGES, "targets": LABELS},
+        {"classes": 4},
+        {"classes": np.unique(LABELS)},
+        {"classes": {"dog": 3, "ant": 0, "cow": 2, "bee": 1}, "expected": ("ant", "bee", "cow", "dog")},
+        {"classes": {2: "cow", 0: "ant", 3: "dog", 1: "bee"}, "expected": ("ant", "bee", "cow", "dog")},
+        {"classes": np.array(["ant", "bee", "cow", "dog"]), "expected": ("ant", "bee", "cow", "dog")},
+        {"data": torch.tensor(IMAGES.transpose(0, 3, 1, 2))},
+        {"data": IMAGES[..., 0]},
+    ],
+)
+def test_attributes_of_a_data_set_that_mean_something_else_or_take_another_form_do_no_harm(attributes: dict[str, Any], tmp_path: Path) -> None:
+    source = open_source(Mine(**attributes))
+    assert source.class_names == attributes.get("expected", ("0", "1", "2", "3")) and source.paths is None
+    assert source.labels.tolist() == LABELS.tolist() and source.sample_ids.tolist() == [f"{row:02d}" for row in range(12)]
+    images, _ = load_images(source, cache=tmp_path)
+    np.testing.assert_array_equal(images, IMAGES)
+
+
+def test_labels_that_a_transform_changes_are_those_of_the_items() -> None:
+    class Halved(Mine):
+        def __getitem__(self, row: int) -> Any:
+            return IMAGES[row], int(LABELS[row] >= 2)
+
+    source = open_source(Halved(targets=LABELS, classes=["ant", "bee", "cow", "dog"]))
+    assert source.labels.tolist() == (LABELS >= 2).astype(int).tolist() and source.class_names == ("0", "1")
+
+
+def test_a_folder_of_which_only_a_part_is_shown_is_no_list_of_files(image_folder: Path) -> None:
+    class EverySecond(torchvision.datasets.ImageFolder):
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, row: int) -> Any:
+            return super().__getitem__(2 * row)
+
+    whole = torchvision.datasets.ImageFolder(str(image_folder))
+    source = open_source(EverySecond(str(image_folder)))
+    assert source.labels.tolist() == whole.targets[::2] and source.paths is None
+    np.testing.assert_array_equal(np.asarray(source.read_input(4)), np.asarray(whole[8][0]))
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "row 7 is a NoneType"), ("half \ud83d", "row 7 holds a text that is no Unicode")])
+def test_a_text_that_is_none_is_named(text: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        open_source([(text if row == 7 else f"text {row}", row % 2) for row in range(12)])
+
+
+def test_texts_with_a_list_of_samples_are_handed_over(tmp_path: Path) -> None:
+    class Texts(Mine):
+        def __getitem__(self, row: int) -> Any:
+            return self.samples[row]
+
+    for row in range(12):
+        (tmp_path / f"{row}").write_text("what the file holds is not what the item shows")
+    for root in ("", f"{tmp_path}/"):
+        data = Texts(samples=[(f"{root}{row}", row % 2) for row in range(12)])
+        source = open_source(data)
+        export(manifest_of(source, [3, 4], tmp_path / f"m{len(root)}"), source, "webdataset", tmp_path / f"out{len(root)}")
+        assert open_source(f"wds:{tmp_path}/out{len(root)}").read_input(1) == f"{root}4"
+
+
+def test_files_that_are_no_images_are_handed_over_as_what_the_items_show(tmp_path: Path) -> None:
+    for row in range(12):
+        (tmp_path / "set" / f"c{row % 2}").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "set" / f"c{row % 2}" / f"{row:02d}.npy", IMAGES[row])
+    source = open_source(torchvision.datasets.DatasetFolder(str(tmp_path / "set"), np.load, (".npy",)))
+    export(manifest_of(source, [0, 7], tmp_path / "m"), source, "parquet", tmp_path / "out")
+    again = open_source(str(tmp_path / "out" / "train.parquet"))
+    np.testing.assert_array_equal(np.asarray(again.read_input(1)), IMAGES[3, ..., 0])

@@ -19,7 +19,10 @@ def encoded(source: Source, index: int) -> tuple[bytes, str]:
     """Bytes and suffix of a sample: the original bytes where there are some, else PNG (images; TIFF where pixels are floats) or UTF-8 (text)."""
     if source.read_bytes is not None or source.paths is not None:
         content, suffix = source.read_bytes(index) if source.read_bytes is not None else _of_file(source.paths[index])  # type: ignore[index]
-        return content, suffix if source.kind == "text" else image_suffix(suffix, content)
+        if source.kind == "text" or suffix.lower() in SUFFIXES:
+            return content, suffix
+        if (found := suffix_of(content)) != ".bin":  # else the data set makes an image of what the file holds
+            return content, found
     value: Any = source.read_input(index)
     if isinstance(value, str):
         return value.encode(), ".txt"
@@ -42,13 +45,6 @@ def encoded(source: Source, index: int) -> tuple[bytes, str]:
 
 def _of_file(path: Path) -> tuple[bytes, str]:
     return path.read_bytes(), path.suffix.lower()
-
-
-def image_suffix(suffix: str, content: bytes) -> str:
-    """The suffix of an image file, or the usual one of what it holds where libraries would not take the file for an image by its own."""
-    if suffix.lower() in SUFFIXES or (found := suffix_of(content)) == ".bin":
-        return suffix or ".bin"
-    return found
 
 
 def hugging_face_features(source: Source) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clprune.datatypes import Source
-from clprune.decoding import SUFFIXES
+from clprune.decoding import SUFFIXES, suffix_of
 from clprune.errors import StorageError
-from clprune.exporters._content import encoded, image_suffix
+from clprune.exporters._content import encoded
 from clprune.families import exporter, require_one_of
 from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, write_json
@@ -161,7 +161,8 @@ def _folder_names(class_names: tuple[str, ...]) -> list[str]:
 
 def _suffix_of_file(path: Path) -> str:
     """Its own suffix as it is written, or that of what the file holds where its own is none of an image: `ImageFolder` would pass it over."""
-    return path.suffix if path.suffix.lower() in SUFFIXES else image_suffix(path.suffix, path.read_bytes())
+    found = path.suffix if path.suffix.lower() in SUFFIXES else suffix_of(path.read_bytes())
+    return path.suffix if found == ".bin" else found
 
 
 def _inner_name(sample_id: str, suffix: str, source: Source, row: int) -> str:
