@@ -279,3 +279,52 @@ def test_an_open_image_keeps_its_orientation(tmp_path: Path) -> None:
     image.getexif()[0x0112] = 6
     content, suffix = encoded(open_source([(image, 0), (image, 1)]), 0)
     assert suffix == ".png" and Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
+
+
+def test_an_export_does_not_replace_the_shards_or_files_that_it_is_made_from(tmp_path: Path) -> None:
+    first = images_of(tmp_path, [f"i{row}" for row in range(12)])
+    manifest = manifest_of(first, list(range(12)), tmp_path / "m")
+    export(manifest, first, "webdataset(samples_per_shard=4)", tmp_path / "shards")
+    export(manifest, first, "imagefolder", tmp_path / "files")
+    export(manifest, first, "hf", tmp_path / "hf")
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"files/{row % 2}/i{row}.png,{row % 2}\n" for row in range(12)))
+    for number, (locator, place) in enumerate(
+        (
+            (f"wds:{tmp_path}/shards/train-{{000000..000002}}.tar", "shards"),
+            (f"wds:{tmp_path}/shards/*.tar", "shards"),
+            (f"{tmp_path}/t.csv", "files"),
+            (f"hf:{tmp_path}/hf", "hf"),
+        )
+    ):
+        source, before = open_source(locator), sorted((tmp_path / place).rglob("*"))
+        second = manifest_of(source, [0, 3], tmp_path / f"m{number}")
+        with pytest.raises(UsageError, match="holds the data"):
+            export(second, source, "webdataset", tmp_path / place, force=True)
+        assert sorted((tmp_path / place).rglob("*")) == before
+    source = open_source(f"wds:{tmp_path}/shards")
+    with pytest.raises(UsageError, match="inside the data folder"):  # where it would be read as a part of them
+        export(manifest_of(source, [0, 3], tmp_path / "m9"), source, "webdataset", tmp_path / "shards" / "pruned")
+
+
+def test_what_an_export_of_other_labels_left_is_not_taken_up(tmp_path: Path) -> None:
+    ids, n_read = [f"i{row}" for row in range(12)], 0
+    source = images_of(tmp_path, ids)
+
+    def stopping(row: int) -> tuple[bytes, str]:
+        nonlocal n_read
+        n_read += 1
+        if n_read > 6:
+            raise KeyboardInterrupt
+        assert source.read_bytes is not None
+        return source.read_bytes(row)
+
+    with pytest.raises(KeyboardInterrupt):
+        export(
+            manifest_of(source, list(range(12)), tmp_path / "m"),
+            replace(source, read_bytes=stopping),
+            "webdataset(samples_per_shard=4)",
+            tmp_path / "out",
+        )
+    mended = images_of(tmp_path, ids, labels=[1, *(row % 2 for row in range(1, 12))])
+    export(manifest_of(mended, list(range(12)), tmp_path / "m2"), mended, "webdataset(samples_per_shard=4)", tmp_path / "out")
+    assert open_source(f"wds:{tmp_path / 'out'}").labels.tolist() == mended.labels.tolist()

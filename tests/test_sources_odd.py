@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,38 @@ def test_files_that_are_no_images_are_handed_over_as_what_the_items_show(tmp_pat
     export(manifest_of(source, [0, 7], tmp_path / "m"), source, "parquet", tmp_path / "out")
     again = open_source(str(tmp_path / "out" / "train.parquet"))
     np.testing.assert_array_equal(np.asarray(again.read_input(1)), IMAGES[3, ..., 0])
+
+
+def shard_of(path: Path, samples: list[dict[str, bytes]]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for row, held in enumerate(samples):
+            for ending, content in held.items():
+                member = tarfile.TarInfo(f"{row:04d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return f"wds:{path}"
+
+
+def test_shards_with_odd_members_are_read_or_their_samples_named(tmp_path: Path) -> None:
+    labels = [b"--5", b"-", b"cat", b"cat"]
+    source = open_source(shard_of(tmp_path / "a.tar", [{"png": encoded(row), "cls": label} for row, label in enumerate(labels)]))
+    assert source.class_names == ("-", "--5", "cat")
+    source = open_source(shard_of(tmp_path / "a.tar", [{"txt": b"na\xefve" if row == 2 else b"plain", "cls": b"%d" % (row % 2)} for row in range(6)]))
+    assert source.skipped == (("a.tar/0002", "the text is not UTF-8"),)
+    told = [json.dumps({"label": row % 2, "sample_id": None if row == 2 else f"s{row}"}).encode() for row in range(4)]
+    source = open_source(shard_of(tmp_path / "a.tar", [{"png": encoded(row), "json": text} for row, text in enumerate(told)]))
+    assert source.sample_ids.tolist() == [f"a.tar/{row:04d}" for row in range(4)]  # not every sample has an id of its own
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"splits": {"train": {}}}', '{"splits": []}', '{"class_names": 3}', "\xff"])
+def test_a_list_of_shards_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    shard_of(tmp_path / "a.tar", [{"png": encoded(row), "cls": b"%d" % (row % 2)} for row in range(4)])
+    (tmp_path / "_info.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"_info\.json cannot be read as timm's list"):
+        open_source(f"wds:{tmp_path}")
+
+
+def test_a_class_of_torchvision_that_takes_other_arguments_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    for name in ("FakeData", "DatasetFolder"):
+        with pytest.raises(UsageError, match=r"takes other arguments .*module:function"):
+            open_source(f"torchvision:{name}?root={tmp_path}")

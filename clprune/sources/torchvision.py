@@ -43,5 +43,9 @@ def _build(kind: Any, options: dict[str, str], locator: str, *, train: bool) -> 
         given["split"] = "train" if train else "test"
     try:
         return kind(**given)
+    except TypeError as error:
+        raise UsageError(
+            f"{locator}: this class takes other arguments than root and a split ({str(error).splitlines()[0]}). Make it in a function of your own, module:function."
+        ) from error
     except (RuntimeError, OSError, ValueError) as error:
         raise DataError(f"{locator} cannot be opened ({str(error).splitlines()[0]}). Check root=, or add &download=1.") from error
