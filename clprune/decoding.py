@@ -31,20 +31,20 @@ T = TypeVar("T")
 
 
 def load_images(
-    source: Source, *, side: int | None = None, cache: Path, on_progress: Callable[[int, int], None] | None = None
+    source: Source, *, side: int | None = None, channels: int | None = None, cache: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[UInt8[np.ndarray, "N H W C"], dict[str, Any]]:
     """All images (N, H, W, C) and the rule by which they were brought to one size.
 
     Rule: images that all have one size of at most 64 pixels stay as they are. Others are scaled so that the shorter side is `side` (by default
-    the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB; transparency on white;
+    the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB, unless `channels` says it; transparency on white;
     EXIF orientation applied; 16-bit divided down, numbers with a point or of 32 bits in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
     an image which cannot be decoded.
     """
-    if _as_they_are(source, side):
-        assert source.images is not None
-        return source.images, {"size": list(source.images.shape[1:3]), "resized": False}
+    if _as_they_are(source, side) and source.images is not None and channels in (None, source.images.shape[3]):
+        return source.images, {"size": list(source.images.shape[1:3]), "resized": False, "channels": source.images.shape[3]}
     shapes = source.shapes if source.shapes is not None else _looked_at(source, range(len(source)))
-    (height, width, channels), resized = _form(shapes, side)
+    (height, width, found), resized = _form(shapes, side)
+    channels = channels or found
     rule = {
         "size": [height, width],
         "resized": resized,
