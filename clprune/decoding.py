@@ -93,22 +93,22 @@ def _form(shapes: Int[np.ndarray, "N 3"], side: int | None) -> tuple[tuple[int, 
 def _state_of(source: Source) -> str:
     """What must be the same for images that were decoded before to be used again: ids, labels and sizes say nothing of pixels.
 
-    Of files their size and the moment they were last written, of encoded images elsewhere the content of LOOKED_AT of them, spread over the set; "" for what a function or an object makes:
+    Of files their size and the moment they were last written, also of those that hold many images each; of encoded images also the content of LOOKED_AT of them, spread over the set; "" for what a function or an object makes:
     it can't be asked whether it makes the same again.
     """
     digest = hashlib.sha256()
     if source.facts.get("made_by_code"):  # also where its items come from files: a transform may have changed
         return ""
-    if source.paths is not None:
-        try:
-            for status in (Path(source.paths[row]).stat() for row in range(len(source))):
-                digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
-        except OSError:  # decoding names the file
-            return ""
-    elif source.read_bytes is not None:
+    files = source.facts.get("files", ()) if source.paths is None else source.paths
+    try:
+        for status in (Path(file).stat() for file in files):
+            digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+    except OSError:  # decoding names the file
+        return ""
+    if source.paths is None and source.read_bytes is not None:
         for row in np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)):
             digest.update(hashlib.sha256(source.read_bytes(int(row))[0]).digest())
-    else:
+    elif source.paths is None:
         return ""
     return digest.hexdigest()[:16]
 

@@ -68,7 +68,7 @@ def _require_harmless(destination: Path, manifest: Manifest, source: Source, for
         raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
     held = [("the manifest", manifest.folder), ("the data", data)]
     if destination.is_dir():  # else there is nothing that could be replaced
-        files = [Path(shard) for shard in source.facts.get("shards", ())] + list(source.paths or ())
+        files = [Path(file) for file in source.facts.get("files", ())] + list(source.paths or ())
         held += [("the data", folder) for folder in dict.fromkeys(file.parent for file in files)]
     for what, there in held:
         if there.exists() and there.resolve().is_relative_to(place):

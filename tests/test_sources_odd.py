@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,38 @@ def test_a_class_of_torchvision_that_takes_other_arguments_is_refused_with_the_r
     for name in ("FakeData", "DatasetFolder"):
         with pytest.raises(UsageError, match=r"takes other arguments .*module:function"):
             open_source(f"torchvision:{name}?root={tmp_path}")
+
+
+def test_a_column_of_ids_is_taken_as_one_id_a_sample(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=IMAGES, y_train=LABELS, ids=np.array([[f"i{row}"] for row in range(12)]))
+    assert open_source(str(tmp_path / "x.npz")).sample_ids.tolist() == [f"i{row}" for row in range(12)]
+
+
+@pytest.mark.parametrize("form", ["parquet", "shard", "struct", "hf"])
+def test_one_image_that_changed_among_many_is_decoded_again(tmp_path: Path, form: str) -> None:
+    images, changed = np.random.default_rng(0).integers(0, 256, (600, 8, 8), dtype=np.uint8), 1  # not among those that are looked at
+
+    def written() -> str:
+        contents = []
+        for image in images:
+            Image.fromarray(image).save(content := io.BytesIO(), "BMP")  # of one size, whatever it shows
+            contents.append(content.getvalue())
+        if form == "shard":
+            return shard_of(tmp_path / "a.tar", [{"bmp": content, "cls": b"%d" % (row % 2)} for row, content in enumerate(contents)])
+        for row, content in enumerate(contents if form == "struct" else ()):
+            (tmp_path / f"{row}.bmp").write_bytes(content)
+        held: dict[str, Any] = {"image": [{"path": f"{row}.bmp"} for row in range(600)] if form == "struct" else contents, "label": [0, 1] * 300}
+        if form == "hf":
+            shutil.rmtree(tmp_path / "set", ignore_errors=True)
+            kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=2)})
+            datasets.Dataset.from_dict({**held, "image": [{"bytes": content} for content in contents]}, features=kinds).save_to_disk(
+                str(tmp_path / "set")
+            )
+            return f"hf:{tmp_path / 'set'}"
+        pq.write_table(pa.table(held), tmp_path / "t.parquet")
+        return str(tmp_path / "t.parquet")
+
+    for _ in range(2):
+        found, _ = load_images(open_source(written()), cache=tmp_path / "cache")
+        np.testing.assert_array_equal(found[..., 0], images)
+        images[changed] = 255 - images[changed]

@@ -48,9 +48,10 @@ def source_of_table(
     strict: bool,
     class_names: tuple[str, ...] | None = None,
     is_test: bool = False,
+    files: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Source:
-    """A source from a table in memory. Paths are relative to `root`; rows of a `split` column named as in TEST_SPLITS become the test split.
+    """A source from a table in memory, which was read from these `files`. Paths are relative to `root`; rows of a `split` column named as in TEST_SPLITS become the test split.
 
     Raises DataError or LabelError that names the row or the id; labels of a test split must be among `class_names`, those of the training part.
     """
@@ -67,11 +68,12 @@ def source_of_table(
     table = _of_usual_types(table)
     if "split" in columns:
         train_table, test_table = _parts(table, locator)
-        train = source_of_table(train_table, locator, root, strict=strict, class_names=class_names, on_progress=on_progress)
+        train = source_of_table(train_table, locator, root, strict=strict, class_names=class_names, files=files, on_progress=on_progress)
         if not len(test_table):
             return train
         return replace(
-            train, load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True)
+            train,
+            load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True, files=files),
         )
     ids = _ids(table, input_column, locator)
     labels, names = _labels_among(table["label"], class_names or _declared_classes(table), locator, ids, is_test=is_test)
@@ -106,7 +108,8 @@ def source_of_table(
     notes = [*notes, *not_looked]
     others = [name for name in columns if name not in (input_column, "label", "id")]
     by_name = {name: (lambda name=name: table[name].take(rows).to_pylist()) for name in others}  # read when they are asked for
-    common |= {"sample_bytes": np.array(sizes, dtype=np.int64), "skipped": tuple(skipped), "facts": {"notes": notes, "columns": by_name}}
+    facts = {"notes": notes, "columns": by_name, "files": files}
+    common |= {"sample_bytes": np.array(sizes, dtype=np.int64), "skipped": tuple(skipped), "facts": facts}
     if input_column == "text":
         return Source(**common, kind="text", read_input=lambda index: texts[int(rows[index])].as_py())
     if paths is not None:
@@ -117,6 +120,7 @@ def source_of_table(
             read_input=lambda index: _image(io.BytesIO(paths[index].read_bytes())),
             read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),
         )
+    common["facts"] |= {"files": [*files, *contents.files(good)]}
     read = lambda index: contents.read(int(rows[index]))  # noqa: E731
     return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), suffix_of(read(index))))
 
@@ -208,6 +212,11 @@ class _Contents(Sequence[Any]):
             return content
         name = self.names[row].as_py()
         return self.root / str(name) if name else None
+
+    def files(self, rows: Sequence[int]) -> list[str]:
+        """The files of those of some rows that lie in one each."""
+        apart = pc.is_null(self.contents).to_numpy() if self.names is not None and self.contents.null_count else None
+        return [] if apart is None else [str(self[row]) for row in rows if apart[row]]
 
     def read(self, row: int) -> bytes:
         """The encoded bytes, wherever they are."""

@@ -97,6 +97,7 @@ def _open(
             f"unique ids, `?streaming=1&id=COLUMN` (columns: {', '.join(features)}), or add one, or load the data set without streaming."
         )
     used = {(image or text): "image" if image else "text", label: "label"} | ({ids: "id"} if ids else {})
+    files = [] if streamed else [held["filename"] for held in data.cache_files]
     if image:
         data = data.cast_column(image, datasets.Image(decode=False))
     data = data.select_columns(list(used)).with_format("arrow")
@@ -105,7 +106,7 @@ def _open(
     names = tuple(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None
     if names and class_names and names != class_names:  # the splits number their classes differently, the names are what they share
         table = table.set_column(table.column_names.index("label"), "label", _names_of(table["label"], names, locator))
-    return source_of_table(table, locator, Path("."), strict=strict, class_names=class_names or names, is_test=class_names is not None)
+    return source_of_table(table, locator, Path("."), strict=strict, class_names=class_names or names, is_test=class_names is not None, files=files)
 
 
 def _label_column(features: Any, asked: str | None, locator: str) -> str | None:

@@ -41,7 +41,7 @@ def table(locator: str, *, strict: bool = False, on_progress: Callable[[int, int
         raise DataError(f"there is no file {path}. Check the path.") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    return source_of_table(content, locator, path.parent, strict=strict, on_progress=on_progress)
+    return source_of_table(content, locator, path.parent, strict=strict, files=[str(path)], on_progress=on_progress)
 
 
 def _csv(path: Path) -> pa.Table:

@@ -161,7 +161,7 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
         kind="text" if all(texts) else "image",
         read_bytes=lambda index: (good[index][0].read(good[index][2]), f".{good[index][2]}"),
         skipped=tuple(skipped),
-        facts={"notes": notes, "shards": [str(shard) for shard in shards]},
+        facts={"notes": notes, "files": [str(shard) for shard in shards]},
     )
 
 
