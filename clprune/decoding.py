@@ -209,7 +209,7 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
         image = Image.fromarray(_of_wide_numbers(np.asarray(image), source, index))
     elif image.mode in DEEP:
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode in ("P", "L", "RGB") and "transparency" in image.info):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if gray else "RGB")

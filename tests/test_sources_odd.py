@@ -326,3 +326,15 @@ def test_one_image_that_changed_among_many_is_decoded_again(tmp_path: Path, form
         found, _ = load_images(open_source(written()), cache=tmp_path / "cache")
         np.testing.assert_array_equal(found[..., 0], images)
         images[changed] = 255 - images[changed]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_transparent_colour_lies_on_white(tmp_path: Path, mode: str) -> None:
+    image, contents = Image.new("L", (16, 16), 200), []
+    image.paste(90, (0, 0, 16, 8))
+    for _ in range(4):
+        clear = {"L": 90, "RGB": (90, 90, 90), "P": 90}[mode]
+        image.convert(mode).save(content := io.BytesIO(), "PNG", transparency=clear)
+        contents.append(content.getvalue())
+    images, _ = load_images(folder_of(tmp_path / "set", contents, ".png"), cache=tmp_path / "cache")
+    assert (images[1, :8] == 255).all() and (images[1, 8:] == 200).all()

@@ -16,15 +16,18 @@ from clprune.families import source
 from clprune.sources._common import TEST_SPLITS, TRAIN_SPLITS, options_of, require_range, shown, split_among
 from clprune.sources._table import source_of_table
 
+OPTIONS = ("streaming", "id", "label")
 
-def _adapts(dataset: Any) -> Source | None:
-    """A Source over an open `datasets.Dataset`."""
+
+def _adapts(dataset: Any, like: str) -> Source | None:
+    """A Source over an open `datasets.Dataset`, by the columns that the locator `like` names where it is one of this kind."""
     import sys
 
     library = sys.modules.get("datasets")  # whoever holds such a data set has imported it
     if library is None or not isinstance(dataset, (library.Dataset, library.IterableDataset)):
         return None
-    return _open(dataset, "this Hugging Face data set", False)
+    options = options_of(like.partition("?")[2], OPTIONS, like) if like.startswith("hf:") else {}
+    return _open(dataset, "this Hugging Face data set", False, id_column=options.get("id"), label_column=options.get("label"))
 
 
 @source(claims=lambda locator: locator.startswith("hf:"), adapts=_adapts)
@@ -40,7 +43,7 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
     except ImportError as error:
         raise MissingExtraError("datasets", "hf: data") from error
     place, _, query = locator.removeprefix("hf:").partition("?")
-    options = options_of(query, ("streaming", "id", "label"), locator)
+    options = options_of(query, OPTIONS, locator)
     name, _, split = place.partition(":")
     folder, streaming = Path(name), options.get("streaming") == "1"
     try:

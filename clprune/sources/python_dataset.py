@@ -39,7 +39,7 @@ def _claims(locator: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", locator)) and not locator.startswith(("hf:", "torchvision:", "wds:"))
 
 
-def _adapts(dataset: Any) -> Source | None:
+def _adapts(dataset: Any, like: str) -> Source | None:
     """A Source over an open map-style data set, but for those of Hugging Face."""
     if isinstance(dataset, str) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
