@@ -85,7 +85,9 @@ def test_a_struct_that_holds_no_images_is_named(tmp_path: Path) -> None:
         open_source(parquet_of(tmp_path, image=pa.array([{"data": encoded(row)} for row in range(12)])))
 
 
-def test_a_folder_of_images_is_read_as_hugging_face_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_images_is_read_as_hugging_face_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for split in ("train", "test"):
         for row in range(12):
@@ -93,6 +95,7 @@ def test_a_folder_of_images_is_read_as_hugging_face_reads_it(tmp_path: Path, mon
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{row:02d}.png").write_bytes(encoded(row))
     source = open_source(f"hf:{tmp_path / 'set'}")
+    assert capfd.readouterr().err == ""  # no bar of the library's own
     assert not source.skipped and len(source) == 12 and source.load_test is not None and len(source.load_test()) == 12
     for row in range(12):
         assert any(source.labels[row] == LABELS[at] and (np.asarray(source.read_input(row)) == IMAGES[at, ..., 0]).all() for at in range(12))
@@ -338,3 +341,15 @@ def test_a_transparent_colour_lies_on_white(tmp_path: Path, mode: str) -> None:
         contents.append(content.getvalue())
     images, _ = load_images(folder_of(tmp_path / "set", contents, ".png"), cache=tmp_path / "cache")
     assert (images[1, :8] == 255).all() and (images[1, 8:] == 200).all()
+
+
+def test_texts_that_are_lists_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": ["two", "words"], "label": row % 2}) + "\n" for row in range(4)))
+    with pytest.raises(DataError, match="one text a row"):
+        open_source(str(tmp_path / "t.jsonl"))
+
+
+def test_classes_that_differ_by_spaces_or_case_only_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\na,cat\nb, cat\nc,dog\nd,Dog\ne,cow\n")
+    notes = open_source(str(tmp_path / "t.csv")).facts["notes"]
+    assert any(note.startswith("classes ' cat', 'Dog', 'cat', 'dog' differ by spaces or by case only") for note in notes)

@@ -124,6 +124,9 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
         notes.append(f"no samples of {shown([class_names[c] for c in empty.tolist()])}")
     if len(single := np.flatnonzero(sizes == 1)):
         notes.append(f"a single sample of {shown([class_names[c] for c in single.tolist()])}: it is always kept, and its scores mean little")
+    alike = Counter(name.strip().casefold() for name in class_names)
+    if twice := [repr(name) for name in class_names if alike[name.strip().casefold()] > 1]:
+        notes.append(f"classes {shown(twice)} differ by spaces or by case only: mend the labels if some of them are one class")
     return notes
 
 

@@ -82,7 +82,7 @@ def source_of_table(
     good: Sequence[int]
     sizes: Any
     if input_column == "text":
-        texts = _as_texts(table["text"])
+        texts = _as_texts(table["text"], locator)
         good = [row for row, text in enumerate(texts.to_pylist()) if text is not None]
         skipped = [(ids[row], "the text is missing") for row in sorted(set(range(len(table))) - set(good))]
         sizes, paths, shapes = [len(str(texts[row].as_py()).encode()) for row in good], None, None
@@ -250,8 +250,10 @@ def _usual(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if kind == column.type else column.cast(kind)
 
 
-def _as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of texts; of numbers and of bytes the texts that they are written as."""
+def _as_texts(column: pa.ChunkedArray, locator: str) -> pa.ChunkedArray:
+    """A column of texts; of numbers and of bytes the texts that they are written as. Raises DataError for lists and the like."""
+    if pa.types.is_nested(column.type):
+        raise DataError(f"{locator}: the column `text` has type {column.type}; it must hold one text a row. Join words, or pick one field.")
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column
     return pa.chunked_array([pa.array([None if value is None else text_of(value) for value in column.to_pylist()], pa.large_string())])

@@ -46,6 +46,8 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
     options = options_of(query, OPTIONS, locator)
     name, _, split = place.partition(":")
     folder, streaming = Path(name), options.get("streaming") == "1"
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # they would be drawn into logs, and with --quiet
     try:
         if folder.is_dir() and any((folder / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(str(folder))
@@ -55,6 +57,9 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
             loaded = loaded.to_iterable_dataset()
     except Exception as error:
         raise DataError(f"{locator} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
     test = None
     if isinstance(loaded, dict):
         chosen = split or split_among(loaded, TRAIN_SPLITS) or next(iter(loaded))
