@@ -353,3 +353,21 @@ def test_classes_that_differ_by_spaces_or_case_only_are_noted(tmp_path: Path) ->
     (tmp_path / "t.csv").write_text("text,label\na,cat\nb, cat\nc,dog\nd,Dog\ne,cow\n")
     notes = open_source(str(tmp_path / "t.csv")).facts["notes"]
     assert any(note.startswith("classes ' cat', 'Dog', 'cat', 'dog' differ by spaces or by case only") for note in notes)
+
+
+def test_a_class_of_torchvision_that_calls_its_test_part_val_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Validated(Mine):
+        def __init__(self, root: str, split: str = "train") -> None:
+            torchvision.datasets.utils.verify_str_arg(split, "split", ("train", "val"))  # as ImageNet does
+            if root != str(tmp_path):
+                raise RuntimeError("nothing there")
+            self.split, self.targets = split, LABELS if split == "train" else LABELS[:5]
+
+        def __len__(self) -> int:
+            return len(self.targets)
+
+    monkeypatch.setattr(torchvision.datasets, "Validated", Validated, raising=False)
+    source = open_source(f"torchvision:Validated?root={tmp_path}")
+    assert source.load_test is not None and len(source.load_test()) == 5
+    with pytest.raises(DataError, match="nothing there"):
+        open_source("torchvision:Validated?root=elsewhere")
