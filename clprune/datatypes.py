@@ -68,7 +68,7 @@ class Source:
     `read_input(index)` gives a PIL image, an array (H, W, C) or (H, W), or a text. `paths[index]` is the file behind a
     sample where there is one, `read_bytes(index)` the encoded bytes as (content, suffix with dot) where they exist
     without a file. `load_test()` opens the test split, None where there is none. `skipped` lists (name, reason) of inputs left out.
-    `logged` holds what a training elsewhere wrote down instead of inputs: `logits` (E, N, C) or `losses` (E, N), perhaps `embeddings` (N, D).
+    `facts["files"]` names files that hold many samples each, where the samples come out of such. `logged` holds what a training elsewhere wrote down instead of inputs: `logits` (E, N, C) or `losses` (E, N), perhaps `embeddings` (N, D).
     """
 
     locator: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,26 +20,31 @@ from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_jso
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
 LOOKED_AT = 256  # encoded images that are not files of their own
 THREADS, BLOCK = 2, 128  # of so many files at a time
-DECODER = 2  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
+DECODER = 3  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # modes of PIL for 16 bits a pixel, in every order of bytes
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")  # of files that are taken for images in folders
+MAGIC = (  # beginnings of encoded images, and the suffix that libraries know them by
+    (b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"),
+    (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"II+\0", ".tif"), (b"P5", ".pgm"), (b"P6", ".ppm"), (b"P4", ".ppm"),
+)  # fmt: skip
 T = TypeVar("T")
 
 
 def load_images(
-    source: Source, *, side: int | None = None, cache: Path, on_progress: Callable[[int, int], None] | None = None
+    source: Source, *, side: int | None = None, channels: int | None = None, cache: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[UInt8[np.ndarray, "N H W C"], dict[str, Any]]:
     """All images (N, H, W, C) and the rule by which they were brought to one size.
 
     Rule: images that all have one size of at most 64 pixels stay as they are. Others are scaled so that the shorter side is `side` (by default
-    the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB; transparency on white;
-    EXIF orientation applied; 16-bit divided down, numbers with a point in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
+    the median shorter side, at most 64) and cropped around the centre to a square. One channel if all are gray, else RGB, unless `channels` says it; transparency on white;
+    EXIF orientation applied; 16-bit divided down, numbers with a point or of 32 bits in [0, 1] multiplied up. Decoded images are kept in `cache`, keyed by the data and the rule. Raises DataError that names
     an image which cannot be decoded.
     """
-    if _as_they_are(source, side):
-        assert source.images is not None
-        return source.images, {"size": list(source.images.shape[1:3]), "resized": False}
+    if _as_they_are(source, side) and source.images is not None and channels in (None, source.images.shape[3]):
+        return source.images, {"size": list(source.images.shape[1:3]), "resized": False, "channels": source.images.shape[3]}
     shapes = source.shapes if source.shapes is not None else _looked_at(source, range(len(source)))
-    (height, width, channels), resized = _form(shapes, side)
+    (height, width, found), resized = _form(shapes, side)
+    channels = channels or found
     rule = {
         "size": [height, width],
         "resized": resized,
@@ -87,22 +93,22 @@ def _form(shapes: Int[np.ndarray, "N 3"], side: int | None) -> tuple[tuple[int, 
 def _state_of(source: Source) -> str:
     """What must be the same for images that were decoded before to be used again: ids, labels and sizes say nothing of pixels.
 
-    Of files their size and the moment they were last written, of encoded images elsewhere the content of LOOKED_AT of them, spread over the set; "" for what a function or an object makes:
+    Of files their size and the moment they were last written, also of those that hold many images each; of encoded images also the content of LOOKED_AT of them, spread over the set; "" for what a function or an object makes:
     it can't be asked whether it makes the same again.
     """
     digest = hashlib.sha256()
     if source.facts.get("made_by_code"):  # also where its items come from files: a transform may have changed
         return ""
-    if source.paths is not None:
-        try:
-            for status in (Path(source.paths[row]).stat() for row in range(len(source))):
-                digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
-        except OSError:  # decoding names the file
-            return ""
-    elif source.read_bytes is not None:
+    files = source.facts.get("files", ()) if source.paths is None else source.paths
+    try:
+        for status in (Path(file).stat() for file in files):
+            digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+    except OSError:  # decoding names the file
+        return ""
+    if source.paths is None and source.read_bytes is not None:
         for row in np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)):
             digest.update(hashlib.sha256(source.read_bytes(int(row))[0]).digest())
-    else:
+    elif source.paths is None:
         return ""
     return digest.hexdigest()[:16]
 
@@ -136,9 +142,28 @@ def in_blocks(function: Callable[[int], T], n: int, on_progress: Callable[[int, 
         pool.shutdown(cancel_futures=True)  # what waits is of no use when one failed
 
 
+def suffix_of(content: bytes) -> str:
+    """The usual suffix of an encoded image, by its first bytes; else that of the format which PIL sees in it, or `.bin`.
+
+    >>> suffix_of(b"II*\\0")
+    '.tif'
+    """
+    for start, suffix in MAGIC:
+        if content.startswith(start):
+            return suffix
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return next((suffix for suffix, name in Image.registered_extensions().items() if name == image.format), ".bin")
+    except Exception:  # whatever PIL raises: it is no image
+        return ".bin"
+
+
 def shape_of(image: Image.Image) -> tuple[int, int, int]:
     """Width, height and channels (1 gray, else 3) of an image as it is shown, from its header."""
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) if image.format in ("JPEG", "TIFF", "WEBP") else False
+    cheap = image.format != "PNG" or "exif" in image.info  # else PIL would decode all of it to look behind the pixels
+    turned = cheap and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    if image.format == "TIFF" and image.size != (image.tag_v2[256], image.tag_v2[257]):  # type: ignore[attr-defined]
+        turned = False  # PIL has turned the size already
     width, height = image.size[::-1] if turned else image.size
     return width, height, 1 if image.mode in ("1", "L", "F", *DEEP) else 3
 
@@ -178,12 +203,13 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
         image.load()
     except Exception as error:  # whatever a decoder raises, the message must name the sample
         raise _undecodable(source, index, error) from error
+    form = image.format
     image = ImageOps.exif_transpose(image) or image
-    if image.mode in DEEP:
+    if image.mode == "F" or (image.mode == "I" and form != "PNG"):
+        image = Image.fromarray(_of_wide_numbers(np.asarray(image), source, index))
+    elif image.mode in DEEP:
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(_of_floats(np.asarray(image), source, index))
-    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode in ("P", "L", "RGB") and "transparency" in image.info):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if gray else "RGB")
@@ -192,8 +218,8 @@ def _decoded(source: Source, index: int, size: tuple[int, int], gray: bool) -> n
     return np.asarray(image).reshape(size[1], size[0], 1 if gray else 3)
 
 
-def _of_floats(pixels: np.ndarray, source: Source, index: int) -> UInt8[np.ndarray, "H W"]:
-    """Pixels in [0, 1], [0, 255] or the 16 bits of [0, 65535] as uint8. Raises DataError that names the image where they lie elsewhere."""
+def _of_wide_numbers(pixels: np.ndarray, source: Source, index: int) -> UInt8[np.ndarray, "H W"]:
+    """Floats, or whole numbers of 32 bits, in [0, 1], [0, 255] or the 16 bits of [0, 65535] as uint8. Raises DataError that names the image where they lie elsewhere."""
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 65535):  # NaN lies nowhere
         raise _undecodable(source, index, ValueError(f"its pixels lie in [{low:g}, {high:g}], not in [0, 1], [0, 255] or [0, 65535]"))

@@ -31,7 +31,7 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
         raise UsageError(f"{n} of these samples have no label yet, and {member.__name__} needs one. Export them as {', '.join(fitting)}.")
     _require_harmless(destination, manifest, source, force)
     started = time.perf_counter()
-    resume_key = digest_of_ids(np.array([spelled, *manifest.kept_ids.tolist()]))[:12] if families.facts(member)["resumes"] else None
+    resume_key = _key_of(manifest, source, spelled) if families.facts(member)["resumes"] else None
     with new_folder(destination, force=force, resume_key=resume_key) as side:
         told = member(manifest, source, side, **options)
         files = sorted(path.relative_to(side).as_posix() for path in side.rglob("*") if path.is_file() and path.name != RECORD)
@@ -47,6 +47,13 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
     return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told
 
 
+def _key_of(manifest: Manifest, source: Source, form: str) -> str:
+    """What an export that was cut short must have in common with the next one to be gone on with: the form, the kept samples in their order, the data, and the labels as they are known now."""
+    rows = manifest.indices(source)
+    labels = [f"{source.sample_ids[row]} {source.labels[row]}" for row in rows.tolist()]
+    return digest_of_ids(np.array([form, source.fingerprint, *source.class_names, *manifest.kept_ids.tolist(), *labels], dtype=object))[:12]
+
+
 def form_of(form: str) -> tuple[Callable[..., dict[str, Any]], dict[str, Any], str]:
     """The exporter that a form names, its options, and the form spelled out. Raises UsageError for an unknown one."""
     name, bracket, rest = form.partition("(")
@@ -55,14 +62,24 @@ def form_of(form: str) -> tuple[Callable[..., dict[str, Any]], dict[str, Any], s
 
 def _require_harmless(destination: Path, manifest: Manifest, source: Source, force: bool) -> None:
     """Raise UsageError where an export to `destination` would replace what is not an export."""
-    place, root = destination.resolve(), source.facts.get("root")
-    if root is not None and place.is_relative_to(Path(root).resolve()):
+    place, data = destination.resolve(), _place_of(source.locator)
+    root = source.facts.get("root") or (data if data.is_dir() else None)
+    if root is not None and place.is_relative_to(Path(root).resolve()) and place != data.resolve():
         raise UsageError(f"{destination} lies inside the data folder {root}. Choose a place outside it.")
-    data = Path(source.locator.split("?")[0].removeprefix("hf:").removeprefix("wds:"))
-    for what, there in (("the manifest", manifest.folder), ("the data", data)):
+    held = [("the manifest", manifest.folder), ("the data", data)]
+    if destination.is_dir():  # else there is nothing that could be replaced
+        files = [Path(file) for file in source.facts.get("files", ())] + list(source.paths or ())
+        held += [("the data", folder) for folder in dict.fromkeys(file.parent for file in files)]
+    for what, there in held:
         if there.exists() and there.resolve().is_relative_to(place):
             raise UsageError(f"{destination} holds {what} ({there}), which the export would replace. Choose another place.")
     if force and destination.is_dir() and any(destination.iterdir()) and not (destination / RECORD).exists():
         raise UsageError(
             f"{destination} holds files that no export wrote, and --force would remove them. Choose another place, or empty it yourself."
         )
+
+
+def _place_of(locator: str) -> Path:
+    """The file or folder that a locator names, as far as it names one."""
+    name = locator.split("?")[0]
+    return Path(name.removeprefix("hf:").partition(":")[0] if name.startswith("hf:") else name.removeprefix("wds:"))

@@ -53,10 +53,10 @@ def indicator(*records: str, decides: bool = False) -> Callable[[Callable[..., A
     return lambda function: _declare(function, needs=records, decides=decides)
 
 
-def source(*, claims: Callable[[str], bool], adapts: Callable[[Any], Any] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def source(*, claims: Callable[[str], bool], adapts: Callable[[Any, str], Any] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a source: `claims(locator)` says whether a DATA argument is meant for it.
 
-    `adapts(dataset)` gives a Source over a data set that is open already, None where it is of another kind.
+    `adapts(dataset, like)` gives a Source over a data set that is open already, None where it is of another kind; `like` is the locator of the same data, whose options count, or "".
     """
     return lambda function: _declare(function, claims=claims, adapts=adapts)
 
@@ -106,11 +106,11 @@ def facts(member: Callable[..., Any]) -> dict[str, Any]:
     return member.member_facts  # type: ignore[attr-defined]
 
 
-def adapted(dataset: Any) -> Any:
-    """A Source over a data set object that the user has open. Raises UsageError where no source knows its kind."""
+def adapted(dataset: Any, *, like: str = "") -> Any:
+    """A Source over a data set object that the user has open, with the options of the locator `like` that it was scored under. Raises UsageError where no source knows its kind."""
     for member in members("sources").values():
         adapts = facts(member)["adapts"]
-        if adapts is not None and (source := adapts(dataset)) is not None:
+        if adapts is not None and (source := adapts(dataset, like)) is not None:
             return source
     raise UsageError(f"a {type(dataset).__name__} is no data set that clprune reads: a map-style one with __len__ and __getitem__ is needed.")
 

@@ -23,15 +23,17 @@ def open_data(data: str, strict: bool, on_progress: Callable[[dict[str, Any]], N
     )
 
 
-def inputs_of(source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Images (N, H, W, C), decoded into the cache where they are files, or texts (N, L), and the rule that brought them to one size."""
+def inputs_of(
+    source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None, *, channels: int | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Images (N, H, W, C), decoded into the cache where they are files, or texts (N, L), and the rule that brought them to one size; with so many `channels` where given."""
     from clprune.decoding import load_images
     from clprune.texts import load_texts
 
     return (
         load_texts(source)
         if source.kind == "text"
-        else load_images(source, side=image_size, cache=cache_folder() / "images", on_progress=on_progress)
+        else load_images(source, side=image_size, channels=channels, cache=cache_folder() / "images", on_progress=on_progress)
     )
 
 
@@ -56,10 +58,12 @@ def data_key(source: Source, images: np.ndarray, test: Source | None = None, tes
 
 
 def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
-    """The inputs of a test split, brought to the form that `rule` brought the training split to."""
+    """The inputs of a test split, brought to the form that `rule` brought the training split to: also in gray where that is all gray, and in colour where this alone is gray."""
     from clprune.texts import load_texts
 
-    return load_texts(test, width=rule["width"])[0] if test.kind == "text" else inputs_of(test, rule["size"][0] if rule["resized"] else None)[0]
+    if test.kind == "text":
+        return load_texts(test, width=rule["width"])[0]
+    return inputs_of(test, rule["size"][0] if rule["resized"] else None, channels=rule["channels"])[0]
 
 
 def held_out_part(source: Source, other: str | None = None) -> Source:

@@ -51,6 +51,7 @@ def read_answers(path: Path) -> list[Answer]:
         if path.suffix == ".jsonl":
             rows: Iterator[tuple[int, Any]] = _lines_of(text, path)
         else:
+            csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a text may be longer than what csv takes by itself
             rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2))
         return list(_of_rows(rows, path))
     except (ValueError, RecursionError, csv.Error) as error:
@@ -71,6 +72,10 @@ def _of_rows(rows: Iterator[tuple[int, Any]], path: Path) -> Iterator[Answer]:
     for number, row in rows:
         if not isinstance(row, dict):
             raise LabelError(f'{path} row {number} is {_shown(row)}, not an object. Write it as {{"sample_id": ..., "label": ...}}.')
+        if any(row.get(None) or ()):
+            raise LabelError(
+                f"{path} row {number} has more fields than the first row has columns ({_shown(row[None])}). Put what holds a comma in quotes."
+            )
         name = next((row[key] for key in ID_COLUMNS if row.get(key) is not None), None)
         key = next((key for key in LABEL_COLUMNS if key in row), None)
         if name is None or key is None:
@@ -78,7 +83,7 @@ def _of_rows(rows: Iterator[tuple[int, Any]], path: Path) -> Iterator[Answer]:
         if isinstance(row[key], (list, dict)) or isinstance(name, (list, dict)):
             raise LabelError(f"{path} row {number} has {_shown(row)}, in which an id or a label is no text or number. One class a sample is needed.")
         if row[key] is not None and str(row[key]).strip():
-            yield Answer(str(name), str(row[key]).strip(), f"{path.name} row {number}")
+            yield Answer(str(name), str(row[key]), f"{path.name} row {number}")
 
 
 def _of_label_studio(tasks: Any, path: Path) -> Iterator[Answer]:
@@ -112,6 +117,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def class_meant(label: str, names: Sequence[str]) -> str:
+    """The class that an answer means: the one of that name, else the only one that differs by spaces around it, or as tables rewrite numbers and truth values; else the answer without spaces around it.
+
+    >>> class_meant("2.0", ["1", "2"]), class_meant("TRUE", ["false", "true"]), class_meant(" new", ["cat "]), class_meant("cat", ["cat "])
+    ('2', 'true', 'new', 'cat ')
+    """
+    if label in names:
+        return label
+    plain = label.strip()
+    meant = [name for name in names if name.strip() == plain] or [name for name in names if name in ("false", "true") and name == plain.lower()]
+    if not meant and plain.endswith(".0"):
+        meant = [name for name in names if name == plain[:-2] and name.isdecimal()]
+    return meant[0] if len(meant) == 1 else plain
+
+
 def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = False) -> dict[str, Any]:
     """Check the answers in `files` against the manifest in `folder` and keep them in its answers.json; all of them, or none.
 
@@ -129,7 +149,9 @@ def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = Fals
         found: dict[str, Answer] = {}
         unknown, classless, conflicts, repeated = [], [], [], 0
         allowed = set(names) if names and not new_classes else None
-        for answer in (answer for path in files for answer in read_answers(Path(path))):
+        written = [answer for path in files for answer in read_answers(Path(path))]
+        meant = {label: class_meant(label, names) for label in {answer.label for answer in written}}
+        for answer in (replace(answer, label=meant[answer.label]) for answer in written):
             if answer.sample_id not in given:
                 unknown.append(f"{answer.where}: {answer.sample_id}")
             elif allowed is not None and answer.label not in allowed:

@@ -11,6 +11,7 @@ from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.inputs import held_out_inputs, in_classes_of, inputs_of
 from clprune.neighborhood import images_nearly_equal
+from clprune.texts import digests_of_words
 
 
 def leakage(source: Source, test: Source | None = None, *, image_size: int | None = None) -> dict[str, Any]:
@@ -30,8 +31,11 @@ def leakage(source: Source, test: Source | None = None, *, image_size: int | Non
     if test.kind != source.kind:
         raise DataError(f"{source.locator} holds {source.kind}, but {test.locator} holds {test.kind}. Give test data of the same kind.")
     test = in_classes_of(source, test)
-    train_inputs, rule = inputs_of(source, image_size)
-    test_inputs = held_out_inputs(test, rule)
+    if source.kind == "text":
+        train_inputs, test_inputs = digests_of_words(source), digests_of_words(test)
+    else:
+        train_inputs, rule = inputs_of(source, image_size)
+        test_inputs = held_out_inputs(test, rule)
     if test_inputs.shape[1:] != train_inputs.shape[1:]:
         raise DataError(
             f"an input of {source.locator} has shape {train_inputs.shape[1:]}, one of {test.locator} {test_inputs.shape[1:]}. Bring them to one with --image-size."

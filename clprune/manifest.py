@@ -118,9 +118,13 @@ class Manifest:
     def _behind(self, dataset: Any, source: Source | None) -> Source:
         """The Source that a data set object is, or that stands for it."""
         if source is None:
-            return dataset if isinstance(dataset, Source) else families.adapted(dataset)
+            return dataset if isinstance(dataset, Source) else families.adapted(dataset, like=str(self.document["source"]))
         seen = next((getattr(dataset, name) for name in ("targets", "labels") if getattr(dataset, name, None) is not None), None)
         seen = dataset.tensors[-1] if seen is None and getattr(dataset, "tensors", None) else seen
+        if hasattr(dataset, "select") and hasattr(dataset, "features"):  # of Hugging Face: its columns show what it holds
+            shown = families.adapted(dataset, like=source.locator)
+            numbers = {name: c for c, name in enumerate(source.class_names)}
+            seen = [numbers.get(shown.class_names[c], -2) if c >= 0 else c for c in shown.labels.tolist()]
         if len(dataset) != len(source) or (seen is not None and not np.array_equal(np.asarray(seen), source.labels)):
             raise FingerprintError(
                 f"this data set has {len(dataset)} samples{'' if len(dataset) != len(source) else ' and other labels'}, {source.locator} has {len(source)}. "

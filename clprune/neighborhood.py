@@ -37,10 +37,11 @@ def find_neighborhood(
     *,
     vectors: Float[np.ndarray, "N D"] | None,
     images: UInt8[np.ndarray, "N H W C"] | None,
+    words: Int[np.ndarray, "N 4"] | None = None,
 ) -> Neighborhood:
     """Near-duplicates from the images, suspected labels from early dynamics and the labels of neighbours in `vectors`.
 
-    Without images only equal vectors count as duplicates; without vectors suspicion rests on the dynamics alone, without dynamics (a task that
+    Of texts those with equal digests of their `words` are duplicates, without images and texts those with equal vectors; without vectors suspicion rests on the dynamics alone, without dynamics (a task that
     logs losses only) on the neighbours, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
     means. Of samples that repeat each other the least suspect one stays, ties to the smaller id.
     """
@@ -53,7 +54,8 @@ def find_neighborhood(
     if images is not None:
         keeper, gap, threshold = _groups_of_images(images, labels, order, suspicion)
     else:
-        keeper, gap = _groups_of_equal(_equal_rows(np.asarray(vectors)[order] if vectors is not None else np.arange(n)[:, None]), suspicion)
+        compared = words if words is not None else np.asarray(vectors) if vectors is not None else np.arange(n)[:, None]
+        keeper, gap = _groups_of_equal(_equal_rows(compared[order]), suspicion)
     duplicate_of, duplicate_distance = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
     repeated = keeper != np.arange(n)
     duplicate_of[order[repeated]] = order[keeper[repeated]]

@@ -183,6 +183,7 @@ def with_pool(
     neighborhood: Neighborhood,
     layer: str,
     images: UInt8[np.ndarray, "N H W C"] | None,
+    words: Int[np.ndarray, "N 4"] | None = None,
 ) -> tuple[ScoreTable, Neighborhood, Embeddings | None]:
     """Table, neighbourhood and vectors of all rows of `source`, from those of its labelled part and what the pool saw. Scores that a sample cannot have are NaN.
 
@@ -202,7 +203,7 @@ def with_pool(
     for name, value in scores.items():
         values[name], high_means[name] = _spread(value, rows, n), HIGH_MEANS[name]
     kinds = np.where(source.labels < 0, source.n_classes, source.labels)  # for the duplicates those without a label count as a class of their own
-    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=vectors if images is None else None, images=images)
+    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=vectors if images is None else None, images=images, words=words)
     duplicate_of, distance = labelled_first(repeats, source)
     of_repeats = source.labels[duplicate_of[duplicate_of >= 0]], source.labels[duplicate_of >= 0]
     facts = dict(neighborhood.facts) | {name: value for name, value in repeats.facts.items() if name != "suspicion"}

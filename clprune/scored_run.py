@@ -23,6 +23,7 @@ from clprune.pool import HIGH_MEANS, PoolWatcher, nearness_scores, with_pool
 from clprune.run import Run, write_run
 from clprune.score_table import score_table
 from clprune.suspects import suspect_above
+from clprune.texts import digests_of_words
 
 Notes = Callable[[Source, Mapping[str, str], Mapping[str, Any]], list[str]]
 
@@ -41,7 +42,7 @@ def scored_run(
     notes: Notes,
     pool: PoolWatcher | None = None,
 ) -> Run:
-    """Scores, suspected labels and near-duplicates of the samples; all of it written to `out`. Texts, or no `images`, are compared by their vectors only.
+    """Scores, suspected labels and near-duplicates of the samples; all of it written to `out`. Texts are compared by their words; without `images` vectors are.
 
     With a `pool` the trajectory is that of the labelled samples of `source`, and the others are those that the pool watched.
     """
@@ -50,6 +51,7 @@ def scored_run(
     epochs = slice(period.start_epoch, period.end_epoch)
     with_logits = "p_label" in trajectory.signals
     pixels = None if images is None or images.ndim == 2 else images
+    words = digests_of_words(source) if images is not None and images.ndim == 2 else None
     neighborhood = find_neighborhood(
         trajectory.sample_ids,
         trajectory.labels,
@@ -57,9 +59,10 @@ def scored_run(
         trajectory.signal("predicted")[epochs] if with_logits else None,
         vectors=embeddings.vectors if embeddings else None,
         images=None if pool else pixels,
+        words=None if pool else words,
     )
     if pool is not None:
-        table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings.layer if embeddings else "", pixels)
+        table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings.layer if embeddings else "", pixels, words)
     document = _document(source, trajectory, missing, neighborhood, asked, image_rule, decode_seconds, time.perf_counter() - at, notes, pool)
     return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=None if pool is None else pool.still_open)
 
@@ -83,8 +86,8 @@ def unlabelled_run(
     values = nearness_scores(embeddings.vectors, embeddings.vectors[:0])
     table = ScoreTable(source.sample_ids, source.labels, values, {name: HIGH_MEANS[name] for name in values})
     kinds = np.zeros(len(source), dtype=np.int64)
-    pixels = images if images.ndim == 4 else None
-    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=embeddings.vectors if pixels is None else None, images=pixels)
+    pixels, words = (images, None) if images.ndim == 4 else (None, digests_of_words(source))
+    repeats = find_neighborhood(source.sample_ids, kinds, None, None, vectors=None, images=pixels, words=words)
     neighborhood = replace(repeats, suggested_label=source.labels)
     period = CriticalPeriod(
         0, trajectory.n_epochs, False, 0.0, None, None, None, {}, "not looked for: no sample has a label, so that nothing is memorized"

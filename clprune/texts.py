@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from itertools import pairwise
@@ -38,5 +39,15 @@ def _ngrams(text: str) -> list[int]:
     >>> len(_ngrams("Not bad, not bad!"))
     11
     """
-    words = _WORD.findall(text.lower())
+    words = _words(text)
     return [1 + zlib.crc32(part.encode()) % N_BUCKETS for part in (*words, *(f"{a} {b}" for a, b in pairwise(words)))]
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def digests_of_words(source: Source) -> Int32[np.ndarray, "N 4"]:
+    """BLAKE2b of all words of every text, case ignored: what equal texts have in common. Their n-grams may also be so by chance, or where only the ends differ that are cut."""
+    digests = (hashlib.blake2b("\0".join(_words(str(source.read_input(index)))).encode(), digest_size=16).digest() for index in range(len(source)))
+    return np.frombuffer(b"".join(digests), dtype=np.int32).reshape(-1, 4)

@@ -1,5 +1,6 @@
 """Exports read back by the library that owns the format."""
 
+import io
 import os
 import tempfile
 from dataclasses import replace
@@ -8,6 +9,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torchvision
 from conftest import manifest_of
@@ -18,6 +21,7 @@ from clprune import pipeline
 from clprune.datatypes import Source, digest_of_ids, rows_of
 from clprune.errors import DataError, StorageError, UsageError
 from clprune.export import RECORD, export
+from clprune.exporters._content import encoded
 from clprune.manifest import Manifest
 from clprune.sources import open_source
 
@@ -200,3 +204,127 @@ def test_suffixes_of_any_case_stay_single(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "data"))
     export(manifest_of(source, [0, 1], tmp_path / "m"), source, "imagefolder", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.JPG*")) == ["one.JPG", "one.JPG"]
+
+
+def images_of(folder: Path, ids: list[str], form: str = "PNG", labels: list[int] | None = None) -> Source:
+    """A Parquet file of images of this form under these ids; the two classes in turn unless told otherwise."""
+    rng, contents = np.random.default_rng(0), []
+    for _ in ids:
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(content := io.BytesIO(), form)
+        contents.append(content.getvalue())
+    pq.write_table(pa.table({"image": contents, "id": ids, "label": labels or [row % 2 for row in range(len(ids))]}), folder / "t.parquet")
+    return open_source(str(folder / "t.parquet"))
+
+
+def read_back(source: Source, folder: Path) -> None:
+    """torchvision and webdataset find all samples in exports of all of them, with their labels and bytes."""
+    manifest = manifest_of(source, list(range(len(source))), folder / "m")
+    export(manifest, source, "imagefolder", folder / "out")
+    read = torchvision.datasets.ImageFolder(str(folder / "out"))
+    assert sorted((label, Path(path).read_bytes()) for path, label in read.samples) == sorted(
+        (int(source.labels[row]), encoded(source, row)[0]) for row in range(len(source))
+    )
+    export(manifest, source, "webdataset", folder / "shards")
+    again = open_source(f"wds:{folder / 'shards'}")
+    assert again.sample_ids.tolist() == source.sample_ids.tolist() and again.labels.tolist() == source.labels.tolist()
+
+
+def test_images_without_a_suffix_or_with_another_than_libraries_know_are_found(tmp_path: Path) -> None:
+    read_back(images_of(tmp_path, ["a", "b.jpg", "c", "d"], "TIFF"), tmp_path)
+    for way in ("", ".jfif"):
+        folder = tmp_path / f"files{way}"
+        folder.mkdir()
+        for row in range(4):
+            Image.new("RGB", (8, 8), (row, 9, 9)).save(folder / f"{row}{way}", "JPEG")
+        (folder / "t.csv").write_text("path,label\n" + "".join(f"{row}{way},{row % 2}\n" for row in range(4)))
+        read_back(open_source(str(folder / "t.csv")), folder)
+        assert sorted(path.name for path in (folder / "out").rglob("*.jpg")) == [f"{row}{way}.jpg" for row in range(4)]
+
+
+def test_what_torchvision_passes_over_is_told(tmp_path: Path) -> None:
+    source = images_of(tmp_path, ["a", "b", "c", "d"], "GIF")
+    report = export(manifest_of(source, [0, 1], tmp_path / "m"), source, "imagefolder", tmp_path / "out")
+    assert "passes over .gif" in report["note"]
+
+
+def test_ids_that_are_too_long_for_a_file_or_lie_inside_another_one_are_handed_over(tmp_path: Path) -> None:
+    long = ["x" * 400 + str(row) for row in range(2)] + ["é" * 130, "/".join(["deep"] * 1200)]
+    read_back(
+        images_of(tmp_path, [*long, "a.png", "a.png/1", "A.PNG/1.png", "b/c.png", "b/c.png/d/e", "b", "b.png"], labels=[0, 1, *[0] * 9]), tmp_path
+    )
+    (tmp_path / "turned").mkdir()
+    read_back(images_of(tmp_path / "turned", ["a.png/1", "a.png", "c"], labels=[0, 0, 1]), tmp_path / "turned")
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "F", "LA", "P", "1", "I;16"])
+def test_open_images_of_every_mode_are_handed_over(tmp_path: Path, mode: str) -> None:
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    image = (
+        Image.fromarray(np.arange(256, dtype=np.float32).reshape(16, 16) / 255)
+        if mode == "F"
+        else gray.convert("I").convert(mode)
+        if mode == "I;16"
+        else gray.convert(mode)
+    )
+    source = replace(open_source([(image, row % 2) for row in range(4)]), locator="mine")
+    export(manifest_of(source, [0, 1], tmp_path / "m"), source, "imagefolder", tmp_path / "out")
+    read = torchvision.datasets.ImageFolder(str(tmp_path / "out"), loader=Image.open)
+    assert len(read) == 2
+    expected = image.convert("RGB") if mode in ("CMYK", "YCbCr") else image
+    np.testing.assert_array_equal(np.asarray(read[0][0]), np.asarray(expected))
+
+
+def test_an_open_image_keeps_its_orientation(tmp_path: Path) -> None:
+    image = Image.new("RGB", (12, 8))
+    image.getexif()[0x0112] = 6
+    content, suffix = encoded(open_source([(image, 0), (image, 1)]), 0)
+    assert suffix == ".png" and Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
+
+
+def test_an_export_does_not_replace_the_shards_or_files_that_it_is_made_from(tmp_path: Path) -> None:
+    first = images_of(tmp_path, [f"i{row}" for row in range(12)])
+    manifest = manifest_of(first, list(range(12)), tmp_path / "m")
+    export(manifest, first, "webdataset(samples_per_shard=4)", tmp_path / "shards")
+    export(manifest, first, "imagefolder", tmp_path / "files")
+    export(manifest, first, "hf", tmp_path / "hf")
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"files/{row % 2}/i{row}.png,{row % 2}\n" for row in range(12)))
+    for number, (locator, place) in enumerate(
+        (
+            (f"wds:{tmp_path}/shards/train-{{000000..000002}}.tar", "shards"),
+            (f"wds:{tmp_path}/shards/*.tar", "shards"),
+            (f"{tmp_path}/t.csv", "files"),
+            (f"hf:{tmp_path}/hf", "hf"),
+        )
+    ):
+        source, before = open_source(locator), sorted((tmp_path / place).rglob("*"))
+        second = manifest_of(source, [0, 3], tmp_path / f"m{number}")
+        with pytest.raises(UsageError, match="holds the data"):
+            export(second, source, "webdataset", tmp_path / place, force=True)
+        assert sorted((tmp_path / place).rglob("*")) == before
+    source = open_source(f"wds:{tmp_path}/shards")
+    with pytest.raises(UsageError, match="inside the data folder"):  # where it would be read as a part of them
+        export(manifest_of(source, [0, 3], tmp_path / "m9"), source, "webdataset", tmp_path / "shards" / "pruned")
+
+
+def test_what_an_export_of_other_labels_left_is_not_taken_up(tmp_path: Path) -> None:
+    ids, n_read = [f"i{row}" for row in range(12)], 0
+    source = images_of(tmp_path, ids)
+
+    def stopping(row: int) -> tuple[bytes, str]:
+        nonlocal n_read
+        n_read += 1
+        if n_read > 6:
+            raise KeyboardInterrupt
+        assert source.read_bytes is not None
+        return source.read_bytes(row)
+
+    with pytest.raises(KeyboardInterrupt):
+        export(
+            manifest_of(source, list(range(12)), tmp_path / "m"),
+            replace(source, read_bytes=stopping),
+            "webdataset(samples_per_shard=4)",
+            tmp_path / "out",
+        )
+    mended = images_of(tmp_path, ids, labels=[1, *(row % 2 for row in range(1, 12))])
+    export(manifest_of(mended, list(range(12)), tmp_path / "m2"), mended, "webdataset(samples_per_shard=4)", tmp_path / "out")
+    assert open_source(f"wds:{tmp_path / 'out'}").labels.tolist() == mended.labels.tolist()

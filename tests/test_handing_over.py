@@ -161,6 +161,23 @@ def test_a_subset_of_a_reordered_hugging_face_set_follows_the_ids(tmp_path: Path
         manifest.subset(data.select(range(19)))
 
 
+def test_a_subset_of_a_hugging_face_set_goes_by_the_columns_that_were_scored(tmp_path: Path) -> None:
+    kinds = datasets.Features(
+        {"text": datasets.Value("string"), "fine": datasets.ClassLabel(num_classes=4), "coarse": datasets.ClassLabel(num_classes=2)}
+    )
+    kinds["key"] = datasets.Value("string")
+    rows = {"text": [f"text {i}" for i in range(20)], "fine": [i % 4 for i in range(20)], "coarse": [i % 2 for i in range(20)]}
+    data = datasets.Dataset.from_dict(rows | {"key": [f"k{i:02d}" for i in range(20)]}, features=kinds)
+    data.save_to_disk(str(tmp_path / "set"))
+    source = open_source(f"hf:{tmp_path / 'set'}?label=fine&id=key")
+    manifest = manifest_of(source, [2, 3, 5, 7], tmp_path / "m")
+    assert list(manifest.subset(data)["key"]) == ["k02", "k03", "k05", "k07"]
+    assert sorted(manifest.subset(data.shuffle(seed=3))["key"]) == ["k02", "k03", "k05", "k07"]
+    assert list(manifest.subset(data, source=source)["key"]) == ["k02", "k03", "k05", "k07"]
+    with pytest.raises(FingerprintError, match="other labels"):  # rows of the source would not be those of this one
+        manifest.subset(data.shuffle(seed=3), source=source)
+
+
 def test_tensors_in_memory_are_taken_with_the_source_that_stands_for_them(shapes: Any) -> None:
     source, kept, manifest = shapes
     x, y = torch.from_numpy(source.images).float(), torch.from_numpy(source.labels)

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from clprune import pipeline
 from clprune.cli import app
 from clprune.errors import DataError
+from clprune.inputs import held_out_inputs, inputs_of
 from clprune.leakage import leakage, leaked
+from clprune.run import read_run
 from clprune.sources import open_source
 
 
@@ -66,3 +70,55 @@ def test_labels_of_other_test_data_are_compared_by_name(tmp_path: Path) -> None:
     )  # c is number 0 here, x no class there
     told = leakage(open_source(str(tmp_path / "d.npz")), open_source(str(tmp_path / "e.npz")))
     assert told["n_exact"] == 40 and [pair["same_label"] for pair in told["pairs"]] == [False, True] * 20
+
+
+def words_csv(path: Path, texts: list[str], n_train: int) -> str:
+    lines = [f"{text},{'ab'[row % 2]},{'train' if row < n_train else 'test'}\n" for row, text in enumerate(texts)]
+    path.write_text("text,label,split\n" + "".join(lines))
+    return str(path)
+
+
+def different_texts(n: int) -> dict[str, list[str]]:
+    """Names, of which many share a bucket of the hash by chance, and long texts that differ behind what is read of them."""
+    rng, head = np.random.default_rng(0), " ".join(f"w{i}" for i in range(300))
+    return {"names": [f"{'klmn'[row % 4]}{row:x}{rng.integers(10**6):x}" for row in range(n)], "long": [f"{head} {row}" for row in range(n)]}
+
+
+@pytest.mark.parametrize("kind", ["names", "long"])
+def test_texts_of_other_words_are_no_copies(tmp_path: Path, kind: str) -> None:
+    texts = different_texts(600)[kind]
+    texts[550] = texts[7].upper()
+    (pair,) = leakage(open_source(words_csv(tmp_path / "t.csv", texts, 500)))["pairs"]
+    assert (pair["test_id"], pair["train_id"], pair["distance"]) == ("50", "007", 0)
+
+
+@pytest.mark.parametrize("kind", ["names", "long"])
+@pytest.mark.parametrize("labels", ["all", "some", "none"])
+def test_texts_of_other_words_repeat_nothing(tmp_path: Path, kind: str, labels: str) -> None:
+    texts = different_texts(400)[kind]
+    texts[350] = texts[7].upper()
+    known = [labels == "all" or (labels == "some" and row % 4 < 2) for row in range(400)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{text},{'ab'[row % 2] if known[row] else ''}\n" for row, text in enumerate(texts)))
+    pipeline.score(str(tmp_path / "t.csv"), tmp_path / "run", max_epochs=1)
+    duplicate_of = read_run(tmp_path / "run").neighborhood.duplicate_of
+    assert (duplicate_of >= 0).sum() == 1 and {int(duplicate_of.max()), int(np.flatnonzero(duplicate_of >= 0)[0])} == {7, 350}
+
+
+@pytest.mark.parametrize(("train", "val"), [("RGB", "L"), ("L", "RGB")])
+def test_a_test_part_that_alone_is_gray_or_in_colour_is_brought_to_the_form_of_training(tmp_path: Path, train: str, val: str) -> None:
+    shown = images(40, 0)
+    for row, pixels in enumerate(shown):
+        gray = Image.fromarray(pixels).convert("L").resize((24, 24))
+        for part, mode in (("train", train), ("val", val)):
+            folder = tmp_path / "set" / part / "ab"[row % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            if part == "train" or row < 10:
+                gray.convert(mode).save(folder / f"{row:02d}.png")
+    source = open_source(str(tmp_path / "set"))
+    told = leakage(source)
+    assert told["n_exact"] == 10 and all(pair["test_id"] == pair["train_id"] for pair in told["pairs"])
+    np.savez(tmp_path / "d.npz", x_train=shown, y_train=np.arange(40) % 2, x_test=shown[:10, :, :, 0], y_test=np.arange(10) % 2)
+    source = open_source(str(tmp_path / "d.npz"))
+    assert source.load_test is not None
+    inputs, rule = inputs_of(source, None)
+    assert held_out_inputs(source.load_test(), rule).shape == (10, *inputs.shape[1:])

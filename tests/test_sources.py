@@ -90,6 +90,8 @@ def npz(path: Path, **arrays: Any) -> str:
         ({"y_train": np.eye(4)[np.arange(40) % 4]}, DataError, r"\(40, 4\), x_train has 40 samples"),
         ({"y_train": np.arange(40) % 4, "class_names": np.array(["a", "b", "c"])}, LabelError, r"outside 0\.\.2"),
         ({"ids": np.array(["a", "a"] + [str(i) for i in range(38)])}, DataError, "more than once: a"),
+        ({"ids": np.arange(30)}, DataError, r"ids has shape \(30,\), x_train has 40"),
+        ({"ids": np.arange(80).reshape(40, 2)}, DataError, r"ids has shape \(40, 2\)"),
         ({"x_train": np.zeros((40, 5), dtype=np.uint8)}, DataError, "shape"),
         ({"x_train": np.zeros((40, 8, 8, 8), dtype=np.uint8)}, DataError, "C 1 or 3"),
         ({"x_train": np.full((40, 8, 8), np.nan)}, DataError, "rows 0, 1"),

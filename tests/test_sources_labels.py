@@ -338,7 +338,8 @@ def test_two_classes_of_one_name_in_torchvision_stay_apart() -> None:
 
 @pytest.mark.parametrize(("mode", "pixels", "shown"), [
     ("I;16B", (np.arange(256).reshape(16, 16) * 256).astype(">u2"), np.arange(256)), ("F", np.arange(256, dtype=np.float32).reshape(16, 16) / 255, np.arange(256)),
-    ("F", np.arange(256, dtype=np.float32).reshape(16, 16), np.arange(256)),
+    ("F", np.arange(256, dtype=np.float32).reshape(16, 16), np.arange(256)), ("I", np.arange(256, dtype=np.int32).reshape(16, 16), np.arange(256)),
+    ("I", np.arange(256, dtype=np.int32).reshape(16, 16) * 256, np.arange(256)),
 ])  # fmt: skip
 def test_deep_tiff_files_are_decoded_by_their_range(tmp_path: Path, mode: str, pixels: np.ndarray, shown: np.ndarray) -> None:
     for name in ("a", "b"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -14,11 +15,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clprune.datatypes import Source
+from clprune.decoding import SUFFIXES, suffix_of
 from clprune.errors import StorageError
 from clprune.exporters._content import encoded
 from clprune.families import exporter, require_one_of
 from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, write_json
+
+FOR_TORCHVISION = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # what its ImageFolder takes for images
+LONGEST_NAME, LONGEST_PATH = (
+    255,
+    1000,
+)  # bytes of a file or folder name, and of a path below the class folder: file systems take no longer names, and whole paths of 4,096
 
 
 @contextmanager
@@ -88,7 +96,7 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     try:
         for folder in folders:
             os.mkdir(folder, dir_fd=root)
-        written, ways = _filled(manifest, source, root, folders, link)
+        written, ways, suffixes = _filled(manifest, source, root, folders, link)
     finally:
         os.close(root)
     classes = [
@@ -100,19 +108,22 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     links = ", ".join(ways) if len(ways) < 2 else ", ".join(f"{count:,} by {name}" for name, count in ways.items())
     told = {"files": manifest.n_kept + 1, "bytes_written": written, "link": links or None, "empty_classes": empty}
     notes = ["the files are links: to edit one is to edit the original, and they free no space"] if {"hardlink", "symlink"} & set(ways) else []
+    if source.kind != "text" and (strange := sorted(suffixes - set(FOR_TORCHVISION))):
+        notes.append(f"torchvision.datasets.ImageFolder passes over {', '.join(strange)}, unless it is given is_valid_file")
     if empty:
         notes.append("read it with torchvision.datasets.ImageFolder(..., allow_empty=True), so that the empty classes keep their numbers")
     return told | ({"note": "; ".join(notes)} if notes else {})
 
 
-def _filled(manifest: Manifest, source: Source, root: int, folders: list[str], link: str) -> tuple[int, Counter[str]]:
-    """Put every kept sample into its class folder below the open folder `root`; bytes that were written, and how many files by which way."""
-    taken, paths = set[str](), source.paths
+def _filled(manifest: Manifest, source: Source, root: int, folders: list[str], link: str) -> tuple[int, Counter[str], set[str]]:
+    """Put every kept sample into its class folder below the open folder `root`; bytes that were written, how many files by which way, and the suffixes they have."""
+    taken, suffixes, paths = dict[str, str](), set[str](), source.paths
     way, written, ways = (link if link != "auto" else "hardlink"), 0, Counter[str]()
     for row in manifest.indices(source).tolist():
         folder = folders[int(source.labels[row])]
-        content, suffix = (b"", paths[row].suffix) if paths is not None else encoded(source, row)
+        content, suffix = (b"", _suffix_of_file(paths[row])) if paths is not None else encoded(source, row)
         inner = PurePosixPath(folder, _free(_inner_name(str(source.sample_ids[row]), suffix, source, row), folder, taken))
+        suffixes.add(inner.suffix.lower())
         with _folder(root, inner.parent) as at:
             if paths is None:
                 with _new_file(inner.name, at) as file:
@@ -122,7 +133,7 @@ def _filled(manifest: Manifest, source: Source, root: int, folders: list[str], l
             way = _place(paths[row], inner.name, at, way, fixed=link != "auto")
         written += paths[row].stat().st_size if way == "copy" else 0
         ways[way] += 1
-    return written, ways
+    return written, ways, suffixes
 
 
 def _place(source: Path, name: str, folder: int, way: str, *, fixed: bool) -> str:
@@ -148,20 +159,39 @@ def _folder_names(class_names: tuple[str, ...]) -> list[str]:
     return [f"{c:0{width}d}_{name}".encode()[:200].decode("utf-8", "ignore") for c, name in enumerate(safe)]
 
 
+def _suffix_of_file(path: Path) -> str:
+    """Its own suffix as it is written, or that of what the file holds where its own is none of an image: `ImageFolder` would pass it over."""
+    found = path.suffix if path.suffix.lower() in SUFFIXES else suffix_of(path.read_bytes())
+    return path.suffix if found == ".bin" else found
+
+
 def _inner_name(sample_id: str, suffix: str, source: Source, row: int) -> str:
-    """The path of a sample below its class folder: its own inner path without the class, made safe."""
+    """The path of a sample below its class folder: its own inner path without the class, made safe, and short enough for a file system."""
     parts = [part for part in PurePosixPath(sample_id.replace("\0", "_")).parts if part not in ("/", "..", ".")]
     if len(parts) > 1 and parts[0] == source.class_names[int(source.labels[row])]:
         parts = parts[1:]
     name = "/".join(parts) or "sample"
-    return name if name.lower().endswith(suffix.lower()) else name + suffix
+    name = name if name.lower().endswith(suffix.lower()) else name + suffix
+    if len(name.encode()) <= LONGEST_PATH and all(len(part.encode()) <= LONGEST_NAME for part in name.split("/")):
+        return name
+    start = name.replace("/", "_").encode()[: LONGEST_NAME - 55].decode("utf-8", "ignore")
+    return f"{start}~{hashlib.sha256(sample_id.encode()).hexdigest()[:16]}{suffix}"
 
 
-def _free(name: str, folder: str, taken: set[str]) -> str:
-    """`name`, with a number where a sample of this class has it already (also where only case differs)."""
+def _free(name: str, folder: str, taken: dict[str, str]) -> str:
+    """`name`, with a number where this class has a sample or a folder of that name already (also where only case differs), and without folders where one would lie inside a file."""
+
+    def key(candidate: str) -> str:
+        return f"{folder}/{candidate}".casefold()
+
+    def above(path: str) -> list[str]:
+        return [path[:at] for at, letter in enumerate(path) if letter == "/"]
+
+    if any(taken.get(path) == "file" for path in above(key(name))):
+        name = name.replace("/", "_")
     stem, dot, suffix = name.rpartition(".")
     candidate, number = name, 1
-    while f"{folder}/{candidate}".casefold() in taken:
+    while key(candidate) in taken:
         candidate, number = f"{stem}~{number}{dot}{suffix}", number + 1
-    taken.add(f"{folder}/{candidate}".casefold())
+    taken |= dict.fromkeys(above(key(candidate)), "folder") | {key(candidate): "file"}
     return candidate

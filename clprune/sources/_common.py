@@ -124,6 +124,9 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
         notes.append(f"no samples of {shown([class_names[c] for c in empty.tolist()])}")
     if len(single := np.flatnonzero(sizes == 1)):
         notes.append(f"a single sample of {shown([class_names[c] for c in single.tolist()])}: it is always kept, and its scores mean little")
+    alike = Counter(name.strip().casefold() for name in class_names)
+    if twice := [repr(name) for name in class_names if alike[name.strip().casefold()] > 1]:
+        notes.append(f"classes {shown(twice)} differ by spaces or by case only: mend the labels if some of them are one class")
     return notes
 
 
@@ -255,13 +258,23 @@ def look_at(head: Any) -> Look | str:
                 return f"{image.size[0]} x {image.size[1]} pixels are more than {MAX_PIXELS:,}"
             if image.format == "PNG":
                 image.verify()
-            elif image.format == "JPEG" and b"\xff\xd9" not in tail:
-                return "the file is cut off"
-            elif image.format in ("WEBP", "BMP", "GIF", "TIFF"):
+            elif image.format not in ("JPEG", "MPO"):
                 image.load()
+            elif b"\xff\xd9" not in tail and not _ends_before(head if isinstance(head, bytes) else Path(head).read_bytes()):
+                return "the file is cut off"
         return Look(size, width, height, channels)
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, its own bomb error, ...
         return f"not a readable image ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+
+
+def _ends_before(content: bytes) -> bool:
+    """Whether a JPEG picture ends somewhere before the end of its file: phones write a film, or notes of their own, behind it. An end inside of what precedes its pixels is that of a thumbnail."""
+    at = 2
+    while content[at : at + 1] == b"\xff":
+        if content[at + 1 : at + 2] == b"\xda":
+            return content.find(b"\xff\xd9", at) >= 0
+        at += 1 if content[at + 1 : at + 2] == b"\xff" else 2 + max(2, int.from_bytes(content[at + 2 : at + 4], "big"))
+    return False
 
 
 def look_at_each(

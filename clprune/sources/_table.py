@@ -17,6 +17,7 @@ from jaxtyping import Int
 from numpy.dtypes import StringDType
 
 from clprune.datatypes import Source
+from clprune.decoding import suffix_of
 from clprune.errors import DataError
 from clprune.sources._common import (
     TEST_SPLITS,
@@ -47,9 +48,10 @@ def source_of_table(
     strict: bool,
     class_names: tuple[str, ...] | None = None,
     is_test: bool = False,
+    files: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Source:
-    """A source from a table in memory. Paths are relative to `root`; rows of a `split` column named as in TEST_SPLITS become the test split.
+    """A source from a table in memory, which was read from these `files`. Paths are relative to `root`; rows of a `split` column named as in TEST_SPLITS become the test split.
 
     Raises DataError or LabelError that names the row or the id; labels of a test split must be among `class_names`, those of the training part.
     """
@@ -59,15 +61,19 @@ def source_of_table(
     input_column = next((name for name in ("image", "path", "text") if name in columns), None)
     if input_column is None or "label" not in columns:
         raise DataError(f"{locator} needs a column `path`, `image` or `text`, and a column `label`; it has {', '.join(columns)}.")
+    if twice := [name for name in ("label", "id", "split", "image", "path", "text", "bytes") if columns.count(name) > 1]:
+        raise DataError(f"{locator} has several columns of one name ({shown(twice)}). Rename or remove all but one of each.")
     if not len(table):
         raise DataError(f"{locator} holds no rows.")
+    table = _of_usual_types(table)
     if "split" in columns:
         train_table, test_table = _parts(table, locator)
-        train = source_of_table(train_table, locator, root, strict=strict, class_names=class_names, on_progress=on_progress)
+        train = source_of_table(train_table, locator, root, strict=strict, class_names=class_names, files=files, on_progress=on_progress)
         if not len(test_table):
             return train
         return replace(
-            train, load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True)
+            train,
+            load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True, files=files),
         )
     ids = _ids(table, input_column, locator)
     labels, names = _labels_among(table["label"], class_names or _declared_classes(table), locator, ids, is_test=is_test)
@@ -76,7 +82,7 @@ def source_of_table(
     good: Sequence[int]
     sizes: Any
     if input_column == "text":
-        texts = table["text"]
+        texts = _as_texts(table["text"], locator)
         good = [row for row, text in enumerate(texts.to_pylist()) if text is not None]
         skipped = [(ids[row], "the text is missing") for row in sorted(set(range(len(table))) - set(good))]
         sizes, paths, shapes = [len(str(texts[row].as_py()).encode()) for row in good], None, None
@@ -90,9 +96,8 @@ def source_of_table(
             good, skipped, sizes, shapes = _looked_at(ids, look_at_each(every, on_progress))
             paths = every.part(np.array(good, dtype=np.int64))
     else:
-        contents = _contents(table["image"], locator)
-        heads = _Bytes(contents)
-        good, skipped, sizes, shapes = _looked_at(ids, look_at_each(heads, on_progress, missing="the image is missing"))
+        contents = _Contents(*_contents(table["image"], locator), root)
+        good, skipped, sizes, shapes = _looked_at(ids, look_at_each(contents, on_progress, missing="the image is missing"))
         paths = None
     refuse_skipped(skipped, locator, strict=strict, n_left=len(good))
     kept_labels = labels[good]
@@ -103,7 +108,8 @@ def source_of_table(
     notes = [*notes, *not_looked]
     others = [name for name in columns if name not in (input_column, "label", "id")]
     by_name = {name: (lambda name=name: table[name].take(rows).to_pylist()) for name in others}  # read when they are asked for
-    common |= {"sample_bytes": np.array(sizes, dtype=np.int64), "skipped": tuple(skipped), "facts": {"notes": notes, "columns": by_name}}
+    facts = {"notes": notes, "columns": by_name, "files": files}
+    common |= {"sample_bytes": np.array(sizes, dtype=np.int64), "skipped": tuple(skipped), "facts": facts}
     if input_column == "text":
         return Source(**common, kind="text", read_input=lambda index: texts[int(rows[index])].as_py())
     if paths is not None:
@@ -114,8 +120,9 @@ def source_of_table(
             read_input=lambda index: _image(io.BytesIO(paths[index].read_bytes())),
             read_bytes=lambda index: (paths[index].read_bytes(), paths[index].suffix.lower()),
         )
-    read = lambda index: contents[int(rows[index])].as_py()  # noqa: E731
-    return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), _suffix(read(index))))
+    common["facts"] |= {"files": [*files, *contents.files(good)]}
+    read = lambda index: contents.read(int(rows[index]))  # noqa: E731
+    return Source(**common, read_input=lambda index: _image(io.BytesIO(read(index))), read_bytes=lambda index: (read(index), suffix_of(read(index))))
 
 
 def _parts(table: pa.Table, locator: str) -> tuple[pa.Table, pa.Table]:
@@ -190,17 +197,31 @@ class PathsBelow(Sequence[Path]):
         return PathsBelow(self.root, self.names[rows])
 
 
-class _Bytes(Sequence[Any]):
-    """The entries of a binary column by row, None where one is missing."""
+class _Contents(Sequence[Any]):
+    """The images of a column by row: their encoded bytes; where there are none the file that is named beside them, as Hugging Face leaves images in their files; None where one is missing."""
 
-    def __init__(self, contents: pa.ChunkedArray) -> None:
-        self.contents = contents
+    def __init__(self, contents: pa.ChunkedArray, names: pa.ChunkedArray | None, root: Path) -> None:
+        self.contents, self.names, self.root = contents, names, root
 
     def __len__(self) -> int:
         return len(self.contents)
 
     def __getitem__(self, row: Any) -> Any:
-        return self.contents[row].as_py()
+        content = self.contents[row].as_py()
+        if content is not None or self.names is None:
+            return content
+        name = self.names[row].as_py()
+        return self.root / str(name) if name else None
+
+    def files(self, rows: Sequence[int]) -> list[str]:
+        """The files of those of some rows that lie in one each."""
+        apart = pc.is_null(self.contents).to_numpy() if self.names is not None and self.contents.null_count else None
+        return [] if apart is None else [str(self[row]) for row in rows if apart[row]]
+
+    def read(self, row: int) -> bytes:
+        """The encoded bytes, wherever they are."""
+        held = self[row]
+        return bytes(held.read_bytes() if isinstance(held, Path) else held)
 
 
 def _looked_at(ids: np.ndarray, looks: list[Look | str]) -> tuple[list[int], list[tuple[str, str]], Int[np.ndarray, "M"], Int[np.ndarray, "M 3"]]:
@@ -208,6 +229,34 @@ def _looked_at(ids: np.ndarray, looks: list[Look | str]) -> tuple[list[int], lis
     good = [row for row, look in enumerate(looks) if not isinstance(look, str)]
     held = np.array([look for look in looks if not isinstance(look, str)], dtype=np.int64).reshape(-1, 4)
     return good, [(str(ids[row]), look) for row, look in enumerate(looks) if isinstance(look, str)], held[:, 0], held[:, 1:]
+
+
+def _of_usual_types(table: pa.Table) -> pa.Table:
+    """The table with columns that arrow can filter, cast and take."""
+    for at, field in enumerate(table.schema):
+        column = _usual(table.column(at))
+        if column.type != field.type:
+            table = table.set_column(at, field.name, column)
+    return table
+
+
+def _usual(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionaries, views and bytes of one length as a plain column of the same values; others as they are."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string_view(kind):
+        kind = pa.large_string()
+    elif pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        kind = pa.large_binary()
+    return column if kind == column.type else column.cast(kind)
+
+
+def _as_texts(column: pa.ChunkedArray, locator: str) -> pa.ChunkedArray:
+    """A column of texts; of numbers and of bytes the texts that they are written as. Raises DataError for lists and the like."""
+    if pa.types.is_nested(column.type):
+        raise DataError(f"{locator}: the column `text` has type {column.type}; it must hold one text a row. Join words, or pick one field.")
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
+    return pa.chunked_array([pa.array([None if value is None else text_of(value) for value in column.to_pylist()], pa.large_string())])
 
 
 def _texts(column: pa.ChunkedArray) -> np.ndarray:
@@ -235,10 +284,18 @@ def _labels(column: pa.ChunkedArray, locator: str) -> tuple[Int[np.ndarray, "N"]
     return *integer_labels(values, locator), holds_names(values)
 
 
-def _contents(column: pa.ChunkedArray, locator: str) -> pa.ChunkedArray:
-    """The encoded bytes of an image column: bytes, Hugging Face's struct of bytes and path, or base64 in text."""
+def _contents(column: pa.ChunkedArray, locator: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+    """The encoded bytes of an image column: bytes, Hugging Face's struct of bytes and path, or base64 in text; and the names of files of such a struct."""
+    names = None
     if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
+        held = {field.name for field in column.type}
+        names = pc.struct_field(column, "path") if "path" in held else None
+        if "bytes" not in held and names is None:
+            raise DataError(
+                f"{locator}: the column `image` has type {column.type}; it must hold encoded bytes, under the name `bytes` if it is a struct."
+            )
+        column = _usual(pc.struct_field(column, "bytes")) if "bytes" in held else pa.chunked_array([pa.nulls(len(column))])
+        column = column.cast(pa.binary()) if pa.types.is_null(column.type) else column
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         try:
             column = pa.chunked_array(
@@ -250,18 +307,10 @@ def _contents(column: pa.ChunkedArray, locator: str) -> pa.ChunkedArray:
         raise DataError(
             f"{locator}: the column `image` has type {column.type}; it must hold encoded bytes, or base64. For file names call the column `path`."
         )
-    return column
+    return column, names
 
 
 def _image(place: Any):  # type: ignore[no-untyped-def]
     from PIL import Image
 
     return Image.open(place)
-
-
-def _suffix(content: bytes) -> str:
-    """The usual suffix of encoded image bytes."""
-    for start, suffix in ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp")):
-        if content.startswith(start):
-            return suffix
-    return ".bin"

@@ -42,7 +42,10 @@ def arrays(locator: str, *, strict: bool = False) -> Source:
         raise DataError(f"{path} needs the arrays x_train and {label_key}; it holds {', '.join(held)}.")
     classes = [text_of(name) for name in held["class_names"].reshape(-1).tolist()] if "class_names" in held else None
     require_distinct(classes or (), f"{path}: class_names")
-    ids = held["ids"].tolist() if "ids" in held else None
+    n = held["x_train"].shape[:1]
+    if "ids" in held and held["ids"].shape not in (n, (*n, 1)):
+        raise DataError(f"{path}: ids has shape {held['ids'].shape}, x_train has {n[0] if n else 0} samples. Give one id a sample.")
+    ids = held["ids"].reshape(-1).tolist() if "ids" in held else None
     return _part(locator, path, held, "x_train", label_key, ids, classes, has_test="x_test" in held and "y_test" in held)
 
 
@@ -70,8 +73,6 @@ def _part(
         notes = require_classes(labels, class_names, where)
     else:
         require_range(labels, class_names, where, all_labelled=True)
-    if ids is not None and len(ids) != len(images):
-        raise DataError(f"{path}: ids has {len(ids)} entries, {x_key} has {len(images)} samples.")
     sample_ids = require_ids([text_of(i) for i in ids] if ids is not None else row_ids(len(images)), str(path))
     order = np.argsort(sample_ids, kind="stable")
     digest = hashlib.sha256()

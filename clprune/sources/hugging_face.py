@@ -16,15 +16,18 @@ from clprune.families import source
 from clprune.sources._common import TEST_SPLITS, TRAIN_SPLITS, options_of, require_range, shown, split_among
 from clprune.sources._table import source_of_table
 
+OPTIONS = ("streaming", "id", "label")
 
-def _adapts(dataset: Any) -> Source | None:
-    """A Source over an open `datasets.Dataset`."""
+
+def _adapts(dataset: Any, like: str) -> Source | None:
+    """A Source over an open `datasets.Dataset`, by the columns that the locator `like` names where it is one of this kind."""
     import sys
 
     library = sys.modules.get("datasets")  # whoever holds such a data set has imported it
     if library is None or not isinstance(dataset, (library.Dataset, library.IterableDataset)):
         return None
-    return _open(dataset, "this Hugging Face data set", False)
+    options = options_of(like.partition("?")[2], OPTIONS, like) if like.startswith("hf:") else {}
+    return _open(dataset, "this Hugging Face data set", False, id_column=options.get("id"), label_column=options.get("label"))
 
 
 @source(claims=lambda locator: locator.startswith("hf:"), adapts=_adapts)
@@ -40,9 +43,11 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
     except ImportError as error:
         raise MissingExtraError("datasets", "hf: data") from error
     place, _, query = locator.removeprefix("hf:").partition("?")
-    options = options_of(query, ("streaming", "id", "label"), locator)
+    options = options_of(query, OPTIONS, locator)
     name, _, split = place.partition(":")
     folder, streaming = Path(name), options.get("streaming") == "1"
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # they would be drawn into logs, and with --quiet
     try:
         if folder.is_dir() and any((folder / marker).exists() for marker in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(str(folder))
@@ -52,6 +57,9 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
             loaded = loaded.to_iterable_dataset()
     except Exception as error:
         raise DataError(f"{locator} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
     test = None
     if isinstance(loaded, dict):
         chosen = split or split_among(loaded, TRAIN_SPLITS) or next(iter(loaded))
@@ -60,6 +68,8 @@ def hugging_face(locator: str, *, strict: bool = False) -> Source:
         held_out = split_among([part for part in loaded if part != chosen], TEST_SPLITS)
         test = loaded[held_out] if held_out else None
         loaded = loaded[chosen]
+    elif split and split != str(loaded.split or ""):
+        raise UsageError(f"{locator}: {name} is one data set without splits, so there is no '{split}'. Leave :{split} out.")
     train = _open(loaded, locator, strict, id_column=options.get("id"), label_column=options.get("label"))
     if test is None:
         return train
@@ -95,6 +105,7 @@ def _open(
             f"unique ids, `?streaming=1&id=COLUMN` (columns: {', '.join(features)}), or add one, or load the data set without streaming."
         )
     used = {(image or text): "image" if image else "text", label: "label"} | ({ids: "id"} if ids else {})
+    files = [] if streamed else [held["filename"] for held in data.cache_files]
     if image:
         data = data.cast_column(image, datasets.Image(decode=False))
     data = data.select_columns(list(used)).with_format("arrow")
@@ -103,7 +114,7 @@ def _open(
     names = tuple(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None
     if names and class_names and names != class_names:  # the splits number their classes differently, the names are what they share
         table = table.set_column(table.column_names.index("label"), "label", _names_of(table["label"], names, locator))
-    return source_of_table(table, locator, Path("."), strict=strict, class_names=class_names or names, is_test=class_names is not None)
+    return source_of_table(table, locator, Path("."), strict=strict, class_names=class_names or names, is_test=class_names is not None, files=files)
 
 
 def _label_column(features: Any, asked: str | None, locator: str) -> str | None:

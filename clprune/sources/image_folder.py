@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clprune.datatypes import UNLABELLED, Source
+from clprune.decoding import SUFFIXES
 from clprune.errors import DataError
 from clprune.families import source
 from clprune.sources._common import (
@@ -25,7 +26,6 @@ from clprune.sources._common import (
 )
 
 UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @source(claims=lambda locator: Path(locator).is_dir())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from clprune.sources._common import (
 
 INPUT_KEYS, LABEL_KEYS = ("image", "img", "pixel_values", "x", "input", "text"), ("label", "labels", "target", "y")
 ITEMS_LOOKED_AT = 64  # spread over the data set, to see in which range its pixels lie
+LABELS_LOOKED_AT = 16  # to see whether items carry the labels that the data set lists, and whether its files are there
 FARTHEST = 30  # deviations from the mean that a standardised number may have
 ABOUT_ONE = 1.01  # what was resized by splines leaves [0, 1] a little
 
@@ -37,9 +39,9 @@ def _claims(locator: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", locator)) and not locator.startswith(("hf:", "torchvision:", "wds:"))
 
 
-def _adapts(dataset: Any) -> Source | None:
+def _adapts(dataset: Any, like: str) -> Source | None:
     """A Source over an open map-style data set, but for those of Hugging Face."""
-    if isinstance(dataset, str) or hasattr(dataset, "features") or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    if isinstance(dataset, str) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
     return source_of_dataset(dataset, f"this {type(dataset).__name__}")
 
@@ -65,7 +67,7 @@ def python_dataset(locator: str, *, strict: bool = False) -> Source:
 
 
 def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, class_names: Sequence[str] | None = None) -> Source:
-    """A source over any map-style data set. Labels are its `targets` or `labels` where it has them, else one pass reads them.
+    """A source over any map-style data set. Labels are its `targets` or `labels` where it has them and its items show the same, else one pass reads them.
 
     Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C), or texts. Numbers are uint8, or lie in [0, 1] or [0, 255], or are standardised
     (below 0 too, then stretched): which of them is seen from items spread over the set. Ids are `ids`, the data set's `sample_ids`, the paths below `root`
@@ -76,18 +78,25 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         raise UsageError(f"{locator} gives a {type(dataset).__name__}; a map-style data set with __len__ and __getitem__ is needed.")
     if not len(dataset):
         raise DataError(f"{locator} holds no samples.")
-    given = next((held for name in ("targets", "labels") if _length(held := getattr(dataset, name, None)) == len(dataset)), None)
+    given, own = (
+        next((held for name in ("targets", "labels") if _length(held := getattr(dataset, name, None)) == len(dataset)), None),
+        _class_names(dataset),
+    )
     texts = isinstance(_item(dataset, 0, locator)[0], str)
     sizes: np.ndarray | None = None
+    if given is not None and not texts and _others_in_items(dataset, given, locator):  # by a target_transform, say: what is trained on counts
+        given, own = None, ()
     if given is None or texts:
-        pairs = [(len(x.encode()) if isinstance(x, str) else 0, y) for x, y in (_item(dataset, row, locator) for row in range(len(dataset)))]
+        pairs = [
+            (_bytes_of_text(x, f"{locator}: row {row}") if texts else 0, y)
+            for row, (x, y) in enumerate(_item(dataset, row, locator) for row in range(len(dataset)))
+        ]
         sizes = np.array([size for size, _ in pairs], dtype=np.int64) if texts else None
         given = [y for _, y in pairs]
-    labels, names = _labels(given, _class_names(dataset), class_names, locator)
+    labels, names = _labels(given, own, class_names, locator)
     notes = require_classes(labels, names, locator) if class_names is None else []
-    own_ids = ids if ids is not None else getattr(dataset, "sample_ids", None)
-    files = [Path(path) for path, _ in dataset.samples] if hasattr(dataset, "samples") else None
-    if own_ids is None and files is not None and hasattr(dataset, "root"):
+    own_ids, files = ids if ids is not None else getattr(dataset, "sample_ids", None), _files_behind(dataset)
+    if own_ids is None and files is not None and hasattr(dataset, "root") and all(path.is_relative_to(dataset.root) for path in files):
         own_ids = [text_of_name(path.relative_to(dataset.root).as_posix()) for path in files]
     if own_ids is not None and len(own_ids) != len(dataset):
         raise DataError(
@@ -100,18 +109,14 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         value = _pair(dataset[int(index)], locator)[0]
         return value if pixels is None else _as_image(value, pixels, f"{locator}: row {index}")
 
-    first = read_input(0)
-    data = getattr(dataset, "data", None)
-    images = (
-        np.asarray(data)
-        if data is not None and hasattr(data, "shape") and _length(data) == len(dataset) and _same(np.asarray(data[0]), first)
-        else None
-    )
-    if images is not None and images.ndim == 3:
-        images = images[..., None]
+    first, data = read_input(0), getattr(dataset, "data", None)
+    images = np.asarray(data) if hasattr(data, "shape") and _length(data) == len(dataset) and _shown_as_it_is(data, read_input) else None
+    if images is not None:
+        images = images.reshape(len(images), *np.asarray(first).shape)  # items may be (H, W, 1) where the data are (1, H, W)
+        images = images[..., None] if images.ndim == 3 else images
     if sizes is None:
         each = images[0].nbytes if images is not None else np.asarray(first).nbytes
-        sizes = np.array([path.stat().st_size for path in files], dtype=np.int64) if files is not None else np.full(len(dataset), each)
+        sizes = _sizes_of(files, locator) if files is not None else np.full(len(dataset), each)
     return Source(
         locator=locator,
         sample_ids=sample_ids,
@@ -121,7 +126,7 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         read_input=read_input,
         kind="text" if texts else "image",
         images=images,
-        paths=files,
+        paths=None if texts else files,
         facts={"notes": notes, "made_by_code": True},
     )
 
@@ -140,10 +145,61 @@ def _length(held: Any) -> int:
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:
-    """The data set's own names of its classes by number, none where it has none; where two have one name (ImageNet has two cranes) the number is added."""
-    names = [text_of(name) for name in getattr(dataset, "classes", None) or ()]
+    """The data set's own names of its classes by number, none where it has none; where two have one name (ImageNet has two cranes) the number is added.
+
+    `classes` is a list or an array of them, or a mapping between names and numbers.
+    """
+    held = getattr(dataset, "classes", None)
+    if isinstance(held, Mapping):
+        by_number = {c: name for name, c in held.items()} if all(isinstance(name, str) for name in held) else held
+        held = [by_number[c] for c in sorted(by_number)] if set(by_number) == set(range(len(by_number))) else None
+    if not isinstance(held, (list, tuple, np.ndarray)):
+        return ()
+    if all(isinstance(name, (int, float, np.number)) for name in held) and list(held) != list(range(len(held))):
+        return ()  # the values that labels take, not names by number
+    names = [text_of(name) for name in held]
     times = Counter(names)
     return tuple(f"{name} ({c})" if times[name] > 1 else name for c, name in enumerate(names))
+
+
+def _files_behind(dataset: Any) -> list[Path] | None:
+    """The file of every row where the data set lists them in `samples` as torchvision's folders do, as pairs of a path and a class. Others use that name for something of their own."""
+    listed: Any = getattr(dataset, "samples", None)
+    if _length(listed) != len(dataset) or not all(
+        isinstance(one, (tuple, list)) and len(one) == 2 and isinstance(one[0], (str, os.PathLike)) for one in listed
+    ):
+        return None
+    files = [Path(path) for path, _ in listed]
+    return files if all(files[row].is_file() for row in _some_rows(len(files), LABELS_LOOKED_AT)) else None
+
+
+def _sizes_of(files: list[Path], locator: str) -> np.ndarray:
+    """The bytes of every file. Raises DataError that names one which cannot be looked at."""
+    try:
+        return np.array([path.stat().st_size for path in files], dtype=np.int64)
+    except OSError as error:
+        raise DataError(f"{locator}: {error.filename} cannot be read ({error.strerror}). Mend it, or leave it out of the data set.") from error
+
+
+def _some_rows(n: int, most: int) -> list[int]:
+    """At most so many rows, spread over all."""
+    return sorted({int(row) for row in np.linspace(0, n - 1, most)})
+
+
+def _others_in_items(dataset: Any, given: Any, locator: str) -> bool:
+    """Whether the items of some rows show other class numbers than the data set's list of them says."""
+    pairs = [(_plain(given[row]), _plain(_item(dataset, row, locator)[1])) for row in _some_rows(len(dataset), LABELS_LOOKED_AT)]
+    return any(a != b for a, b in pairs if isinstance(a, (int, float)) and isinstance(b, (int, float)) and a == a)  # NaN is a missing one
+
+
+def _bytes_of_text(text: Any, where: str) -> int:
+    """Its size in UTF-8. Raises DataError where it is none, or cannot be written down."""
+    try:
+        return len(text.encode())
+    except AttributeError:
+        raise DataError(f"{where} is a {type(text).__name__}, not a text as the first one is. Mend it, or leave it out.") from None
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds a text that is no Unicode ({error.reason}). Read it with the encoding that it was written in.") from None
 
 
 def _labels(given: Any, own: tuple[str, ...], class_names: Sequence[str] | None, locator: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -185,10 +241,13 @@ def _item(dataset: Any, row: int, locator: str) -> tuple[Any, Any]:
     return _pair(item, locator)
 
 
-def _same(stored: np.ndarray, seen: Any) -> bool:
-    """Whether the data set's `data` array is what its items show (it is not when a transform changes them)."""
-    seen = np.asarray(seen)
-    return stored.dtype == np.uint8 and stored.squeeze().shape == seen.squeeze().shape and np.array_equal(stored.squeeze(), seen.squeeze())
+def _shown_as_it_is(data: Any, read_input: Callable[[int], Any]) -> bool:
+    """Whether the data set's `data` array is what its items show (it is not when a transform changes them), at some rows."""
+    for row in _some_rows(len(data), 3):
+        stored, seen = np.asarray(data[row]), np.asarray(read_input(row))
+        if stored.dtype != np.uint8 or seen.shape[2:] not in ((), (1,), (3,)) or not np.array_equal(stored.squeeze(), seen.squeeze()):
+            return False
+    return True
 
 
 def _pair(item: Any, locator: str) -> tuple[Any, Any]:
@@ -220,8 +279,7 @@ class Pixels(NamedTuple):
 
 def _pixels(dataset: Any, locator: str) -> Pixels:
     """The one rule for all images, from items spread over the data set: a single dark image does not say what its numbers mean. Raises DataError for what is no image."""
-    rows = sorted({int(row) for row in np.linspace(0, len(dataset) - 1, ITEMS_LOOKED_AT)})
-    seen = [_channels_last(_item(dataset, row, locator)[0], f"{locator}: row {row}") for row in rows]
+    seen = [_channels_last(_item(dataset, row, locator)[0], f"{locator}: row {row}") for row in _some_rows(len(dataset), ITEMS_LOOKED_AT)]
     arrays = [array for array in seen if isinstance(array, np.ndarray) and array.dtype != np.uint8]
     if not arrays:
         return Pixels(1, 0, 0, 255)

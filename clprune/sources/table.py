@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def table(locator: str, *, strict: bool = False, on_progress: Callable[[int, int
 
     More than a million `path` rows are listed without a look at the files, unless `strict`: a broken one is found when it is decoded, and sizes are those of a
     column `bytes`, 0 without it. Optional: `id`, and `split`, whose rows named test, val, valid, validation or dev become the test split (the others are named train or training). Ids, paths and
-    texts are taken as they are written: `007` is not 7. Labels are numbers where all of them are, but for those written with a zero in front: `01` is a name.
+    texts are taken as they are written: `007` is not 7. Labels are numbers where all of them are, but for those written with a zero in front or with an exponent: `01` and `1e5` are names.
     """
     path = Path(locator)
     try:
@@ -38,27 +39,27 @@ def table(locator: str, *, strict: bool = False, on_progress: Callable[[int, int
             content = _jsonl(path)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check the path.") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    return source_of_table(content, locator, path.parent, strict=strict, on_progress=on_progress)
+    return source_of_table(content, locator, path.parent, strict=strict, files=[str(path)], on_progress=on_progress)
 
 
 def _csv(path: Path) -> pa.Table:
     """The columns of a CSV file; a row may have line breaks in it."""
     read, parse = pa.csv.ReadOptions(block_size=BLOCK_BYTES), pa.csv.ParseOptions(newlines_in_values=True)
     content = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=AS_WRITTEN)
-    if "label" not in content.column_names:
+    if content.column_names.count("label") != 1:
         return content
     at = content.column_names.index("label")
     return content.set_column(at, "label", _as_numbers(content["label"]))
 
 
 def _as_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of texts as numbers or truth values where all of its texts are such; as it is where one is not, or is written with a zero in front."""
+    """A column of texts as numbers or truth values where all of its texts are such; as it is where one is not, or is written with a zero in front or with an exponent."""
     trimmed = pc.utf8_trim_whitespace(texts)
     missing = pc.is_in(pc.utf8_lower(trimmed), pa.array(["", "na", "n/a", "#n/a", "nan", "null"]))
     held = pc.if_else(missing, None, trimmed)
-    if pc.any(pc.match_substring_regex(held, r"^[+-]?0\d")).as_py():
+    if pc.any(pc.match_substring_regex(held, r"^[+-]?(0\d|[\d.]+[eE])")).as_py():
         return texts
     for kind in (pa.int64(), pa.float64(), pa.bool_()):
         if kind != pa.bool_() or pc.all(pc.is_in(pc.utf8_lower(held.drop_null()), pa.array(["true", "false"]))).as_py():
@@ -70,11 +71,20 @@ def _as_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _jsonl(path: Path) -> pa.Table:
-    """The columns of a JSONL file. Texts that look like dates stay as they are written: such columns are read again as texts."""
+    """The columns of a JSONL file. Texts that look like dates stay as they are written: such columns are read again as texts; so are ids that arrow takes for numbers with a point."""
     read = pa.json.ReadOptions(block_size=BLOCK_BYTES)
     content = pa.json.read_json(path, read_options=read)
     dates = [field.name for field in content.schema if pa.types.is_timestamp(field.type)]
-    if not dates:
-        return content
-    texts = pa.schema([(name, pa.string()) for name in dates])
-    return pa.json.read_json(path, read_options=read, parse_options=pa.json.ParseOptions(explicit_schema=texts))
+    if dates:
+        texts = pa.schema([(name, pa.string()) for name in dates])
+        content = pa.json.read_json(path, read_options=read, parse_options=pa.json.ParseOptions(explicit_schema=texts))
+    if "id" in content.column_names and pa.types.is_floating(content.schema.field("id").type):
+        content = content.set_column(content.column_names.index("id"), "id", pa.chunked_array([_ids_as_written(path)]))
+    return content
+
+
+def _ids_as_written(path: Path) -> pa.Array:
+    """The numbers under `id` of a JSONL file, as texts: one that is larger than 64 bits would lose its last digits, and a 1 beside a 2.5 would become 1.0."""
+    with open(path, encoding="utf-8-sig") as file:
+        rows = (json.loads(line, parse_int=str, parse_float=str) for line in file if line.strip())
+        return pa.array([row.get("id") for row in rows], pa.string())

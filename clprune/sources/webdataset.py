@@ -57,20 +57,28 @@ def webdataset(locator: str, *, strict: bool = False) -> Source:
     """
     place = Path(locator.removeprefix("wds:"))
     info_path = (place if place.is_dir() else place.parent) / "_info.json"
-    info = json.loads(info_path.read_text()) if info_path.is_file() else {}
-    splits = info.get("splits", {})
-    names = tuple(str(name) for name in info.get("class_names", ()))
+    splits, names = _info(info_path) if info_path.is_file() else ({}, ())
     if not place.is_dir():
         return _open(_expanded(str(place), locator), locator, strict, names)
     if not splits:
         return _open(sorted(place.rglob("*.tar")), locator, strict, names)
-    files = {split: [place / name for name in told["filenames"]] for split, told in splits.items()}
+    files = {split: [place / shard for shard in shards] for split, shards in splits.items()}
     train = split_among(files, TRAIN_SPLITS) or next(iter(files))
     opened = _open(files[train], locator, strict, names)
     test = split_among([split for split in files if split != train], TEST_SPLITS)
     if test is None:
         return opened
     return replace(opened, load_test=lambda: _open(files[test], f"{locator} ({test})", strict, opened.class_names, is_test=True))
+
+
+def _info(path: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Shards by split and class names from timm's `_info.json`. Raises DataError where that is not what it holds."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        splits = {str(split): [str(name) for name in told["filenames"]] for split, told in held.get("splits", {}).items()}
+        return splits, tuple(str(name) for name in held.get("class_names", ()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read as timm's list of shards ({type(error).__name__}: {error}). Mend it, or move it away.") from error
 
 
 def _expanded(pattern: str, locator: str) -> list[Path]:
@@ -117,7 +125,7 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
                     f"no {'image or text' if ending is None else 'label (member cls, or label in json)'} (members: {', '.join(sorted(sample.members))})",
                 )
             )
-        elif ending != "txt" and isinstance(look := look_at(sample.read(ending)), str):
+        elif isinstance(look := _look_at_text(sample.read(ending)) if ending == "txt" else look_at(sample.read(ending)), str):
             skipped.append((name, look))
         else:
             good.append((sample, name, ending, label))
@@ -126,10 +134,11 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
     texts = [ending == "txt" for _, _, ending, _ in good]
     if any(texts) and not all(texts):
         raise DataError(f"{locator} holds images and texts. Score them apart.")
-    values = [int(label) if str(label).lstrip("-").isdecimal() else label for _, _, _, label in good]
+    values = [int(label) if re.fullmatch(r"-?\d+", str(label)) else label for _, _, _, label in good]
     labels, found = integer_labels(values, locator, "cls")
     names = class_names or _told_names(about, labels) or found
-    ids = [str(told["sample_id"]) for told in about] if all("sample_id" in told for told in about) else [name for _, name, _, _ in good]
+    told_ids = [told.get("sample_id") for told in about]
+    ids = [name for _, name, _, _ in good] if None in told_ids else [str(told_id) for told_id in told_ids]
     if class_names and holds_names(values):
         labels = among(labels, found, class_names, locator, ids=ids, known="the classes")
     if is_test:
@@ -152,7 +161,7 @@ def _open(shards: list[Path], locator: str, strict: bool, class_names: tuple[str
         kind="text" if all(texts) else "image",
         read_bytes=lambda index: (good[index][0].read(good[index][2]), f".{good[index][2]}"),
         skipped=tuple(skipped),
-        facts={"notes": notes},
+        facts={"notes": notes, "files": [str(shard) for shard in shards]},
     )
 
 
@@ -180,6 +189,15 @@ def _listed(shard: Path, locator: str) -> list[_Sample]:
     if not ended or any(offset + length > size for sample in found.values() for offset, length in sample.members.values()):
         raise DataError(f"{locator}: {shard} is cut off. Fetch it again.")
     return list(found.values())
+
+
+def _look_at_text(content: bytes) -> str | None:
+    """What is wrong with a text, None where nothing is."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return "the text is not UTF-8"
+    return None
 
 
 def _told(sample: _Sample) -> dict[str, Any]:
