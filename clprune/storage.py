@@ -342,14 +342,17 @@ def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]], *, li
     problems = []
     for name, expected in sorted(files.items()):
         path = folder / name
-        if not (path.parent if links else path).resolve().is_relative_to(folder.resolve()) or ".." in path.parts[len(folder.parts) :]:
-            problems.append(f"{name}: lies outside {folder}; this inventory was not written by clprune.")
-        elif not path.is_file():
-            problems.append(f"{name}: missing. Restore it, or make it again.")
-        elif path.stat().st_size != expected["bytes"]:
-            problems.append(f"{name}: has {path.stat().st_size} bytes, {expected['bytes']} were written. Restore it, or make it again.")
-        elif digest_of_file(path) != expected["sha256"]:
-            problems.append(f"{name}: its content changed since it was written (sha256 differs). Restore it, or make it again.")
+        try:
+            if not (path.parent if links else path).resolve().is_relative_to(folder.resolve()) or ".." in path.parts[len(folder.parts) :]:
+                problems.append(f"{name}: lies outside {folder}; this inventory was not written by clprune.")
+            elif not path.is_file():
+                problems.append(f"{name}: missing. Restore it, or make it again.")
+            elif path.stat().st_size != expected["bytes"]:
+                problems.append(f"{name}: has {path.stat().st_size} bytes, {expected['bytes']} were written. Restore it, or make it again.")
+            elif digest_of_file(path) != expected["sha256"]:
+                problems.append(f"{name}: its content changed since it was written (sha256 differs). Restore it, or make it again.")
+        except OSError as error:
+            problems.append(f"{name}: cannot be read ({error.strerror}). Make it readable, or make it again.")
     return problems
 
 

@@ -357,12 +357,36 @@ def test_other_data_and_other_runs_are_refused(manifest: Path, nasty_manifest: P
         pipeline.report([manifest], tmp_path / "r.html", data=str(nasty_manifest.parent / "texts.parquet"))
     with pytest.raises(DataError, match="is a run of other data"):
         pipeline.report([manifest], tmp_path / "r.html", run=nasty_manifest.parent / "run")
+    shutil.copytree(manifest.parent / "run", tmp_path / "again")  # as scored with another seed
+    document = json.loads((tmp_path / "again" / "run.json").read_text())
+    document["files"]["scores.parquet"]["sha256"] = "0" * 64
+    write_json(tmp_path / "again" / "run.json", document)
+    with pytest.raises(DataError, match="is another run of these data"):
+        pipeline.report([manifest], tmp_path / "r.html", run=tmp_path / "again")
     with pytest.raises(DataError, match="neither a run"):
         pipeline.report([tmp_path], tmp_path / "r.html")
     (tmp_path / "there.html").write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
         pipeline.report([manifest], tmp_path / "there.html")
     assert (tmp_path / "there.html").read_text() == "mine" and not (tmp_path / "r.html").exists()
+
+
+def test_a_folder_beside_the_manifest_that_may_not_be_entered_is_passed_over(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(manifest.parent / "run", tmp_path / "run")
+    shutil.copytree(manifest, tmp_path / "m")
+    (tmp_path / "lost+found").mkdir()
+
+    def denied(real: Any) -> Any:
+        def guarded(path: Path, *arguments: Any) -> Any:
+            if path.parent.name == "lost+found":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *arguments)
+
+        return guarded
+
+    for name in ("is_file", "read_bytes"):
+        monkeypatch.setattr(Path, name, denied(getattr(Path, name)))
+    assert read_subject(tmp_path / "m").run is not None
 
 
 def test_nothing_measured_is_said_not_guessed(manifest: Path, tmp_path: Path) -> None:

@@ -122,6 +122,17 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_parquet(tmp_path, inventory(tmp_path, ["x"]), "y.parquet")
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    files = inventory(tmp_path, ["x"])
+
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(storage, "digest_of_file", denied)
+    assert verify_inventory(tmp_path, files) == ["x: cannot be read (Permission denied). Make it readable, or make it again."]
+
+
 def test_numbers_that_json_does_not_know_are_refused_rather_than_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
