@@ -241,6 +241,7 @@ def test_options_that_evaluate_could_not_follow_are_refused(shapes_npz: Path, sh
     refused(2, "--label-price needs --pool", "evaluate", tmp_path / "m", "--label-price", 1)
     for nothing in ("", " , "):
         refused(2, f"--against is {nothing!r}", "evaluate", tmp_path / "m", "--seeds", 1, "--epochs", 1, "--against", nothing)
+    refused(2, "not pruned", "evaluate", tmp_path / "m", "--seeds", 1, "--epochs", 1, "--against", "pruned")
     assert not (tmp_path / "m" / "evaluation.json").exists()
     shown = " ".join(clprune("evaluate", "--help").stdout.replace("│", " ").split())
     assert "[default: (random,full)]" in shown and "[default: (equal-steps)]" in shown, shown
@@ -335,3 +336,9 @@ def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path, tmp_path: 
     shown = clprune("plan", shapes_npz, "--training-seconds", 7200, cwd=tmp_path)
     assert "pays after" in shown.stdout and "with --keep auto" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
     refused(2, "gpu_price", "plan", shapes_npz, "--gpu-price=-1")
+
+
+def test_a_plan_for_trainings_that_take_no_time_is_a_document_too(shapes_npz: Path) -> None:
+    told = json.loads(clprune("plan", shapes_npz, "--training-seconds", 0, "--json").stdout)
+    assert told["by_keep"]["0.5"]["pays_after_trainings"] == [None, None]
+    assert told["cost_over_saving_by_keep"]["0.5"] is told["cost_over_saving_by_keep_auto"]["0.5"] is None

@@ -100,7 +100,7 @@ def test_savings_of_a_chain_add_up() -> None:
         assert value(first, name) + value(second, name) == pytest.approx(value(whole, name)), name
 
 
-@pytest.mark.parametrize("text", ["what", "10:0.1", "inf:-1", "20:1,10:2,inf:1", "a:b,inf:1"])
+@pytest.mark.parametrize("text", ["what", "10:0.1", "inf:-1", "20:1,10:2,inf:1", "a:b,inf:1", "-5:0.1,inf:0.2", "10:inf,inf:1"])
 def test_broken_tiers_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="label_fee is"):
         savings(manifest(100, 50), label_fee=text)
