@@ -89,7 +89,8 @@ class ProgressView:
 
 def out() -> Console:
     """Where data for people go: stdout."""
-    return Console(no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    # Without emoji: else the `:dog:` in hf:dog:train, or in an id, would be drawn and not read.
+    return Console(no_color="NO_COLOR" in os.environ, highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 def show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
