@@ -2,8 +2,8 @@
 
 Every arm has the same recipe, seeds and order policy. `equal-steps` gives each arm as many steps as training on all data for `epochs` has;
 `equal-epochs` gives each arm that many epochs of its own samples; the arms of `dynamic.py`, which see all data, get as many steps as the kept samples then
-have. Accuracy is that of the last epoch; a random arm is drawn anew for each seed
-with the class sizes of the kept samples. Beside it: accuracy by class and by group, expected calibration error, accuracy under five corruptions.
+have. Accuracy is that of the last epoch; a random arm is drawn anew for each seed with the class sizes of the kept samples. Beside it: accuracy by class and by
+group, expected calibration error, accuracy under five corruptions.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def evaluate(
     joined share the trainings out, one each at a time; the results do not depend on their number.
     Raises UsageError for unknown arms or budgets.
     """
-    arms = ["pruned", *(against if against is not None else ["random", "full"])]
-    if unknown := sorted(set(arms) - {"pruned", "random", "full", *DYNAMIC}):
+    others = list(dict.fromkeys(["random", "full"] if against is None else against))  # what is named twice is trained once
+    if unknown := sorted(set(others) - {"random", "full", *DYNAMIC}):
         raise UsageError(f"--against knows random, full, {', '.join(DYNAMIC)}, not {', '.join(unknown)}.")
     if budget not in ("equal-epochs", "equal-steps"):
         raise UsageError(f"--budget is {budget}; give equal-epochs or equal-steps.")
@@ -102,6 +102,7 @@ def evaluate(
     }
     grouped = None if groups is None else hashlib.sha256(groups[1].astype("<i8").tobytes()).hexdigest()
     place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept), "proxy_code": code_of(proxy), "grouped": grouped})
+    arms = ["pruned", *others]
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
@@ -122,10 +123,10 @@ def evaluate(
     facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
     comparison = _comparison(summary)
     if "sentence" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
-        enough = epochs_of_trial(len(order) if budget == "equal-steps" else len(kept), recipe.batch_size)
-        comparison["sentence"] += (
-            f" So short a training ({n_steps:,} steps) may not show what a longer one would: --epochs {enough} gives {TRIAL_STEPS:,}."
-        )
+        of = len(order) if budget == "equal-steps" else len(kept)
+        enough = epochs_of_trial(of, recipe.batch_size)
+        said = f"--epochs {enough} gives {enough * math.ceil(of / recipe.batch_size):,}"
+        comparison["sentence"] += f" So short a training ({n_steps:,} steps) may not show what a longer one would: {said}."
     return Evaluation(summary, comparison, facts)
 
 

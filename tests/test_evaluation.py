@@ -357,6 +357,14 @@ def test_a_short_training_is_said_to_be_short_and_how_to_have_a_longer_one(manif
     n_steps, said = short["arms"]["pruned"]["runs"][0]["steps"], short["comparison"]["sentence"]
     assert f"({n_steps} steps)" in said
     enough = int(said.split("--epochs ")[1].split()[0])
-    assert (enough - 1) * n_steps < 1500 <= enough * n_steps
+    assert (enough - 1) * n_steps < 1500 <= enough * n_steps and said.endswith(f"gives {enough * n_steps:,}.")
+    monkeypatch.setattr("clprune.budget.TRIAL_STEPS", 20)  # as of many samples, of which 30 epochs are far more steps than these
+    assert f"--epochs 30 gives {30 * n_steps:,}." in evaluated(manifest, seeds=1, epochs=1, against="random")["comparison"]["sentence"]
     monkeypatch.setattr("clprune.evaluation.TRIAL_STEPS", n_steps)
     assert "--epochs" not in evaluated(manifest, seeds=1, epochs=1, against="random")["comparison"]["sentence"]
+
+
+def test_an_arm_that_is_named_twice_is_trained_once(manifest: Path) -> None:
+    said: list[str] = []
+    evaluated(manifest, seeds=1, epochs=1, against="random, random", on_progress=lambda report: said.append(f"{report['done']}/{report['total']}"))
+    assert said == ["1/2", "2/2"]
