@@ -22,10 +22,11 @@ from clprune.prices import read_prices
 from clprune.run import Run, clear_up, finished_run, put_back, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
-from clprune.selection_record import require_place, write_selection
+from clprune.selection_record import require_choice, write_selection
 from clprune.storage import locked, require_space
 
 Progress = Callable[[dict[str, Any]], None]
+NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
 
 
 @metered
@@ -241,9 +242,9 @@ def _selected(
     from clprune.trials import decided_for
 
     def read() -> tuple[Any, ...]:
-        require_place(out, run, force=force)
+        require_choice(out, run, strategy, force=force)
         scored = read_run(run)
-        return scored, *_candidates(scored, ask)
+        return scored, *candidates(scored, ask)
 
     def vectors_for(strategy: str) -> np.ndarray | None:
         needed = "vectors" in families.facts(families.choose("strategies", strategy)[0])["needs"]
@@ -260,9 +261,7 @@ def _selected(
     trials_took: dict[str, float | None] = {"seconds": 0.0, "seconds_before": 0.0, "energy_kwh": 0.0}
     if "auto" in (keep, strategy):
         if rows is not None:
-            raise distributed.everywhere(
-                UsageError("--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy.")
-            )
+            raise distributed.everywhere(UsageError(NEEDS_LABELS))
         asked_for = strategy
         found, strategy, evidence, trials_took = distributed.on_first(lambda: decided_for(scored, keep, asked_for, seed, on_progress, **automatic))
 
@@ -297,7 +296,7 @@ def _selected(
     )
 
 
-def _candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
+def candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
     """Table and neighbourhood of what can be chosen, its rows (None: all), and what is said of each of the others."""
     from clprune.pool import candidates
     from clprune.selection import part_of
@@ -475,6 +474,7 @@ def prune(
 
     out = Path(out)
     with distributed.joined():
+        distributed.alike(lambda: require_choice(out / "manifest", out / "run", strategy, force=force))  # before anything is trained
         run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
         manifest = select(
             out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})

@@ -148,9 +148,19 @@ def test_dry_runs_refuse_what_would_be_refused(shapes_run: Path, tmp_path: Path)
     (tmp_path / "there" / "mine").write_text("")
     refused(2, "exists already", "select", shapes_run, "--keep", "0.5", "--out", tmp_path / "there", "--dry-run")
     assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m").returncode == 0
+    refused(2, "are two things", "select", shapes_run, "--keep", "0.5", "--label-budget", 3, "--out", tmp_path / "n", "--dry-run")
+    refused(2, "no samples without a label", "select", shapes_run, "--label-budget", 3, "--out", tmp_path / "n", "--dry-run")
     refused(2, "exists already", "export", tmp_path / "m", "--to", "indices", tmp_path / "there", "--dry-run")
     refused(2, "nonsense", "export", tmp_path / "m", "--to", "nonsense", tmp_path / "e", "--dry-run")
     assert not (tmp_path / "e").exists()
+
+
+def test_prune_refuses_a_selection_that_cannot_be_written_before_anything_is_trained(shapes_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "manifest").mkdir(parents=True)
+    (tmp_path / "out" / "manifest" / "mine").write_text("")
+    refused(2, "exists already", "prune", shapes_npz, "--keep", "0.5", "--out", tmp_path / "out")
+    refused(2, "there is no 'nope' among the strategies", "prune", shapes_npz, "--keep", "0.5", "--strategy", "nope", "--out", tmp_path / "new")
+    assert not (tmp_path / "out" / "run").exists() and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("keep", ["0", "1.5", "-0.1", "half"])
