@@ -23,7 +23,7 @@ from clprune.run import Run, clear_up, finished_run, put_back, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import require_choice, write_selection
-from clprune.storage import locked, require_space
+from clprune.storage import locked, read_json, require_space
 
 Progress = Callable[[dict[str, Any]], None]
 NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
@@ -322,8 +322,7 @@ def export(manifest: Path | str, form: str, destination: Path | str, *, data: st
 
     record = read_manifest(manifest)
     told = hand_over(record, with_known_labels(open_data(data or str(record.document["source"]), False), record), form, destination, force=force)
-    note_export(record.folder, told)
-    return told
+    return note_export(record.folder, told)
 
 
 @metered
@@ -444,16 +443,17 @@ def report(
 
     if out.exists() and not force:
         raise UsageError(f"{out} exists already. Choose another place, or pass --force to replace it.")
-    several = len(folders) > 1
+    places = list(dict.fromkeys(map(Path, folders)))  # what is named twice is shown once
+    several = len(places) > 1
     if several and (run is not None or data is not None):
         raise UsageError("--run and --data belong to one run or manifest; leave them out when several are compared.")
     subjects = []
-    for folder in folders:
-        if (Path(folder) / "manifest.json").exists() and read_manifest(folder).asks:
+    for folder in places:
+        subject = read_subject(folder, run_folder=None if run is None else Path(run), data=data, with_data=not several)
+        record = None if subject.manifest is None else read_manifest(folder)
+        if record is not None and record.asks:
             raise UsageError(f"{folder} asks for labels; a report is of what is kept. Add the answers, score, and select with --keep.")
-        subject = read_subject(Path(folder), run_folder=None if run is None else Path(run), data=data, with_data=not several)
-        saved = compute_savings(read_manifest(folder), **asked_options(subject.folder)) if subject.manifest is not None else None
-        subjects.append((subject, saved))
+        subjects.append((subject, None if record is None else compute_savings(record, **asked_options(record.folder))))
     return write_page(subjects, out)
 
 
@@ -491,6 +491,9 @@ def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) 
     from clprune.comparison import planted_found
     from clprune.sources.embedded import NAME, sample_folder
 
+    for what in ("run", "manifest"):
+        if (path := out / what / f"{what}.json").exists() and read_json(path, what=what)["source"] != NAME:
+            raise UsageError(f"{path} is not of the demo, which would replace it. Choose another folder with --out.")
     result = prune(NAME, out, keep="0.5", force=force, on_progress=on_progress)
     run = read_run(out / "run")
     truth, suspect_above = json.loads((sample_folder() / "truth.json").read_text()), run.document["suspects"]["above"]

@@ -270,7 +270,7 @@ def selection_lines(document: Mapping[str, Any]) -> list[str]:
             f"guessed classes: {guessed or 'not known'}",
             f"choosing took {document['timings']['score_seconds'] + document['timings']['select_seconds']:,.0f} s",
         ]
-    smallest = min(document["kept_per_class"])
+    smallest = min((kept for kept, n in zip(document["kept_per_class"], document["samples_per_class"], strict=True) if n), default=0)
     return [*found, f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
 
 

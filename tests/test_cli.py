@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -300,6 +301,19 @@ def test_the_demo_finds_what_was_planted(tmp_path: Path) -> None:
     assert result["problems"] == [] and result["run"]["clp"]["settled"]
     assert result["found"]["wrong_labels"]["recall_in_top_5_percent"] >= 0.8
     assert result["found"]["duplicates"]["recall"] >= 0.8
+
+
+def test_the_demo_replaces_nothing_but_a_demo(shapes_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes_run, tmp_path / "run")
+    refused(2, "is not of the demo", "demo", "--out", tmp_path)
+    assert (tmp_path / "run" / "run.json").read_bytes() == (shapes_run / "run.json").read_bytes()
+
+
+def test_the_smallest_class_is_one_that_has_samples(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "gap.npz", x_train=rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), y_train=np.arange(60) % 2 * 3)  # no class 1 or 2
+    assert clprune("score", tmp_path / "gap.npz", "--out", tmp_path / "run", "--max-epochs", 1).returncode == 0
+    assert clprune("select", tmp_path / "run", "--keep", "0.5", "--out", tmp_path / "m").stdout.strip().endswith("smallest class 15")
 
 
 def test_a_missing_library_is_named_with_its_pip_line(tmp_path: Path) -> None:

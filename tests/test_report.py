@@ -436,6 +436,48 @@ def test_several_are_compared_oldest_first(manifest: Path, tmp_path: Path) -> No
     assert row is not None and row.group(1) == "7", text
 
 
+def test_selections_of_one_name_in_different_places_are_told_apart(manifest: Path, tmp_path: Path) -> None:
+    for project in ("first", "second"):
+        shutil.copytree(manifest, tmp_path / project / "out" / "manifest")
+    places = [tmp_path / project / "out" / "manifest" for project in ("first", "second", "first")]
+    told = pipeline.report(places, tmp_path / "c.html")
+    assert "2 of 2 have a measured accuracy" in told["verdict"]
+    text = _Reader(tmp_path / "c.html").text
+    assert all(f"{project}/out/manifest 90.10 %" in (tmp_path / "c.html").read_text() for project in ("first", "second")), text
+
+
+def test_every_arm_that_was_measured_is_on_the_page(manifest: Path, tmp_path: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "m")
+    document = evaluation_of(4)
+    document["arms"]["infobatch"] = document["arms"]["full"]
+    document["facts"]["budget"] = "equal-epochs"
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
+    pipeline.report([tmp_path / "m"], tmp_path / "r.html")
+    text = _Reader(tmp_path / "r.html").text
+    assert "all samples, InfoBatch 600 91.10" in text and "may show all samples, in as many steps as the kept ones had" in text
+
+
+def test_a_request_for_labels_is_no_selection_to_report_on(tmp_path: Path, manifest: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "m")
+    document = json.loads((tmp_path / "m" / "manifest.json").read_text()) | {"pool": {"asks": True}}
+    write_json(tmp_path / "m" / "manifest.json", document)
+    for folder in (tmp_path / "m", tmp_path / "m" / "manifest.json"):
+        with pytest.raises(UsageError, match="asks for labels"):
+            pipeline.report([folder], tmp_path / "r.html")
+
+
+def test_a_class_without_samples_is_neither_the_worst_nor_drawn() -> None:
+    names, sizes = [f"class {c}" for c in range(40)], np.array([0] * 20 + [10] * 20)
+    kept = np.where(sizes > 0, 5, 0)
+    kept[30] = 1
+    classes, _ = harm_by_class(names, sizes, kept)
+    assert [one.name for one in classes if one.flags] == ["class 30"] and min(classes, key=lambda one: one.kept_share).name == "class 30"
+    figure = figures.kept_by_class(names, sizes, kept)
+    assert (
+        "The least is kept of class 30 (10 %)" in figure.alternative and "class 3<" not in figure.svg and "Bars of 20 classes" in figure.alternative
+    )
+
+
 def test_a_big_set_stays_small_and_says_what_is_listed(tmp_path: Path) -> None:
     n = 30_000
     ids = np.array([f"{'long/folder/name/' * 3}{i:06d}.jpg" for i in range(n)], dtype=StringDType())

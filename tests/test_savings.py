@@ -9,11 +9,11 @@ import pytest
 
 from clprune import pipeline
 from clprune.datatypes import SavingsLine
-from clprune.errors import UsageError
+from clprune.errors import StorageError, UsageError
 from clprune.export import RECORD
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
-from clprune.savings import asked_options, savings
+from clprune.savings import asked_options, note_export, read_exports, savings
 
 
 def manifest(n: int, kept: int, **changes: Any) -> Manifest:
@@ -240,3 +240,22 @@ def test_a_bad_file_of_prices_is_refused_with_its_entry(tmp_path: Path, text: st
     (tmp_path / "prices.toml").write_text(text)
     with pytest.raises(UsageError, match=said):
         read_prices(tmp_path / "prices.toml")
+
+
+def test_an_export_is_counted_once_from_wherever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m").mkdir()
+    for folder, destination in ((tmp_path, "e"), (tmp_path / "m", "../e"), (tmp_path / "m", "e")):
+        monkeypatch.chdir(folder)
+        note_export(tmp_path / "m", {"form": "indices", "destination": destination})
+    assert [Path(export["destination"]) for export in read_exports(tmp_path / "m")] == [tmp_path / "e", tmp_path / "m" / "e"]
+
+
+def test_an_export_from_a_manifest_that_cannot_be_written_to_stands(shapes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+
+    def denied(path: Path, document: Any) -> None:
+        raise StorageError(f"no permission to write {path}.")
+
+    monkeypatch.setattr("clprune.savings.write_json", denied)
+    told = pipeline.export(tmp_path / "m", "indices", tmp_path / "e")
+    assert "will not count this export: no permission" in told["note"] and pipeline.verify(tmp_path / "e") == []
