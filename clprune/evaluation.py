@@ -94,15 +94,10 @@ def evaluate(
     full_steps = n_epochs * math.ceil(len(order) / recipe.batch_size)
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
     facts: dict[str, Any] = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "device": str(target), "recipe": recipe.__dict__}
-    facts |= {
-        "threads": torch.get_num_threads(),
-        "number_format": name_of_numbers(target),
-        "groups": None if groups is None else groups[0].tolist(),
-        "corruptions": SEVERITY,
-    }
-    grouped = None if groups is None else hashlib.sha256(groups[1].astype("<i8").tobytes()).hexdigest()
+    names = None if groups is None else groups[0].tolist()
+    facts |= {"threads": torch.get_num_threads(), "number_format": name_of_numbers(target), "groups": names, "corruptions": SEVERITY}
+    grouped, arms = None if groups is None else hashlib.sha256(groups[1].astype("<i8").tobytes()).hexdigest(), ["pruned", *others]
     place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept), "proxy_code": code_of(proxy), "grouped": grouped})
-    arms = ["pruned", *others]
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
@@ -121,8 +116,8 @@ def evaluate(
         kwh = [finished[job][part] for job in some for part in ("energy_kwh", "test_energy_kwh")]
         facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
     facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
-    comparison = _comparison(summary)
-    if "sentence" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
+    comparison = _comparison(summary, len(test_labels), everything=len(kept) == len(order))
+    if "to_random" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
         of = len(order) if budget == "equal-steps" else len(kept)
         enough = epochs_of_trial(of, recipe.batch_size)
         said = f"--epochs {enough} gives {enough * math.ceil(of / recipe.batch_size):,}"
@@ -240,7 +235,7 @@ def evaluate_pool(
     random_accuracy = np.array([[finished[seed, arm]["accuracy"] for arm in arms[1:]] for seed in range(seeds)])
     seconds = np.array([finished[seed, "asked"]["seconds"] for seed in range(seeds)])
     gain = asked_accuracy - random_accuracy[:, counts.index(len(asked))]
-    interval = interval_of(gain)
+    interval = interval_of(gain, len(test_labels))
     saved, bound = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
     not_better, verb = _verdict(float(gain.mean()), interval)
@@ -428,12 +423,15 @@ def t_975(degrees: int) -> float:
     return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
 
 
-def interval_of(differences: Float[np.ndarray, "S"]) -> list[float] | None:
-    """The 95 % interval of the mean of paired differences, by Student's t; None of a single one."""
+def interval_of(differences: Float[np.ndarray, "S"], n_test: float = math.inf) -> list[float] | None:
+    """The 95 % interval of the mean of paired differences of accuracies on `n_test` samples, by Student's t; None of a single one.
+
+    Accuracies come in steps of 1 / n_test: a few differences that happen to be equal show no smaller spread than that of rounding, 1 / (n_test sqrt(6)).
+    """
     n, mean = len(differences), float(differences.mean())
     if n < 2:
         return None
-    half = float(t_975(n - 1) * differences.std(ddof=1) / math.sqrt(n))
+    half = t_975(n - 1) * max(float(differences.std(ddof=1)), 1 / (n_test * math.sqrt(6))) / math.sqrt(n)
     return [mean - half, mean + half]
 
 
@@ -454,16 +452,19 @@ def _verdict(difference: float, interval: Sequence[float] | None) -> tuple[bool 
     return True, "is worse than" if interval[1] < 0 else "is not clearly better than"
 
 
-def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Paired differences of the pruned arm to the others, with a 95 % interval, and the verdict against random."""
+def _comparison(summary: dict[str, dict[str, Any]], n_test: int, *, everything: bool = False) -> dict[str, Any]:
+    """Paired differences of the pruned arm to the others, with a 95 % interval, and the verdict against random: none where `everything` is kept, since a random choice is the same then."""
     result: dict[str, Any] = {}
     mine = np.array([run["accuracy"] for run in summary["pruned"]["runs"]])
     for arm in summary:
         if arm == "pruned":
             continue
         difference = mine - np.array([run["accuracy"] for run in summary[arm]["runs"]])
-        result[f"to_{arm}"] = {"difference": float(difference.mean()), "interval": interval_of(difference), "n": len(difference)}
-    if "to_random" in result:
+        result[f"to_{arm}"] = {"difference": float(difference.mean()), "interval": interval_of(difference, n_test), "n": len(difference)}
+    if "to_random" in result and everything:
+        del result["to_random"]
+        result["sentence"] = "Everything is kept, and a random choice of as many samples is everything, too: there is nothing to tell apart."
+    elif "to_random" in result:
         told = result["to_random"]
         result["not_better_than_random"], verb = _verdict(told["difference"], told["interval"])
         result["sentence"] = (

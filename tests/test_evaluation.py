@@ -251,9 +251,9 @@ def test_one_or_two_test_samples_damage_no_class() -> None:
 
 
 def test_the_verdict_says_no_more_than_the_seeds_show() -> None:
-    def told(*gains: float) -> dict[str, Any]:
+    def told(*gains: float, n_test: int = 10_000) -> dict[str, Any]:
         arms = {arm: {"runs": [{"accuracy": 0.5 + mine * gain} for gain in gains]} for arm, mine in (("pruned", 1), ("random", 0))}
-        return _comparison(arms)
+        return _comparison(arms, n_test)
 
     one, below = told(0.0001), told(-0.01)
     assert one["not_better_than_random"] is None and "one seed, which alone decides nothing" in one["sentence"]
@@ -264,6 +264,16 @@ def test_the_verdict_says_no_more_than_the_seeds_show() -> None:
         ((-0.02, -0.021), False, "is worse than"),
     ):
         assert told(*gains)["not_better_than_random"] is not better and verb in told(*gains)["sentence"]
+    for gains in ((0.01, 0.01), (0.01, 0.01, 0.01), (-0.01, -0.01, -0.01)):  # one of 100 test samples more, or less: as often as not that is luck
+        assert told(*gains, n_test=100)["not_better_than_random"] is True and "not clearly better" in told(*gains, n_test=100)["sentence"]
+    assert told(0.05, 0.05, 0.05, n_test=100)["not_better_than_random"] is False
+
+
+def test_where_everything_is_kept_there_is_nothing_to_tell_apart(shapes_run: Path, tmp_path: Path) -> None:
+    pipeline.select(shapes_run, tmp_path / "all", keep="1.0")
+    document = pipeline.evaluate(tmp_path / "all", seeds=2, epochs=1)  # and no exit code of a guard
+    assert "Everything is kept" in document["comparison"]["sentence"] and set(document["comparison"]) == {"sentence", "to_full"}
+    assert pipeline.report([tmp_path / "all"], tmp_path / "r.html")["status"] == "open"
 
 
 def test_trainings_of_another_group_column_or_of_changed_code_are_not_taken_for_these(
