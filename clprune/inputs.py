@@ -62,6 +62,14 @@ def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
     return load_texts(test, width=rule["width"])[0] if test.kind == "text" else inputs_of(test, rule["size"][0] if rule["resized"] else None)[0]
 
 
+def require_one_form(inputs: np.ndarray, test_inputs: np.ndarray) -> None:
+    """Raise DataError where what is to be judged on has not the form of what is trained on."""
+    if test_inputs.shape[1:] != inputs.shape[1:]:
+        raise DataError(
+            f"test images are {test_inputs.shape[1:]}, training images {inputs.shape[1:]}. Score with --image-size so that both are brought to one size."
+        )
+
+
 def held_out_part(source: Source, other: str | None = None) -> Source:
     """The samples that accuracy is measured on: the data set `other`, its classes numbered by their names as in `source`, or else the test part of `source`.
 

@@ -15,7 +15,7 @@ from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
+from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, require_one_form, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
@@ -23,7 +23,7 @@ from clprune.run import Run, clear_up, finished_run, put_back, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import require_choice, write_selection
-from clprune.storage import locked, read_json, require_space
+from clprune.storage import locked, read_json, require_space, require_writable
 
 Progress = Callable[[dict[str, Any]], None]
 NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
@@ -357,6 +357,7 @@ def evaluate(
             f"{manifest} asks for labels, so there is nothing to train on yet. Add the answers, score and select again; or compare with --pool."
         )
     tested_on = held_out_part(source, test)
+    require_writable(record.folder)  # before hours of training
 
     def inputs() -> tuple[np.ndarray, np.ndarray]:
         images, rule = inputs_of(source, record.document["run"]["asked"]["image_size"])
@@ -365,10 +366,7 @@ def evaluate(
     with distributed.joined():
         distributed.require_same(source.fingerprint, "data (by their fingerprints)")
         images, test_images = distributed.first_here(inputs)
-        if test_images.shape[1:] != images.shape[1:]:
-            raise DataError(
-                f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
-            )
+        require_one_form(images, test_images)
         evaluation = compare_arms(
             images, source.labels, test_images, tested_on.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
             against=arms, epochs=epochs, budget=budget, device=device,

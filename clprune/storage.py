@@ -68,6 +68,20 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
         )
 
 
+def may_write(folder: Path) -> bool:
+    """Whether this process may make files in a folder, or make the folder where it is not there yet."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise StorageError before work whose result could not be kept in `folder`."""
+    if not may_write(folder):
+        raise StorageError(f"no permission to write {folder}, where the results are kept. Copy it to a place where you may write.")
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

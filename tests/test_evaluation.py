@@ -16,7 +16,7 @@ from PIL import Image
 
 from clprune import pipeline
 from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrupted
-from clprune.errors import DataError, GuardError, IntegrityError, UsageError
+from clprune.errors import DataError, GuardError, IntegrityError, StorageError, UsageError
 from clprune.evaluation import _comparison, calibration_error, evaluate, t_975
 from clprune.harm import harm_by_class
 from clprune.sources import open_source
@@ -378,3 +378,11 @@ def test_an_arm_that_is_named_twice_is_trained_once(manifest: Path) -> None:
     said: list[str] = []
     evaluated(manifest, seeds=1, epochs=1, against="random, random", on_progress=lambda report: said.append(f"{report['done']}/{report['total']}"))
     assert said == ["1/2", "2/2"]
+
+
+def test_what_could_not_be_kept_is_not_trained(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clprune.storage.may_write", lambda folder: False)
+    said: list[str] = []
+    with pytest.raises(StorageError, match="no permission to write"):
+        pipeline.evaluate(manifest, seeds=1, epochs=1, on_progress=lambda report: said.append(report["message"]))
+    assert not said
