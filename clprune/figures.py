@@ -291,7 +291,7 @@ def _short(name: str, most: int = 28) -> str:
 
 def thumbnail(source: Source, index: int) -> dict[str, Any]:
     """`{"image": data URI, width, height}` or `{"text": ...}`, or `{"missing": why}` where the input cannot be read."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         value = source.read_input(index)
@@ -305,7 +305,13 @@ def thumbnail(source: Source, index: int) -> dict[str, Any]:
             if array.dtype != np.uint8:
                 array = np.clip(array * (255 if array.max() <= 1 else 1), 0, 255).astype(np.uint8)
             value = Image.fromarray(array)
-        value = value.convert("L" if value.mode in ("1", "L", "I;16", "I", "F") else "RGB")
+        value = ImageOps.exif_transpose(value) or value
+        if value.mode == "F" or value.mode.startswith("I"):  # a conversion would cut at 255: of 16 bits all is white, of [0, 1] all black
+            deep = np.asarray(value).astype(np.float64)
+            value = Image.fromarray(np.uint8(255 * (deep - deep.min()) / max(float(np.ptp(deep)), 1e-12)))
+        if value.mode in ("RGBA", "LA", "PA") or "transparency" in value.info:
+            value = Image.alpha_composite(Image.new("RGBA", value.size, "white"), value.convert("RGBA"))
+        value = value.convert("L" if value.mode in ("1", "L") else "RGB")
         value.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     except Exception as error:  # whatever a file or a user's data set raises, the page is still written
         return {"missing": f"{type(error).__name__}: {error}"}

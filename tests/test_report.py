@@ -1,7 +1,9 @@
 """The page as a person meets it: in a browser, light, dark, printed and narrow; by eye, by keyboard and by ear."""
 
+import base64
 import contextlib
 import html
+import io
 import json
 import os
 import re
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.dtypes import StringDType
+from PIL import Image
 from typer.testing import CliRunner
 
 from clprune import families, figures, pipeline
@@ -267,9 +270,6 @@ def test_what_cannot_be_repeated_is_said_in_words(shapes_npz: Path, tmp_path: Pa
 
 
 def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz: Path) -> None:
-    import base64
-    import io
-
     from PIL import Image
 
     images = [attributes for tag, attributes in _Reader(page_file).tags if tag == "img"]
@@ -280,6 +280,24 @@ def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz
         row = int(described.split()[1].rstrip(","))
         drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,")))))
         np.testing.assert_array_equal(drawn, held[row, :, :, 0])
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "floats", "transparent", "turned"])
+def test_a_picture_shows_what_the_image_holds(kind: str) -> None:
+    gray = np.linspace(0, 1, 32 * 16).reshape(16, 32)
+    image = {
+        "16 bits": lambda: Image.fromarray((65535 * gray).astype(np.uint16)),
+        "floats": lambda: Image.fromarray(gray.astype(np.float32)),
+        "transparent": lambda: Image.new("RGBA", (32, 16), (0, 0, 0, 0)),
+        "turned": lambda: Image.fromarray((255 * gray).astype(np.uint8)),
+    }[kind]()
+    if kind == "turned":
+        image.getexif()[0x0112] = 6  # as cameras mark what was taken upright
+    source = Source("x", np.array(["a"], dtype=StringDType()), np.zeros(1, dtype=np.int64), ("a",), np.ones(1, dtype=np.int64), lambda index: image)
+    shown = figures.thumbnail(source, 0)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["image"].partition(",")[2]))).convert("L")).astype(int)
+    assert pixels.shape == ((32, 16) if kind == "turned" else (16, 32))
+    assert pixels.min() == 255 if kind == "transparent" else abs(pixels.mean() - 127) < 2 and np.ptp(pixels) > 250
 
 
 def test_nothing_that_users_named_breaks_out(nasty_file: Path) -> None:
