@@ -198,6 +198,7 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
         each = measured["kwh"] * dropped_share if measured["saved_kwh"] is None else measured["saved_kwh"]
     if each is None or kwh is None:
         note = "give --training-kwh of one training on all data, or run `clprune evaluate` against full; nothing is guessed"
+        note = note if each is None else "what the pruning itself used was not measured"
         return [*lines, SavingsLine("net energy saved", None, "kWh", "not measured", note)]
     net = (trainings * each - kwh) * price["pue"]
     return [

@@ -422,7 +422,7 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
         finally:
             if done or resume_key is None:
                 shutil.rmtree(side, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync_file(path: Path) -> None:

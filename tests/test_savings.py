@@ -84,6 +84,8 @@ def test_what_was_not_measured_is_not_zero() -> None:
     found = lines(record)
     for name in ("cost of pruning: energy", "net energy saved", "net time saved"):
         assert found[name].value is None and found[name].method == "not measured"
+    assert "--training-kwh" in found["net energy saved"].note
+    assert lines(record, training_kwh=1.0)["net energy saved"].note == "what the pruning itself used was not measured"
 
 
 def test_labels_are_either_paid_already_or_avoidable() -> None:

@@ -203,6 +203,16 @@ def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_link_to_a_folder_is_replaced_and_not_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x").write_text("mine")
+    (tmp_path / "link").symlink_to("real")
+    with new_folder(tmp_path / "link", force=True) as side:
+        (side / "x").write_text("new")
+    assert (tmp_path / "link" / "x").read_text() == "new" and (tmp_path / "real" / "x").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_names_as_long_as_a_file_system_allows_are_written(tmp_path: Path) -> None:
     storage.write_bytes(tmp_path / ("ä" * 127), b"x")
     assert (tmp_path / ("ä" * 127)).read_bytes() == b"x"
