@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -424,6 +425,8 @@ def main() -> None:
     as_json = "--json" in sys.argv
     energy.command_started()
     distributed.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a sign that this terminal lacks must not end what took hours
     try:
         if distributed.rank():  # process 0 speaks
             sys.argv.append("--quiet")

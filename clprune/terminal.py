@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -98,7 +99,12 @@ def show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
     if as_json:
         from clprune.storage import to_json
 
-        print(to_json(document))
+        text = to_json(document)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:  # JSON has escapes of its own
+            text = json.dumps(json.loads(text), indent=2, sort_keys=True)
+        print(text)
         return
     console = out()
     for line in lines:

@@ -316,6 +316,15 @@ def test_the_smallest_class_is_one_that_has_samples(tmp_path: Path) -> None:
     assert clprune("select", tmp_path / "run", "--keep", "0.5", "--out", tmp_path / "m").stdout.strip().endswith("smallest class 15")
 
 
+def test_a_terminal_without_a_sign_is_no_reason_to_fail(shapes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    shown = clprune("export", tmp_path / "m", "--to", "indices", tmp_path / "été")
+    assert shown.returncode == 0 and "\\xe9t\\xe9" in shown.stdout, shown.stderr
+    document = clprune("export", tmp_path / "m", "--to", "indices", tmp_path / "hiver ❄", "--json")
+    assert document.returncode == 0 and json.loads(document.stdout)["destination"] == str(tmp_path / "hiver ❄"), document.stderr
+
+
 def test_a_missing_library_is_named_with_its_pip_line(tmp_path: Path) -> None:
     (tmp_path / "datasets.py").write_text("raise ImportError('not here')\n")
     done = subprocess.run(
