@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, UInt8
 from clprune import distributed
 from clprune.budget import TRIAL_STEPS, epochs_of_trial
 from clprune.corruptions import SEVERITY, corrupted
-from clprune.datatypes import EVALUATION_EPOCHS, Evaluation, Source
+from clprune.datatypes import EVALUATION_EPOCHS, Evaluation
 from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
 from clprune.energy import EnergyMeter, step_so_far
@@ -101,7 +101,7 @@ def evaluate(
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
-        rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
+        rows: np.ndarray | Draw = _in_order(kept, order) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
         n_steps, observe = full_steps if budget == "equal-steps" else None, None
         if arm in DYNAMIC:
             rows, observe = dynamic_arm(arm, order, len(kept), seed)
@@ -226,7 +226,7 @@ def evaluate_pool(
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
         extra = asked if arm == "asked" else np.random.default_rng((seed, 11)).permutation(rest)[: int(arm.partition("-")[2])]
-        rows = np.sort(np.concatenate([labelled, extra]))
+        rows = _in_order(np.concatenate([labelled, extra]), order)
         return _one_training(data, rows, None, test_images, test_labels, None, recipe, seed, proxy, n_classes, n_epochs, n_steps)
 
     arms = ["asked", *(f"random-{count}" for count in counts)]
@@ -362,25 +362,18 @@ def arms_of(against: str) -> list[str]:
     return names
 
 
-def groups_of(test: Source, column: str | None) -> list[str] | None:
-    """The group of each test sample, from a column of its table. Raises UsageError where there is no such column."""
-    if column is None:
-        return None
-    columns = test.facts.get("columns", {})
-    if column not in columns:
-        raise UsageError(
-            f"--group is {column}, but the test data have no such column (there are: {', '.join(columns) or 'none; only tables have them'})."
-        )
-    return [str(value) for value in columns[column]()]
-
-
 def random_like(labels: Int[np.ndarray, "N"], kept: Int[np.ndarray, "K"], order: Int[np.ndarray, "N"], seed: int) -> Int[np.ndarray, "K"]:
-    """Rows drawn at random with as many of each class as `kept` has."""
+    """Rows drawn at random with as many of each class as `kept` has, in the order of `order`."""
     rng = np.random.default_rng((seed, 7))
     sizes = np.bincount(labels[kept], minlength=int(labels.max()) + 1)
     in_class = order[np.argsort(labels[order], kind="stable")]
     members = np.split(in_class, np.cumsum(np.bincount(labels[order], minlength=len(sizes)))[:-1])
-    return np.sort(np.concatenate([rng.permutation(mine)[:size] for mine, size in zip(members, sizes, strict=True)]))
+    return _in_order(np.concatenate([rng.permutation(mine)[:size] for mine, size in zip(members, sizes, strict=True)]), order)
+
+
+def _in_order(rows: Int[np.ndarray, "K"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "K"]:
+    """Rows in the order of their ids: a training is the same however the rows of the data lie."""
+    return order[np.isin(order, rows)]
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

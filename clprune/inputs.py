@@ -98,6 +98,18 @@ def held_out_part(source: Source, other: str | None = None) -> Source:
     return numbered
 
 
+def groups_of(test: Source, column: str | None) -> list[str] | None:
+    """The group of each test sample, from a column of its table. Raises UsageError where there is no such column."""
+    if column is None:
+        return None
+    columns = test.facts.get("columns", {})
+    if column not in columns:
+        raise UsageError(
+            f"--group is {column}, but the test data have no such column (there are: {', '.join(columns) or 'none; only tables have them'})."
+        )
+    return [str(value) for value in columns[column]()]
+
+
 def in_classes_of(source: Source, test: Source) -> Source:
     """`test` with its classes numbered by their names as in `source`; samples of other classes count as unlabelled."""
     number = {name: at for at, name in enumerate(source.class_names)}

@@ -15,7 +15,7 @@ from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, require_one_form, trainable
+from clprune.inputs import data_key, groups_of, held_out_inputs, held_out_part, inputs_of, open_data, require_one_form, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
@@ -345,7 +345,7 @@ def evaluate(
     Accuracy is that on the data set `test` (its classes are known by their names), or else on the test part of the data.
     """
     manifest = Path(manifest)
-    from clprune.evaluation import arms_of, groups_of, with_all_costs, write_evaluation
+    from clprune.evaluation import arms_of, with_all_costs, write_evaluation
     from clprune.evaluation import evaluate as compare_arms
     from clprune.labels import with_known_labels
 

@@ -227,6 +227,22 @@ def harm_rows(page: str) -> str:
     return table.group(0)
 
 
+def test_trainings_are_the_same_however_the_rows_lie(tmp_path: Path) -> None:
+    as_table(tmp_path / "t.parquet", 0)
+    whole = pq.read_table(tmp_path / "t.parquet")
+    pq.write_table(whole.take(np.random.default_rng(0).permutation(len(whole))), tmp_path / "shuffled.parquet")
+    pipeline.score(str(tmp_path / "t.parquet"), tmp_path / "run", max_epochs=1)
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.3")
+    found = [
+        {
+            arm: result["runs"][0]["accuracy"]
+            for arm, result in evaluated(tmp_path / "m", seeds=1, epochs=8, data=str(tmp_path / name))["arms"].items()
+        }
+        for name in ("t.parquet", "shuffled.parquet")
+    ]
+    assert found[0] == found[1]
+
+
 def test_what_fewer_samples_did_is_told_apart_from_what_the_choice_did() -> None:
     full, fewer, far_fewer = ([{"per_class": [0.9, level]}] * 3 for level in (0.9, 0.7, 0.4))
     facts = {"test_per_class": [1000, 1000]}
