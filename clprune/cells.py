@@ -65,7 +65,12 @@ def percent(mean: float, deviation: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    """Seconds as people say them.
+
+    >>> duration(0.0073), duration(16.9), duration(600)
+    ('0.0073 s', '17 s', '10.0 min')
+    """
+    return f"{rounded(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

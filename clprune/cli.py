@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -193,21 +194,21 @@ def select(
 
     if not keep and label_budget is None:
         raise UsageError("Missing option '--keep' (what to train on), or '--label-budget' (what to label next).")
+    if keep and label_budget is not None:
+        raise UsageError("--keep (what to train on) and --label-budget (what to label next) are two things. Give one of them.")
     if keep:
         _checked_keep(keep)
     if dry_run:
-        from clprune.families import choose
         from clprune.run import read_run
         from clprune.selection import budget_for
-        from clprune.selection_record import require_place
+        from clprune.selection_record import require_choice
 
-        require_place(out, run, force=force)
-        if strategy not in (None, "auto"):
-            choose("strategies", strategy)
-
-        document = read_run(run).document
-        pool, n = document.get("pool"), int(document["n_samples"])
-        could = n if pool is None else int(pool["n_unlabelled" if label_budget else "n_labelled"])
+        require_choice(out, run, strategy, force=force)
+        scored = read_run(run)
+        rows, n = pipeline.candidates(scored, label_budget is not None)[2], int(scored.document["n_samples"])
+        if rows is not None and "auto" in (keep, strategy):
+            raise UsageError(pipeline.NEEDS_LABELS)
+        could = n if rows is None else len(rows)
         n_keep = None if keep == "auto" else budget_for(label_budget or keep, could).n_keep
         plan: dict[str, Any] = {"n_samples": n, "n_keep": n_keep, "trials": trials * [keep, strategy].count("auto"), "out": str(out)}
         show(plan, as_json, f"{_would(keep, label_budget, strategy, trials, n_keep, could)}; nothing was written")
@@ -424,6 +425,8 @@ def main() -> None:
     as_json = "--json" in sys.argv
     energy.command_started()
     distributed.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a sign that this terminal lacks must not end what took hours
     try:
         if distributed.rank():  # process 0 speaks
             sys.argv.append("--quiet")

@@ -2,8 +2,8 @@
 
 Every arm has the same recipe, seeds and order policy. `equal-steps` gives each arm as many steps as training on all data for `epochs` has;
 `equal-epochs` gives each arm that many epochs of its own samples; the arms of `dynamic.py`, which see all data, get as many steps as the kept samples then
-have. Accuracy is that of the last epoch; a random arm is drawn anew for each seed
-with the class sizes of the kept samples. Beside it: accuracy by class and by group, expected calibration error, accuracy under five corruptions.
+have. Accuracy is that of the last epoch; a random arm is drawn anew for each seed with the class sizes of the kept samples. Beside it: accuracy by class and by
+group, expected calibration error, accuracy under five corruptions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, UInt8
 from clprune import distributed
 from clprune.budget import TRIAL_STEPS, epochs_of_trial
 from clprune.corruptions import SEVERITY, corrupted
-from clprune.datatypes import EVALUATION_EPOCHS, Evaluation, Source
+from clprune.datatypes import EVALUATION_EPOCHS, Evaluation
 from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
 from clprune.energy import EnergyMeter, step_so_far
@@ -81,8 +81,8 @@ def evaluate(
     joined share the trainings out, one each at a time; the results do not depend on their number.
     Raises UsageError for unknown arms or budgets.
     """
-    arms = ["pruned", *(against if against is not None else ["random", "full"])]
-    if unknown := sorted(set(arms) - {"pruned", "random", "full", *DYNAMIC}):
+    others = list(dict.fromkeys(["random", "full"] if against is None else against))  # what is named twice is trained once
+    if unknown := sorted(set(others) - {"random", "full", *DYNAMIC}):
         raise UsageError(f"--against knows random, full, {', '.join(DYNAMIC)}, not {', '.join(unknown)}.")
     if budget not in ("equal-epochs", "equal-steps"):
         raise UsageError(f"--budget is {budget}; give equal-epochs or equal-steps.")
@@ -94,18 +94,14 @@ def evaluate(
     full_steps = n_epochs * math.ceil(len(order) / recipe.batch_size)
     groups = None if test_groups is None else np.unique(np.array([str(group) for group in test_groups]), return_inverse=True)
     facts: dict[str, Any] = {"proxy": proxy, "epochs": n_epochs, "budget": budget, "device": str(target), "recipe": recipe.__dict__}
-    facts |= {
-        "threads": torch.get_num_threads(),
-        "number_format": name_of_numbers(target),
-        "groups": None if groups is None else groups[0].tolist(),
-        "corruptions": SEVERITY,
-    }
-    grouped = None if groups is None else hashlib.sha256(groups[1].astype("<i8").tobytes()).hexdigest()
+    names = None if groups is None else groups[0].tolist()
+    facts |= {"threads": torch.get_num_threads(), "number_format": name_of_numbers(target), "groups": names, "corruptions": SEVERITY}
+    grouped, arms = None if groups is None else hashlib.sha256(groups[1].astype("<i8").tobytes()).hexdigest(), ["pruned", *others]
     place = _place_for(checkpoint, facts | {"data": data_key, "kept": _digest_of_rows(kept), "proxy_code": code_of(proxy), "grouped": grouped})
     jobs = [(seed, arm) for seed in range(first_seed, first_seed + seeds) for arm in arms]
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
-        rows: np.ndarray | Draw = np.sort(kept) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
+        rows: np.ndarray | Draw = _in_order(kept, order) if arm == "pruned" else random_like(labels, kept, order, seed) if arm == "random" else order
         n_steps, observe = full_steps if budget == "equal-steps" else None, None
         if arm in DYNAMIC:
             rows, observe = dynamic_arm(arm, order, len(kept), seed)
@@ -120,12 +116,12 @@ def evaluate(
         kwh = [finished[job][part] for job in some for part in ("energy_kwh", "test_energy_kwh")]
         facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
     facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
-    comparison = _comparison(summary)
-    if "sentence" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
-        enough = epochs_of_trial(len(order) if budget == "equal-steps" else len(kept), recipe.batch_size)
-        comparison["sentence"] += (
-            f" So short a training ({n_steps:,} steps) may not show what a longer one would: --epochs {enough} gives {TRIAL_STEPS:,}."
-        )
+    comparison = _comparison(summary, len(test_labels), everything=len(kept) == len(order))
+    if "to_random" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
+        of = len(order) if budget == "equal-steps" else len(kept)
+        enough = epochs_of_trial(of, recipe.batch_size)
+        said = f"--epochs {enough} gives {enough * math.ceil(of / recipe.batch_size):,}"
+        comparison["sentence"] += f" So short a training ({n_steps:,} steps) may not show what a longer one would: {said}."
     return Evaluation(summary, comparison, facts)
 
 
@@ -230,7 +226,7 @@ def evaluate_pool(
 
     def run_of(seed: int, arm: str) -> dict[str, Any]:
         extra = asked if arm == "asked" else np.random.default_rng((seed, 11)).permutation(rest)[: int(arm.partition("-")[2])]
-        rows = np.sort(np.concatenate([labelled, extra]))
+        rows = _in_order(np.concatenate([labelled, extra]), order)
         return _one_training(data, rows, None, test_images, test_labels, None, recipe, seed, proxy, n_classes, n_epochs, n_steps)
 
     arms = ["asked", *(f"random-{count}" for count in counts)]
@@ -239,7 +235,7 @@ def evaluate_pool(
     random_accuracy = np.array([[finished[seed, arm]["accuracy"] for arm in arms[1:]] for seed in range(seeds)])
     seconds = np.array([finished[seed, "asked"]["seconds"] for seed in range(seeds)])
     gain = asked_accuracy - random_accuracy[:, counts.index(len(asked))]
-    interval = interval_of(gain)
+    interval = interval_of(gain, len(test_labels))
     saved, bound = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
     not_better, verb = _verdict(float(gain.mean()), interval)
@@ -366,25 +362,18 @@ def arms_of(against: str) -> list[str]:
     return names
 
 
-def groups_of(test: Source, column: str | None) -> list[str] | None:
-    """The group of each test sample, from a column of its table. Raises UsageError where there is no such column."""
-    if column is None:
-        return None
-    columns = test.facts.get("columns", {})
-    if column not in columns:
-        raise UsageError(
-            f"--group is {column}, but the test data have no such column (there are: {', '.join(columns) or 'none; only tables have them'})."
-        )
-    return [str(value) for value in columns[column]()]
-
-
 def random_like(labels: Int[np.ndarray, "N"], kept: Int[np.ndarray, "K"], order: Int[np.ndarray, "N"], seed: int) -> Int[np.ndarray, "K"]:
-    """Rows drawn at random with as many of each class as `kept` has."""
+    """Rows drawn at random with as many of each class as `kept` has, in the order of `order`."""
     rng = np.random.default_rng((seed, 7))
     sizes = np.bincount(labels[kept], minlength=int(labels.max()) + 1)
     in_class = order[np.argsort(labels[order], kind="stable")]
     members = np.split(in_class, np.cumsum(np.bincount(labels[order], minlength=len(sizes)))[:-1])
-    return np.sort(np.concatenate([rng.permutation(mine)[:size] for mine, size in zip(members, sizes, strict=True)]))
+    return _in_order(np.concatenate([rng.permutation(mine)[:size] for mine, size in zip(members, sizes, strict=True)]), order)
+
+
+def _in_order(rows: Int[np.ndarray, "K"], order: Int[np.ndarray, "N"]) -> Int[np.ndarray, "K"]:
+    """Rows in the order of their ids: a training is the same however the rows of the data lie."""
+    return order[np.isin(order, rows)]
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -427,12 +416,15 @@ def t_975(degrees: int) -> float:
     return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
 
 
-def interval_of(differences: Float[np.ndarray, "S"]) -> list[float] | None:
-    """The 95 % interval of the mean of paired differences, by Student's t; None of a single one."""
+def interval_of(differences: Float[np.ndarray, "S"], n_test: float = math.inf) -> list[float] | None:
+    """The 95 % interval of the mean of paired differences of accuracies on `n_test` samples, by Student's t; None of a single one.
+
+    Accuracies come in steps of 1 / n_test: a few differences that happen to be equal show no smaller spread than that of rounding, 1 / (n_test sqrt(6)).
+    """
     n, mean = len(differences), float(differences.mean())
     if n < 2:
         return None
-    half = float(t_975(n - 1) * differences.std(ddof=1) / math.sqrt(n))
+    half = t_975(n - 1) * max(float(differences.std(ddof=1)), 1 / (n_test * math.sqrt(6))) / math.sqrt(n)
     return [mean - half, mean + half]
 
 
@@ -453,16 +445,19 @@ def _verdict(difference: float, interval: Sequence[float] | None) -> tuple[bool 
     return True, "is worse than" if interval[1] < 0 else "is not clearly better than"
 
 
-def _comparison(summary: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Paired differences of the pruned arm to the others, with a 95 % interval, and the verdict against random."""
+def _comparison(summary: dict[str, dict[str, Any]], n_test: int, *, everything: bool = False) -> dict[str, Any]:
+    """Paired differences of the pruned arm to the others, with a 95 % interval, and the verdict against random: none where `everything` is kept, since a random choice is the same then."""
     result: dict[str, Any] = {}
     mine = np.array([run["accuracy"] for run in summary["pruned"]["runs"]])
     for arm in summary:
         if arm == "pruned":
             continue
         difference = mine - np.array([run["accuracy"] for run in summary[arm]["runs"]])
-        result[f"to_{arm}"] = {"difference": float(difference.mean()), "interval": interval_of(difference), "n": len(difference)}
-    if "to_random" in result:
+        result[f"to_{arm}"] = {"difference": float(difference.mean()), "interval": interval_of(difference, n_test), "n": len(difference)}
+    if "to_random" in result and everything:
+        del result["to_random"]
+        result["sentence"] = "Everything is kept, and a random choice of as many samples is everything, too: there is nothing to tell apart."
+    elif "to_random" in result:
         told = result["to_random"]
         result["not_better_than_random"], verb = _verdict(told["difference"], told["interval"])
         result["sentence"] = (

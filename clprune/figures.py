@@ -169,14 +169,14 @@ def score_distributions(
 
 
 def kept_by_class(names: Sequence[str], n_samples: Int[np.ndarray, "C"], n_kept: Int[np.ndarray, "C"]) -> Figure:
-    """Kept and dropped samples of each class as bars; with many classes those that kept the least and the most of themselves."""
+    """Kept and dropped samples of each class that has some as bars; with many classes those that kept the least and the most of themselves."""
     share = n_kept / np.maximum(1, n_samples)
-    shown = np.arange(len(names))
+    shown = np.flatnonzero(n_samples)
+    by_share = shown[np.argsort(share[shown], kind="stable")]
     note = ""
-    if len(names) > MOST_CLASSES:
-        by_share = np.argsort(share, kind="stable")
+    if len(shown) > MOST_CLASSES:
+        note = f" Of {len(shown)} classes the {MOST_CLASSES // 2} that kept the least of themselves and the {MOST_CLASSES // 2} that kept the most."
         shown = np.concatenate([by_share[: MOST_CLASSES // 2], by_share[-MOST_CLASSES // 2 :]])
-        note = f" Of {len(names)} classes the {MOST_CLASSES // 2} that kept the least of themselves and the {MOST_CLASSES // 2} that kept the most."
     canvas, grid = _new(8.6, 0.7 + 0.24 * len(shown))
     axes, at = grid[0, 0], np.arange(len(shown))
     axes.barh(at, n_kept[shown], color=ACCENT, height=0.72, label="kept")
@@ -189,8 +189,12 @@ def kept_by_class(names: Sequence[str], n_samples: Int[np.ndarray, "C"], n_kept:
     axes.set_xlabel("samples; the percentage is the share kept")
     axes.set_xlim(0, most * 1.1)
     _style(axes, grid="x")
-    least, largest = (int(np.argmin(share)), int(np.argmax(share))) if len(names) else (0, 0)
-    alternative = f"Bars of {len(shown)} classes. The least is kept of {names[least]} ({100 * share[least]:.0f} %), the most of {names[largest]} ({100 * share[largest]:.0f} %)."
+    alternative = f"Bars of {len(shown)} classes."
+    if len(shown):
+        least, largest = shown[np.argmin(share[shown])], shown[np.argmax(share[shown])]
+        alternative += (
+            f" The least is kept of {names[least]} ({100 * share[least]:.0f} %), the most of {names[largest]} ({100 * share[largest]:.0f} %)."
+        )
     return Figure("classes", _svg(canvas, "classes"), "Filled: kept. Pale: dropped." + note, alternative)
 
 
@@ -287,7 +291,7 @@ def _short(name: str, most: int = 28) -> str:
 
 def thumbnail(source: Source, index: int) -> dict[str, Any]:
     """`{"image": data URI, width, height}` or `{"text": ...}`, or `{"missing": why}` where the input cannot be read."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         value = source.read_input(index)
@@ -301,7 +305,13 @@ def thumbnail(source: Source, index: int) -> dict[str, Any]:
             if array.dtype != np.uint8:
                 array = np.clip(array * (255 if array.max() <= 1 else 1), 0, 255).astype(np.uint8)
             value = Image.fromarray(array)
-        value = value.convert("L" if value.mode in ("1", "L", "I;16", "I", "F") else "RGB")
+        value = ImageOps.exif_transpose(value) or value
+        if value.mode == "F" or value.mode.startswith("I"):  # a conversion would cut at 255: of 16 bits all is white, of [0, 1] all black
+            deep = np.asarray(value).astype(np.float64)
+            value = Image.fromarray(np.uint8(255 * (deep - deep.min()) / max(float(np.ptp(deep)), 1e-12)))
+        if value.mode in ("RGBA", "LA", "PA") or "transparency" in value.info:
+            value = Image.alpha_composite(Image.new("RGBA", value.size, "white"), value.convert("RGBA"))
+        value = value.convert("L" if value.mode in ("1", "L") else "RGB")
         value.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     except Exception as error:  # whatever a file or a user's data set raises, the page is still written
         return {"missing": f"{type(error).__name__}: {error}"}

@@ -30,7 +30,8 @@ class ClassHarm:
 
     @property
     def kept_share(self) -> float:
-        return self.n_kept / self.n_samples if self.n_samples else 0.0
+        """1 where the class has no samples: nothing of it is lost."""
+        return self.n_kept / self.n_samples if self.n_samples else 1.0
 
 
 def harm_by_class(

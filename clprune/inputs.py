@@ -66,6 +66,14 @@ def held_out_inputs(test: Source, rule: dict[str, Any]) -> np.ndarray:
     return inputs_of(test, rule["size"][0] if rule["resized"] else None, channels=rule["channels"])[0]
 
 
+def require_one_form(inputs: np.ndarray, test_inputs: np.ndarray) -> None:
+    """Raise DataError where what is to be judged on has not the form of what is trained on."""
+    if test_inputs.shape[1:] != inputs.shape[1:]:
+        raise DataError(
+            f"test images are {test_inputs.shape[1:]}, training images {inputs.shape[1:]}. Score with --image-size so that both are brought to one size."
+        )
+
+
 def held_out_part(source: Source, other: str | None = None) -> Source:
     """The samples that accuracy is measured on: the data set `other`, its classes numbered by their names as in `source`, or else the test part of `source`.
 
@@ -92,6 +100,18 @@ def held_out_part(source: Source, other: str | None = None) -> Source:
             f"{test.locator}: {len(unknown)} classes are not among those of {source.locator} ({', '.join(unknown[:5])}). Name classes alike in both, or leave these out."
         )
     return numbered
+
+
+def groups_of(test: Source, column: str | None) -> list[str] | None:
+    """The group of each test sample, from a column of its table. Raises UsageError where there is no such column."""
+    if column is None:
+        return None
+    columns = test.facts.get("columns", {})
+    if column not in columns:
+        raise UsageError(
+            f"--group is {column}, but the test data have no such column (there are: {', '.join(columns) or 'none; only tables have them'})."
+        )
+    return [str(value) for value in columns[column]()]
 
 
 def in_classes_of(source: Source, test: Source) -> Source:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clprune import distributed
-from clprune.datatypes import rows_of
+from clprune.datatypes import UNLABELLED, rows_of
 from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.evaluation_record import write_result
-from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
+from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, require_one_form, trainable
 from clprune.manifest import read_manifest
-from clprune.storage import SCHEMA_VERSION, ids_of
+from clprune.storage import SCHEMA_VERSION, ids_of, require_writable
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -59,14 +61,18 @@ def _measured(
         if seeds < 1:
             raise UsageError(f"--seeds is {seeds}; at least 1 is needed.")
         at = rows_of(ids_of(record.samples["sample_id"]), source.sample_ids)
-        known = record.samples["label"].to_numpy()
-        if len(source) != len(at) or (at < 0).any() or (source.labels < 0).any() or (source.labels[at] != known)[known >= 0].any():
+        known, number = record.samples["label"].to_numpy(), {name: at for at, name in enumerate(source.class_names)}
+        here = np.array([*(number.get(name, UNLABELLED) for name in record.document["class_names"]), UNLABELLED])[known]  # it may have more classes
+        if len(source) != len(at) or (at < 0).any() or (source.labels < 0).any() or (source.labels[at] != here)[known >= 0].any():
             raise FingerprintError(
                 f"{data} is not the pool of {manifest} with all its labels: --pool needs the same ids, the known labels unchanged, and a label everywhere."
             )
         tested_on, image_size = held_out_part(source, test), record.document["run"]["asked"]["image_size"]
         images, rule = inputs_of(source, image_size)
-        return record, source, at[known >= 0], at[record.samples["kept"].to_numpy()], images, held_out_inputs(tested_on, rule), tested_on
+        test_images = held_out_inputs(tested_on, rule)
+        require_one_form(images, test_images)
+        require_writable(record.folder)
+        return record, source, at[known >= 0], at[record.samples["kept"].to_numpy()], images, test_images, tested_on
 
     record, source, labelled, asked, images, test_images, tested_on = distributed.alike(read)
     key, times = distributed.on_first(lambda: data_key(source, images, tested_on, test_images)), record.document["timings"]

@@ -15,17 +15,18 @@ from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import data_key, held_out_inputs, held_out_part, inputs_of, open_data, trainable
+from clprune.inputs import data_key, groups_of, held_out_inputs, held_out_part, inputs_of, open_data, require_one_form, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
 from clprune.run import Run, clear_up, finished_run, put_back, read_run
 from clprune.savings import asked_options, note_export, write_savings
 from clprune.savings import savings as compute_savings
-from clprune.selection_record import require_place, write_selection
-from clprune.storage import locked, require_space
+from clprune.selection_record import require_choice, write_selection
+from clprune.storage import locked, read_json, require_space, require_writable
 
 Progress = Callable[[dict[str, Any]], None]
+NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
 
 
 @metered
@@ -241,9 +242,9 @@ def _selected(
     from clprune.trials import decided_for
 
     def read() -> tuple[Any, ...]:
-        require_place(out, run, force=force)
+        require_choice(out, run, strategy, force=force)
         scored = read_run(run)
-        return scored, *_candidates(scored, ask)
+        return scored, *candidates(scored, ask)
 
     def vectors_for(strategy: str) -> np.ndarray | None:
         needed = "vectors" in families.facts(families.choose("strategies", strategy)[0])["needs"]
@@ -260,9 +261,7 @@ def _selected(
     trials_took: dict[str, float | None] = {"seconds": 0.0, "seconds_before": 0.0, "energy_kwh": 0.0}
     if "auto" in (keep, strategy):
         if rows is not None:
-            raise distributed.everywhere(
-                UsageError("--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy.")
-            )
+            raise distributed.everywhere(UsageError(NEEDS_LABELS))
         asked_for = strategy
         found, strategy, evidence, trials_took = distributed.on_first(lambda: decided_for(scored, keep, asked_for, seed, on_progress, **automatic))
 
@@ -297,7 +296,7 @@ def _selected(
     )
 
 
-def _candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
+def candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
     """Table and neighbourhood of what can be chosen, its rows (None: all), and what is said of each of the others."""
     from clprune.pool import candidates
     from clprune.selection import part_of
@@ -323,8 +322,7 @@ def export(manifest: Path | str, form: str, destination: Path | str, *, data: st
 
     record = read_manifest(manifest)
     told = hand_over(record, with_known_labels(open_data(data or str(record.document["source"]), False), record), form, destination, force=force)
-    note_export(record.folder, told)
-    return told
+    return note_export(record.folder, told)
 
 
 @metered
@@ -347,7 +345,7 @@ def evaluate(
     Accuracy is that on the data set `test` (its classes are known by their names), or else on the test part of the data.
     """
     manifest = Path(manifest)
-    from clprune.evaluation import arms_of, groups_of, with_all_costs, write_evaluation
+    from clprune.evaluation import arms_of, with_all_costs, write_evaluation
     from clprune.evaluation import evaluate as compare_arms
     from clprune.labels import with_known_labels
 
@@ -359,6 +357,7 @@ def evaluate(
             f"{manifest} asks for labels, so there is nothing to train on yet. Add the answers, score and select again; or compare with --pool."
         )
     tested_on = held_out_part(source, test)
+    require_writable(record.folder)  # before hours of training
 
     def inputs() -> tuple[np.ndarray, np.ndarray]:
         images, rule = inputs_of(source, record.document["run"]["asked"]["image_size"])
@@ -367,10 +366,7 @@ def evaluate(
     with distributed.joined():
         distributed.require_same(source.fingerprint, "data (by their fingerprints)")
         images, test_images = distributed.first_here(inputs)
-        if test_images.shape[1:] != images.shape[1:]:
-            raise DataError(
-                f"test images are {test_images.shape[1:]}, training images {images.shape[1:]}. Score with --image-size so that both are brought to one size."
-            )
+        require_one_form(images, test_images)
         evaluation = compare_arms(
             images, source.labels, test_images, tested_on.labels, kept, n_classes=source.n_classes, proxy=proxy or trainable(record.document["run"]["proxy"], source), seeds=seeds,
             against=arms, epochs=epochs, budget=budget, device=device,
@@ -445,16 +441,17 @@ def report(
 
     if out.exists() and not force:
         raise UsageError(f"{out} exists already. Choose another place, or pass --force to replace it.")
-    several = len(folders) > 1
+    places = list(dict.fromkeys(map(Path, folders)))  # what is named twice is shown once
+    several = len(places) > 1
     if several and (run is not None or data is not None):
         raise UsageError("--run and --data belong to one run or manifest; leave them out when several are compared.")
     subjects = []
-    for folder in folders:
-        if (Path(folder) / "manifest.json").exists() and read_manifest(folder).asks:
+    for folder in places:
+        subject = read_subject(folder, run_folder=None if run is None else Path(run), data=data, with_data=not several)
+        record = None if subject.manifest is None else read_manifest(folder)
+        if record is not None and record.asks:
             raise UsageError(f"{folder} asks for labels; a report is of what is kept. Add the answers, score, and select with --keep.")
-        subject = read_subject(Path(folder), run_folder=None if run is None else Path(run), data=data, with_data=not several)
-        saved = compute_savings(read_manifest(folder), **asked_options(subject.folder)) if subject.manifest is not None else None
-        subjects.append((subject, saved))
+        subjects.append((subject, None if record is None else compute_savings(record, **asked_options(record.folder))))
     return write_page(subjects, out)
 
 
@@ -475,6 +472,7 @@ def prune(
 
     out = Path(out)
     with distributed.joined():
+        distributed.alike(lambda: require_choice(out / "manifest", out / "run", strategy, force=force))  # before anything is trained
         run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
         manifest = select(
             out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
@@ -491,6 +489,9 @@ def demo(out: Path, *, force: bool = True, on_progress: Progress | None = None) 
     from clprune.comparison import planted_found
     from clprune.sources.embedded import NAME, sample_folder
 
+    for what in ("run", "manifest"):
+        if (path := out / what / f"{what}.json").exists() and read_json(path, what=what)["source"] != NAME:
+            raise UsageError(f"{path} is not of the demo, which would replace it. Choose another folder with --out.")
     result = prune(NAME, out, keep="0.5", force=force, on_progress=on_progress)
     run = read_run(out / "run")
     truth, suspect_above = json.loads((sample_folder() / "truth.json").read_text()), run.document["suspects"]["above"]

@@ -181,9 +181,9 @@ def search_plan(
     }
 
 
-def _over_saving(cost: Sequence[float], one: float, trainings: int, shares: Iterable[str]) -> dict[str, float]:
-    """The most that a search costs, divided by what `trainings` on each share save."""
-    return {keep: (cost[1] / one if one else math.inf) / (trainings * (1 - float(keep))) for keep in shares}
+def _over_saving(cost: Sequence[float], one: float, trainings: int, shares: Iterable[str]) -> dict[str, float | None]:
+    """The most that a search costs, divided by what `trainings` on each share save; None where they save nothing."""
+    return {keep: cost[1] / one / (trainings * (1 - float(keep))) if one else None for keep in shares}
 
 
 def _pilot(data: str, cost: Sequence[float]) -> dict[str, Any]:

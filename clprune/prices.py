@@ -89,7 +89,8 @@ def read_tiers(text: str) -> tuple[tuple[float, float], ...]:
     except ValueError:
         tiers = ()
     limits, prices = [limit for limit, _ in tiers], [price for _, price in tiers]
-    if not tiers or limits != sorted(set(limits)) or limits[-1] != math.inf or not all(price >= 0 for price in prices):
+    rising = bool(limits) and limits == sorted(set(limits)) and limits[0] > 0 and limits[-1] == math.inf
+    if not rising or not all(0 <= price < math.inf for price in prices):
         raise UsageError(f"label_fee is {text!r}; give none, {', '.join(FEES)}, or rising tiers that end with inf, such as 50000:0.08,inf:0.02.")
     return tiers
 

@@ -25,7 +25,8 @@ from clprune.storage import write_bytes
 from clprune.subject import Subject
 
 MOST_CLASSES = 200  # rows of the table of classes
-ARM_NAMES = {"pruned": "kept samples", "random": "random, same class sizes", "full": "all samples"}
+DYNAMIC = {"shortened": "all samples, shortened", "rs2": "all samples, RS2", "infobatch": "all samples, InfoBatch"}  # what each of dynamic.py sees
+ARM_NAMES = {"pruned": "kept samples", "random": "random, same class sizes", "full": "all samples"} | DYNAMIC
 
 
 def report(subjects: Sequence[tuple[Subject, Savings | None]], out: Path, *, now: datetime | None = None) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def _page(subject: Subject, savings: Savings | None) -> dict[str, Any]:
     return {
         "title": f"Pruning report: {data_name(str(subject.document['source']))}",
         "source": subject.document["source"],
-        "place": f"{subject.folder.resolve().parent.name}/{subject.folder.resolve().name}",
+        "place": _names([subject.folder])[0],
         "selected": subject.manifest is not None,
         "verdict": _verdict(subject, savings, classes),
         "tiles": _tiles(subject, savings),
@@ -200,13 +201,13 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
     for name, arm in arms.items():
         runs = arm["runs"]
         kwh = [run["energy_kwh"] for run in runs]
-        row = [cell(ARM_NAMES.get(name, name)), count(runs[0]["n_samples"]), number(100 * arm["accuracy_mean"], ".2f")]
+        row = [cell(ARM_NAMES[name]), count(runs[0]["n_samples"]), number(100 * arm["accuracy_mean"], ".2f")]
         row += [number(None if arm["accuracy_sd"] is None else 100 * arm["accuracy_sd"], ".2f"), number(100 * arm["worst_class_mean"], ".1f")]
         row += [number(None if get(arm) is None else 100 * get(arm), ".2f") for get in extra.values()]
         row += [count(runs[0]["steps"]), number(arm["seconds_mean"], ".1f")]
         row.append(number(None if None in kwh else 1000 * float(np.mean(kwh)), ".3g"))
         rows.append(row)
-    accuracy = {ARM_NAMES.get(name, name): [run["accuracy"] for run in arm["runs"]] for name, arm in arms.items()}
+    accuracy = {ARM_NAMES[name]: [run["accuracy"] for run in arm["runs"]] for name, arm in arms.items()}
     corrupted = sorted({kind for arm in arms.values() for kind in arm.get("corruptions", {})} - {"mean"})
     of_arms = table(
         "evaluation",
@@ -223,7 +224,7 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
         of_corruptions = table(
             "corruptions",
             f"Accuracy on the corrupted test split, %; {facts.get('corruptions', '')}".rstrip("; "),
-            ["corruption", *(ARM_NAMES.get(a, a) for a in arms)],
+            ["corruption", *(ARM_NAMES[arm] for arm in arms)],
             body,
         )
     return {
@@ -232,6 +233,7 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
         "corruptions": of_corruptions,
         "sentence": subject.evaluation["comparison"].get("sentence", ""),
         "budget": facts["budget"],
+        "dynamic": any(arm in DYNAMIC for arm in arms),
     }
 
 
@@ -256,7 +258,8 @@ def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None)
     rows = []
     for c in shown:
         one = classes[c]
-        row = [cell(one.name), count(one.n_samples), count(one.n_kept), number(100 * one.kept_share, ".1f")]
+        row = [cell(one.name), count(one.n_samples), count(one.n_kept)]
+        row.append(number(100 * one.kept_share, ".1f") if one.n_samples else cell("no samples", "number absent"))
         row += [number(times100(one.accuracy.get(arm)), ".1f") for arm in arms]
         row += [number(times100(one.change), "+.1f")] if reference else []
         rows.append([*row, cell(", ".join(one.flags) or "none", "flag" if one.flags else "")])
@@ -380,12 +383,11 @@ def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetim
     headers += ["cost of pruning, s", "net time saved, s", "net in full trainings", "trainings of this subset", "classes flagged"]
     rows, accuracy, same = [], {}, {subject.document["fingerprint"] for subject, _ in subjects}
     ordered = sorted(subjects, key=lambda pair: (pair[0].scored_at or now, str(pair[0].folder)))
-    for subject, savings in ordered:
+    for (subject, savings), name in zip(ordered, _names([subject.folder for subject, _ in ordered]), strict=True):
         lines = {line.name: line.value for line in savings.lines} if savings is not None else {}
         arm = subject.evaluation["arms"].get("pruned") if subject.evaluation is not None and subject.manifest is not None else None
         to_random = subject.evaluation["comparison"].get("to_random") if subject.evaluation is not None and arm else None
         days = None if subject.scored_at is None else (now - subject.scored_at).total_seconds() / 86400
-        name = f"{subject.folder.resolve().parent.name}/{subject.folder.resolve().name}"
         if arm:
             accuracy[name] = [run["accuracy"] for run in arm["runs"]]
         row = [
@@ -411,3 +413,13 @@ def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetim
         "compared": table("comparison", "Oldest first", headers, rows),
         "drawn": figures.accuracies(accuracy, "Accuracy of each selection") if accuracy else None,
     }
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The ends of the paths of folders: two parts, or as many as tell them apart."""
+    paths = [folder.resolve() for folder in folders]
+    for n_parts in range(2, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-n_parts:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names

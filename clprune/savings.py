@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clprune.datatypes import Savings, SavingsLine
-from clprune.errors import UsageError
+from clprune.errors import ClpruneError, UsageError
 from clprune.evaluation_record import read_evaluation
 from clprune.manifest import Manifest
 from clprune.prices import DEFAULTS, FEES, fee_for, read_tiers
@@ -198,6 +198,7 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
         each = measured["kwh"] * dropped_share if measured["saved_kwh"] is None else measured["saved_kwh"]
     if each is None or kwh is None:
         note = "give --training-kwh of one training on all data, or run `clprune evaluate` against full; nothing is guessed"
+        note = note if each is None else "what the pruning itself used was not measured"
         return [*lines, SavingsLine("net energy saved", None, "kWh", "not measured", note)]
     net = (trainings * each - kwh) * price["pue"]
     return [
@@ -261,11 +262,20 @@ def asked_options(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / "savings.json", what="savings")["facts"].get("asked", {}))
 
 
-def note_export(folder: Path, told: Mapping[str, Any]) -> None:
-    """Add what an export wrote to exports.json beside the manifest; a later export to the same place takes the earlier one's."""
+def note_export(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what an export wrote to exports.json beside the manifest; a later export to the same place takes the earlier one's.
+
+    Returns `told`, with a note where that could not be written: the export is complete all the same.
+    """
     one = {key: told.get(key) for key in ("form", "destination", "files", "bytes_written", "link", "seconds")}
-    others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
-    write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
+    one["destination"] = str(Path(told["destination"]).resolve())  # one place, from wherever the command is given
+    try:
+        others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
+        write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
+    except ClpruneError as error:
+        notes = [*filter(None, [told.get("note")]), f"`clprune savings` will not count this export: {error}"]
+        return {**told, "note": " ".join(notes)}
+    return dict(told)
 
 
 def read_exports(folder: Path) -> list[dict[str, Any]]:

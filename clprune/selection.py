@@ -158,10 +158,13 @@ def _hold_floor(picked, labels, floor, choose):  # type: ignore[no-untyped-def]
     short = np.flatnonzero(have < floor)
     if not len(short):
         return picked
-    chosen = set(picked.tolist())
+    left = np.ones(len(labels), dtype=bool)
+    left[picked] = False
+    rest = np.flatnonzero(left & np.isin(labels, short))
+    rest = rest[np.argsort(labels[rest], kind="stable")]  # class by class at once: a look at all rows for each of many classes takes long
     added: list[int] = []
-    for label in short:
-        rows = np.array([row for row in np.flatnonzero(labels == label) if row not in chosen])
+    for rows in np.split(rest, np.flatnonzero(np.diff(labels[rest])) + 1):
+        label = labels[rows[0]]
         added += rows[choose(rows, int(floor[label] - have[label]))].tolist()
     spare = have - floor
     removed: set[int] = set()

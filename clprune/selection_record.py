@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clprune import families
 from clprune.datatypes import Budget, Selection
 from clprune.errors import GuardError, UsageError
 from clprune.manifest import Manifest, write_manifest
@@ -34,6 +35,13 @@ def require_place(out: Path, run: Path, *, force: bool) -> None:
         raise GuardError(
             f"{answers} holds {n} labels that were added with `clprune labels add`, and --force does not remove them. Choose another folder with --out, or move that file away."
         )
+
+
+def require_choice(out: Path, run: Path, strategy: str | None, *, force: bool) -> None:
+    """Refuse at once a selection that could not be made or written: by a strategy that there is not (UsageError), or into a place that `require_place` refuses."""
+    require_place(out, run, force=force)
+    if strategy not in (None, "auto"):
+        families.choose("strategies", str(strategy))
 
 
 def write_selection(

@@ -68,6 +68,20 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
         )
 
 
+def may_write(folder: Path) -> bool:
+    """Whether this process may make files in a folder, or make the folder where it is not there yet."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise StorageError before work whose result could not be kept in `folder`."""
+    if not may_write(folder):
+        raise StorageError(f"no permission to write {folder}, where the results are kept. Copy it to a place where you may write.")
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -342,14 +356,17 @@ def verify_inventory(folder: Path, files: Mapping[str, Mapping[str, Any]], *, li
     problems = []
     for name, expected in sorted(files.items()):
         path = folder / name
-        if not (path.parent if links else path).resolve().is_relative_to(folder.resolve()) or ".." in path.parts[len(folder.parts) :]:
-            problems.append(f"{name}: lies outside {folder}; this inventory was not written by clprune.")
-        elif not path.is_file():
-            problems.append(f"{name}: missing. Restore it, or make it again.")
-        elif path.stat().st_size != expected["bytes"]:
-            problems.append(f"{name}: has {path.stat().st_size} bytes, {expected['bytes']} were written. Restore it, or make it again.")
-        elif digest_of_file(path) != expected["sha256"]:
-            problems.append(f"{name}: its content changed since it was written (sha256 differs). Restore it, or make it again.")
+        try:
+            if not (path.parent if links else path).resolve().is_relative_to(folder.resolve()) or ".." in path.parts[len(folder.parts) :]:
+                problems.append(f"{name}: lies outside {folder}; this inventory was not written by clprune.")
+            elif not path.is_file():
+                problems.append(f"{name}: missing. Restore it, or make it again.")
+            elif path.stat().st_size != expected["bytes"]:
+                problems.append(f"{name}: has {path.stat().st_size} bytes, {expected['bytes']} were written. Restore it, or make it again.")
+            elif digest_of_file(path) != expected["sha256"]:
+                problems.append(f"{name}: its content changed since it was written (sha256 differs). Restore it, or make it again.")
+        except OSError as error:
+            problems.append(f"{name}: cannot be read ({error.strerror}). Make it readable, or make it again.")
     return problems
 
 
@@ -405,7 +422,7 @@ def new_folder(destination: Path, *, force: bool = False, resume_key: str | None
         finally:
             if done or resume_key is None:
                 shutil.rmtree(side, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync_file(path: Path) -> None:

@@ -123,8 +123,9 @@ def read_subject(folder: Path, *, run_folder: Path | None = None, data: str | No
         samples = record.samples
         run_folder = run_folder or _run_beside(folder, record.document)
         run = read_json(run_folder / "run.json", what="run") if run_folder is not None else None
-        if run is not None and run["fingerprint"] != record.fingerprint:
-            raise DataError(f"{run_folder} is a run of other data than the manifest {folder}. Give the run that it was selected from.")
+        if run is not None and not _is_run_of(record.document, run):
+            other = "a run of other data than" if run["fingerprint"] != record.fingerprint else "another run of these data than that of"
+            raise DataError(f"{run_folder} is {other} the manifest {folder}. Give the run that it was selected from.")
     elif (folder / "run.json").exists():
         manifest, run_folder, run = None, folder, read_json(folder / "run.json", what="run")
         samples = _samples_of_run(folder, run)
@@ -143,16 +144,23 @@ def read_subject(folder: Path, *, run_folder: Path | None = None, data: str | No
 
 def _run_beside(folder: Path, document: Mapping[str, Any]) -> Path | None:
     """The folder beside a manifest that holds the run it was selected from, by digest."""
-    wanted = document.get("parent", {}).get("scores_sha256")
-    for place in sorted(folder.resolve().parent.iterdir())[:NEIGHBORS_SEARCHED]:
-        if (place / "run.json").is_file():
-            try:
-                run = read_json(place / "run.json", what="run")
-            except ClpruneError:
-                continue
-            if wanted and digest_in(run.get("files", {}), "scores.parquet") == wanted:
+    try:
+        places = sorted(folder.resolve().parent.iterdir())[:NEIGHBORS_SEARCHED]
+    except OSError:  # a folder that may be passed through but not listed
+        return None
+    for place in places:
+        try:
+            if _is_run_of(document, read_json(place / "run.json", what="run")):
                 return place
+        except ClpruneError:  # no run, or one that cannot be read, such as in a stranger's folder
+            continue
     return None
+
+
+def _is_run_of(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether a manifest was selected from a run, by the digest of its scores."""
+    wanted = manifest.get("parent", {}).get("scores_sha256")
+    return bool(wanted) and digest_in(run.get("files", {}), "scores.parquet") == wanted
 
 
 def _samples_of_run(folder: Path, run: Mapping[str, Any]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -89,7 +90,8 @@ class ProgressView:
 
 def out() -> Console:
     """Where data for people go: stdout."""
-    return Console(no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    # Without emoji: else the `:dog:` in hf:dog:train, or in an id, would be drawn and not read.
+    return Console(no_color="NO_COLOR" in os.environ, highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 def show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
@@ -97,7 +99,12 @@ def show(document: Mapping[str, Any], as_json: bool, *lines: Any) -> None:
     if as_json:
         from clprune.storage import to_json
 
-        print(to_json(document))
+        text = to_json(document)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:  # JSON has escapes of its own
+            text = json.dumps(json.loads(text), indent=2, sort_keys=True)
+        print(text)
         return
     console = out()
     for line in lines:
@@ -269,7 +276,7 @@ def selection_lines(document: Mapping[str, Any]) -> list[str]:
             f"guessed classes: {guessed or 'not known'}",
             f"choosing took {document['timings']['score_seconds'] + document['timings']['select_seconds']:,.0f} s",
         ]
-    smallest = min(document["kept_per_class"])
+    smallest = min((kept for kept, n in zip(document["kept_per_class"], document["samples_per_class"], strict=True) if n), default=0)
     return [*found, f"kept {document['n_kept']:,} of {document['n_samples']:,} by {document['strategy']}: {reasons}; smallest class {smallest}"]
 
 

@@ -2,7 +2,7 @@
 
 A share of the samples is set aside, class by class, to judge on. Repeats go where the sample goes that they repeat, so that nothing is judged that was trained on; of a
 group one sample judges, and no sample whose label is suspected to be wrong: against wrong labels a loss looks smaller than it is. Every arm is trained for as many steps as all of the rest has
-in so many epochs (equal steps). A finished training is kept beside the run and is not done again.
+in so many epochs (equal steps). A finished training is kept beside the run, where that may be written to, and is not done again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy, code_of
 from clprune.run import Run
 from clprune.selection import budget_for, part_of, select
-from clprune.storage import SCHEMA_VERSION, read_json, to_json, write_json
+from clprune.storage import SCHEMA_VERSION, may_write, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
 from clprune.training import Recipe, name_of_numbers, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
@@ -141,7 +141,7 @@ class Trials:
             self.seconds_before += kept["seconds"]
         else:
             kept = self._trained(rows, number) | {"schema_version": SCHEMA_VERSION, "kind": "finished trial"}
-            if path is not None:
+            if path is not None and may_write(path.parent):  # a run of somebody else's can be decided on, too
                 write_json(path, kept | {"of": path.stem})
         if not again:
             self._told[key] = kept

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,9 +149,19 @@ def test_dry_runs_refuse_what_would_be_refused(shapes_run: Path, tmp_path: Path)
     (tmp_path / "there" / "mine").write_text("")
     refused(2, "exists already", "select", shapes_run, "--keep", "0.5", "--out", tmp_path / "there", "--dry-run")
     assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m").returncode == 0
+    refused(2, "are two things", "select", shapes_run, "--keep", "0.5", "--label-budget", 3, "--out", tmp_path / "n", "--dry-run")
+    refused(2, "no samples without a label", "select", shapes_run, "--label-budget", 3, "--out", tmp_path / "n", "--dry-run")
     refused(2, "exists already", "export", tmp_path / "m", "--to", "indices", tmp_path / "there", "--dry-run")
     refused(2, "nonsense", "export", tmp_path / "m", "--to", "nonsense", tmp_path / "e", "--dry-run")
     assert not (tmp_path / "e").exists()
+
+
+def test_prune_refuses_a_selection_that_cannot_be_written_before_anything_is_trained(shapes_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "manifest").mkdir(parents=True)
+    (tmp_path / "out" / "manifest" / "mine").write_text("")
+    refused(2, "exists already", "prune", shapes_npz, "--keep", "0.5", "--out", tmp_path / "out")
+    refused(2, "there is no 'nope' among the strategies", "prune", shapes_npz, "--keep", "0.5", "--strategy", "nope", "--out", tmp_path / "new")
+    assert not (tmp_path / "out" / "run").exists() and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("keep", ["0", "1.5", "-0.1", "half"])
@@ -241,6 +252,7 @@ def test_options_that_evaluate_could_not_follow_are_refused(shapes_npz: Path, sh
     refused(2, "--label-price needs --pool", "evaluate", tmp_path / "m", "--label-price", 1)
     for nothing in ("", " , "):
         refused(2, f"--against is {nothing!r}", "evaluate", tmp_path / "m", "--seeds", 1, "--epochs", 1, "--against", nothing)
+    refused(2, "not pruned", "evaluate", tmp_path / "m", "--seeds", 1, "--epochs", 1, "--against", "pruned")
     assert not (tmp_path / "m" / "evaluation.json").exists()
     shown = " ".join(clprune("evaluate", "--help").stdout.replace("│", " ").split())
     assert "[default: (random,full)]" in shown and "[default: (equal-steps)]" in shown, shown
@@ -291,6 +303,28 @@ def test_the_demo_finds_what_was_planted(tmp_path: Path) -> None:
     assert result["found"]["duplicates"]["recall"] >= 0.8
 
 
+def test_the_demo_replaces_nothing_but_a_demo(shapes_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes_run, tmp_path / "run")
+    refused(2, "is not of the demo", "demo", "--out", tmp_path)
+    assert (tmp_path / "run" / "run.json").read_bytes() == (shapes_run / "run.json").read_bytes()
+
+
+def test_the_smallest_class_is_one_that_has_samples(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "gap.npz", x_train=rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), y_train=np.arange(60) % 2 * 3)  # no class 1 or 2
+    assert clprune("score", tmp_path / "gap.npz", "--out", tmp_path / "run", "--max-epochs", 1).returncode == 0
+    assert clprune("select", tmp_path / "run", "--keep", "0.5", "--out", tmp_path / "m").stdout.strip().endswith("smallest class 15")
+
+
+def test_a_terminal_without_a_sign_is_no_reason_to_fail(shapes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    shown = clprune("export", tmp_path / "m", "--to", "indices", tmp_path / "été")
+    assert shown.returncode == 0 and "\\xe9t\\xe9" in shown.stdout, shown.stderr
+    document = clprune("export", tmp_path / "m", "--to", "indices", tmp_path / "hiver ❄", "--json")
+    assert document.returncode == 0 and json.loads(document.stdout)["destination"] == str(tmp_path / "hiver ❄"), document.stderr
+
+
 def test_a_missing_library_is_named_with_its_pip_line(tmp_path: Path) -> None:
     (tmp_path / "datasets.py").write_text("raise ImportError('not here')\n")
     done = subprocess.run(
@@ -335,3 +369,9 @@ def test_a_plan_tells_cost_before_anything_is_spent(shapes_npz: Path, tmp_path: 
     shown = clprune("plan", shapes_npz, "--training-seconds", 7200, cwd=tmp_path)
     assert "pays after" in shown.stdout and "with --keep auto" in shown.stdout and "2.00 h (given)" in shown.stdout and list(tmp_path.iterdir()) == []
     refused(2, "gpu_price", "plan", shapes_npz, "--gpu-price=-1")
+
+
+def test_a_plan_for_trainings_that_take_no_time_is_a_document_too(shapes_npz: Path) -> None:
+    told = json.loads(clprune("plan", shapes_npz, "--training-seconds", 0, "--json").stdout)
+    assert told["by_keep"]["0.5"]["pays_after_trainings"] == [None, None]
+    assert told["cost_over_saving_by_keep"]["0.5"] is told["cost_over_saving_by_keep_auto"]["0.5"] is None

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clprune import pipeline
 from clprune.corruptions import BRIGHTNESS, CONTRAST, CORRUPTIONS, NOISE, corrupted
-from clprune.errors import DataError, GuardError, IntegrityError, UsageError
+from clprune.errors import DataError, GuardError, IntegrityError, StorageError, UsageError
 from clprune.evaluation import _comparison, calibration_error, evaluate, t_975
 from clprune.harm import harm_by_class
 from clprune.sources import open_source
@@ -227,6 +227,22 @@ def harm_rows(page: str) -> str:
     return table.group(0)
 
 
+def test_trainings_are_the_same_however_the_rows_lie(tmp_path: Path) -> None:
+    as_table(tmp_path / "t.parquet", 0)
+    whole = pq.read_table(tmp_path / "t.parquet")
+    pq.write_table(whole.take(np.random.default_rng(0).permutation(len(whole))), tmp_path / "shuffled.parquet")
+    pipeline.score(str(tmp_path / "t.parquet"), tmp_path / "run", max_epochs=1)
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.3")
+    found = [
+        {
+            arm: result["runs"][0]["accuracy"]
+            for arm, result in evaluated(tmp_path / "m", seeds=1, epochs=8, data=str(tmp_path / name))["arms"].items()
+        }
+        for name in ("t.parquet", "shuffled.parquet")
+    ]
+    assert found[0] == found[1]
+
+
 def test_what_fewer_samples_did_is_told_apart_from_what_the_choice_did() -> None:
     full, fewer, far_fewer = ([{"per_class": [0.9, level]}] * 3 for level in (0.9, 0.7, 0.4))
     facts = {"test_per_class": [1000, 1000]}
@@ -251,9 +267,9 @@ def test_one_or_two_test_samples_damage_no_class() -> None:
 
 
 def test_the_verdict_says_no_more_than_the_seeds_show() -> None:
-    def told(*gains: float) -> dict[str, Any]:
+    def told(*gains: float, n_test: int = 10_000) -> dict[str, Any]:
         arms = {arm: {"runs": [{"accuracy": 0.5 + mine * gain} for gain in gains]} for arm, mine in (("pruned", 1), ("random", 0))}
-        return _comparison(arms)
+        return _comparison(arms, n_test)
 
     one, below = told(0.0001), told(-0.01)
     assert one["not_better_than_random"] is None and "one seed, which alone decides nothing" in one["sentence"]
@@ -264,6 +280,16 @@ def test_the_verdict_says_no_more_than_the_seeds_show() -> None:
         ((-0.02, -0.021), False, "is worse than"),
     ):
         assert told(*gains)["not_better_than_random"] is not better and verb in told(*gains)["sentence"]
+    for gains in ((0.01, 0.01), (0.01, 0.01, 0.01), (-0.01, -0.01, -0.01)):  # one of 100 test samples more, or less: as often as not that is luck
+        assert told(*gains, n_test=100)["not_better_than_random"] is True and "not clearly better" in told(*gains, n_test=100)["sentence"]
+    assert told(0.05, 0.05, 0.05, n_test=100)["not_better_than_random"] is False
+
+
+def test_where_everything_is_kept_there_is_nothing_to_tell_apart(shapes_run: Path, tmp_path: Path) -> None:
+    pipeline.select(shapes_run, tmp_path / "all", keep="1.0")
+    document = pipeline.evaluate(tmp_path / "all", seeds=2, epochs=1)  # and no exit code of a guard
+    assert "Everything is kept" in document["comparison"]["sentence"] and set(document["comparison"]) == {"sentence", "to_full"}
+    assert pipeline.report([tmp_path / "all"], tmp_path / "r.html")["status"] == "open"
 
 
 def test_trainings_of_another_group_column_or_of_changed_code_are_not_taken_for_these(
@@ -357,6 +383,22 @@ def test_a_short_training_is_said_to_be_short_and_how_to_have_a_longer_one(manif
     n_steps, said = short["arms"]["pruned"]["runs"][0]["steps"], short["comparison"]["sentence"]
     assert f"({n_steps} steps)" in said
     enough = int(said.split("--epochs ")[1].split()[0])
-    assert (enough - 1) * n_steps < 1500 <= enough * n_steps
+    assert (enough - 1) * n_steps < 1500 <= enough * n_steps and said.endswith(f"gives {enough * n_steps:,}.")
+    monkeypatch.setattr("clprune.budget.TRIAL_STEPS", 20)  # as of many samples, of which 30 epochs are far more steps than these
+    assert f"--epochs 30 gives {30 * n_steps:,}." in evaluated(manifest, seeds=1, epochs=1, against="random")["comparison"]["sentence"]
     monkeypatch.setattr("clprune.evaluation.TRIAL_STEPS", n_steps)
     assert "--epochs" not in evaluated(manifest, seeds=1, epochs=1, against="random")["comparison"]["sentence"]
+
+
+def test_an_arm_that_is_named_twice_is_trained_once(manifest: Path) -> None:
+    said: list[str] = []
+    evaluated(manifest, seeds=1, epochs=1, against="random, random", on_progress=lambda report: said.append(f"{report['done']}/{report['total']}"))
+    assert said == ["1/2", "2/2"]
+
+
+def test_what_could_not_be_kept_is_not_trained(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clprune.storage.may_write", lambda folder: False)
+    said: list[str] = []
+    with pytest.raises(StorageError, match="no permission to write"):
+        pipeline.evaluate(manifest, seeds=1, epochs=1, on_progress=lambda report: said.append(report["message"]))
+    assert not said

@@ -22,7 +22,7 @@ import clprune.plan
 from clprune import pipeline
 from clprune.cli import app
 from clprune.datatypes import Embeddings, Neighborhood, ScoreTable, Source
-from clprune.errors import DataError, GuardError, LabelError, UsageError
+from clprune.errors import DataError, FingerprintError, GuardError, LabelError, UsageError
 from clprune.evaluation import labels_saved
 from clprune.kernel_ridge import class_probabilities
 from clprune.labels import add_answers, read_answers, with_answers
@@ -432,6 +432,25 @@ def test_a_first_round_can_be_measured_and_few_labels_are_trained_on_for_long_en
         evaluate_pool(tmp_path / "m", f"{file}?labels=y_all", seeds=1)
     found = json.loads((tmp_path / "m" / "pool.json").read_text())
     assert (found["proxy"], found["n_labelled"], found["steps"]) == ("small_cnn", 0, 40)
+
+
+def test_a_round_is_measured_where_a_class_had_no_label_yet(tmp_path: Path) -> None:
+    from clprune.labelling import evaluate_pool
+
+    kinds = ["apple", "bread", "cider"]  # no apple has a label, so that bread is class 0 of the pool and class 1 of all data
+    rows = [(f"{kind} {i} {kind}", kind, "test" if i >= 40 else "train") for i in range(60) for kind in kinds]
+    for name, known in (("pool", lambda i, kind: i >= 120 or (kind != "apple" and i < 60)), ("all", lambda i, kind: True)):
+        lines = [f"{text},{kind if known(i, kind) else ''},{split}" for i, (text, kind, split) in enumerate(rows)]
+        (tmp_path / f"{name}.csv").write_text("text,label,split\n" + "\n".join(lines) + "\n")
+    pipeline.score(str(tmp_path / "pool.csv"), tmp_path / "run", max_epochs=1)
+    pipeline.select(tmp_path / "run", tmp_path / "m", label_budget=10)
+    with suppress(GuardError):
+        evaluate_pool(tmp_path / "m", str(tmp_path / "all.csv"), seeds=1, epochs=1)
+    assert json.loads((tmp_path / "m" / "pool.json").read_text())["n_labelled"] == 40
+    wrong = (tmp_path / "all.csv").read_text().replace(",bread,train", ",cider,train", 1)
+    (tmp_path / "wrong.csv").write_text(wrong)
+    with pytest.raises(FingerprintError, match="the known labels unchanged"):
+        evaluate_pool(tmp_path / "m", str(tmp_path / "wrong.csv"), seeds=1, epochs=1)
 
 
 def test_a_plan_counts_what_a_pool_makes_to_be_seen(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

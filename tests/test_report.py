@@ -1,7 +1,9 @@
 """The page as a person meets it: in a browser, light, dark, printed and narrow; by eye, by keyboard and by ear."""
 
+import base64
 import contextlib
 import html
+import io
 import json
 import os
 import re
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.dtypes import StringDType
+from PIL import Image
 from typer.testing import CliRunner
 
 from clprune import families, figures, pipeline
@@ -267,9 +270,6 @@ def test_what_cannot_be_repeated_is_said_in_words(shapes_npz: Path, tmp_path: Pa
 
 
 def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz: Path) -> None:
-    import base64
-    import io
-
     from PIL import Image
 
     images = [attributes for tag, attributes in _Reader(page_file).tags if tag == "img"]
@@ -280,6 +280,24 @@ def test_pictures_are_small_and_come_from_the_source(page_file: Path, shapes_npz
         row = int(described.split()[1].rstrip(","))
         drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,")))))
         np.testing.assert_array_equal(drawn, held[row, :, :, 0])
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "floats", "transparent", "turned"])
+def test_a_picture_shows_what_the_image_holds(kind: str) -> None:
+    gray = np.linspace(0, 1, 32 * 16).reshape(16, 32)
+    image = {
+        "16 bits": lambda: Image.fromarray((65535 * gray).astype(np.uint16)),
+        "floats": lambda: Image.fromarray(gray.astype(np.float32)),
+        "transparent": lambda: Image.new("RGBA", (32, 16), (0, 0, 0, 0)),
+        "turned": lambda: Image.fromarray((255 * gray).astype(np.uint8)),
+    }[kind]()
+    if kind == "turned":
+        image.getexif()[0x0112] = 6  # as cameras mark what was taken upright
+    source = Source("x", np.array(["a"], dtype=StringDType()), np.zeros(1, dtype=np.int64), ("a",), np.ones(1, dtype=np.int64), lambda index: image)
+    shown = figures.thumbnail(source, 0)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["image"].partition(",")[2]))).convert("L")).astype(int)
+    assert pixels.shape == ((32, 16) if kind == "turned" else (16, 32))
+    assert pixels.min() == 255 if kind == "transparent" else abs(pixels.mean() - 127) < 2 and np.ptp(pixels) > 250
 
 
 def test_nothing_that_users_named_breaks_out(nasty_file: Path) -> None:
@@ -357,12 +375,36 @@ def test_other_data_and_other_runs_are_refused(manifest: Path, nasty_manifest: P
         pipeline.report([manifest], tmp_path / "r.html", data=str(nasty_manifest.parent / "texts.parquet"))
     with pytest.raises(DataError, match="is a run of other data"):
         pipeline.report([manifest], tmp_path / "r.html", run=nasty_manifest.parent / "run")
+    shutil.copytree(manifest.parent / "run", tmp_path / "again")  # as scored with another seed
+    document = json.loads((tmp_path / "again" / "run.json").read_text())
+    document["files"]["scores.parquet"]["sha256"] = "0" * 64
+    write_json(tmp_path / "again" / "run.json", document)
+    with pytest.raises(DataError, match="is another run of these data"):
+        pipeline.report([manifest], tmp_path / "r.html", run=tmp_path / "again")
     with pytest.raises(DataError, match="neither a run"):
         pipeline.report([tmp_path], tmp_path / "r.html")
     (tmp_path / "there.html").write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
         pipeline.report([manifest], tmp_path / "there.html")
     assert (tmp_path / "there.html").read_text() == "mine" and not (tmp_path / "r.html").exists()
+
+
+def test_a_folder_beside_the_manifest_that_may_not_be_entered_is_passed_over(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(manifest.parent / "run", tmp_path / "run")
+    shutil.copytree(manifest, tmp_path / "m")
+    (tmp_path / "lost+found").mkdir()
+
+    def denied(real: Any) -> Any:
+        def guarded(path: Path, *arguments: Any) -> Any:
+            if path.parent.name == "lost+found":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *arguments)
+
+        return guarded
+
+    for name in ("is_file", "read_bytes"):
+        monkeypatch.setattr(Path, name, denied(getattr(Path, name)))
+    assert read_subject(tmp_path / "m").run is not None
 
 
 def test_nothing_measured_is_said_not_guessed(manifest: Path, tmp_path: Path) -> None:
@@ -410,6 +452,48 @@ def test_several_are_compared_oldest_first(manifest: Path, tmp_path: Path) -> No
     text = _Reader(tmp_path / "c.html").text
     row = re.search(r"/early 2026-11-10 12\.5 600 50\.0 blend\(.*?\) 90\.10 0\.10 \+1\.00 .*? (\d+) 0 .*?/late 2026-11-20 2\.5 600", text)
     assert row is not None and row.group(1) == "7", text
+
+
+def test_selections_of_one_name_in_different_places_are_told_apart(manifest: Path, tmp_path: Path) -> None:
+    for project in ("first", "second"):
+        shutil.copytree(manifest, tmp_path / project / "out" / "manifest")
+    places = [tmp_path / project / "out" / "manifest" for project in ("first", "second", "first")]
+    told = pipeline.report(places, tmp_path / "c.html")
+    assert "2 of 2 have a measured accuracy" in told["verdict"]
+    text = _Reader(tmp_path / "c.html").text
+    assert all(f"{project}/out/manifest 90.10 %" in (tmp_path / "c.html").read_text() for project in ("first", "second")), text
+
+
+def test_every_arm_that_was_measured_is_on_the_page(manifest: Path, tmp_path: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "m")
+    document = evaluation_of(4)
+    document["arms"]["infobatch"] = document["arms"]["full"]
+    document["facts"]["budget"] = "equal-epochs"
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
+    pipeline.report([tmp_path / "m"], tmp_path / "r.html")
+    text = _Reader(tmp_path / "r.html").text
+    assert "all samples, InfoBatch 600 91.10" in text and "may show all samples, in as many steps as the kept ones had" in text
+
+
+def test_a_request_for_labels_is_no_selection_to_report_on(tmp_path: Path, manifest: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "m")
+    document = json.loads((tmp_path / "m" / "manifest.json").read_text()) | {"pool": {"asks": True}}
+    write_json(tmp_path / "m" / "manifest.json", document)
+    for folder in (tmp_path / "m", tmp_path / "m" / "manifest.json"):
+        with pytest.raises(UsageError, match="asks for labels"):
+            pipeline.report([folder], tmp_path / "r.html")
+
+
+def test_a_class_without_samples_is_neither_the_worst_nor_drawn() -> None:
+    names, sizes = [f"class {c}" for c in range(40)], np.array([0] * 20 + [10] * 20)
+    kept = np.where(sizes > 0, 5, 0)
+    kept[30] = 1
+    classes, _ = harm_by_class(names, sizes, kept)
+    assert [one.name for one in classes if one.flags] == ["class 30"] and min(classes, key=lambda one: one.kept_share).name == "class 30"
+    figure = figures.kept_by_class(names, sizes, kept)
+    assert (
+        "The least is kept of class 30 (10 %)" in figure.alternative and "class 3<" not in figure.svg and "Bars of 20 classes" in figure.alternative
+    )
 
 
 def test_a_big_set_stays_small_and_says_what_is_listed(tmp_path: Path) -> None:

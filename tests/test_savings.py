@@ -9,11 +9,11 @@ import pytest
 
 from clprune import pipeline
 from clprune.datatypes import SavingsLine
-from clprune.errors import UsageError
+from clprune.errors import StorageError, UsageError
 from clprune.export import RECORD
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
-from clprune.savings import asked_options, savings
+from clprune.savings import asked_options, note_export, read_exports, savings
 
 
 def manifest(n: int, kept: int, **changes: Any) -> Manifest:
@@ -84,6 +84,8 @@ def test_what_was_not_measured_is_not_zero() -> None:
     found = lines(record)
     for name in ("cost of pruning: energy", "net energy saved", "net time saved"):
         assert found[name].value is None and found[name].method == "not measured"
+    assert "--training-kwh" in found["net energy saved"].note
+    assert lines(record, training_kwh=1.0)["net energy saved"].note == "what the pruning itself used was not measured"
 
 
 def test_labels_are_either_paid_already_or_avoidable() -> None:
@@ -100,7 +102,7 @@ def test_savings_of_a_chain_add_up() -> None:
         assert value(first, name) + value(second, name) == pytest.approx(value(whole, name)), name
 
 
-@pytest.mark.parametrize("text", ["what", "10:0.1", "inf:-1", "20:1,10:2,inf:1", "a:b,inf:1"])
+@pytest.mark.parametrize("text", ["what", "10:0.1", "inf:-1", "20:1,10:2,inf:1", "a:b,inf:1", "-5:0.1,inf:0.2", "10:inf,inf:1"])
 def test_broken_tiers_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="label_fee is"):
         savings(manifest(100, 50), label_fee=text)
@@ -240,3 +242,22 @@ def test_a_bad_file_of_prices_is_refused_with_its_entry(tmp_path: Path, text: st
     (tmp_path / "prices.toml").write_text(text)
     with pytest.raises(UsageError, match=said):
         read_prices(tmp_path / "prices.toml")
+
+
+def test_an_export_is_counted_once_from_wherever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m").mkdir()
+    for folder, destination in ((tmp_path, "e"), (tmp_path / "m", "../e"), (tmp_path / "m", "e")):
+        monkeypatch.chdir(folder)
+        note_export(tmp_path / "m", {"form": "indices", "destination": destination})
+    assert [Path(export["destination"]) for export in read_exports(tmp_path / "m")] == [tmp_path / "e", tmp_path / "m" / "e"]
+
+
+def test_an_export_from_a_manifest_that_cannot_be_written_to_stands(shapes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+
+    def denied(path: Path, document: Any) -> None:
+        raise StorageError(f"no permission to write {path}.")
+
+    monkeypatch.setattr("clprune.savings.write_json", denied)
+    told = pipeline.export(tmp_path / "m", "indices", tmp_path / "e")
+    assert "will not count this export: no permission" in told["note"] and pipeline.verify(tmp_path / "e") == []

@@ -122,6 +122,17 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_parquet(tmp_path, inventory(tmp_path, ["x"]), "y.parquet")
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    files = inventory(tmp_path, ["x"])
+
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(storage, "digest_of_file", denied)
+    assert verify_inventory(tmp_path, files) == ["x: cannot be read (Permission denied). Make it readable, or make it again."]
+
+
 def test_numbers_that_json_does_not_know_are_refused_rather_than_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
@@ -190,6 +201,16 @@ def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
         (side / "x").write_text("new")
     assert (tmp_path / "a" / "x").read_text() == "new" and missing == [False]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_not_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x").write_text("mine")
+    (tmp_path / "link").symlink_to("real")
+    with new_folder(tmp_path / "link", force=True) as side:
+        (side / "x").write_text("new")
+    assert (tmp_path / "link" / "x").read_text() == "new" and (tmp_path / "real" / "x").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
 def test_names_as_long_as_a_file_system_allows_are_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from clprune import cells
-from clprune.terminal import number
+from clprune.terminal import number, plain_table, show
 
 CODE = """
 import time
@@ -48,3 +48,8 @@ def test_without_a_terminal_there_are_no_curves() -> None:
 def test_a_figure_reads_alike_in_the_terminal_and_on_the_page(value: float, text: str) -> None:
     assert number(value) == cells.number(value, "savings")["text"] == text
     assert number(None) == "-"
+
+
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    show({}, False, "hf:dog:train [b]x[/b]", plain_table("hf:cat:train", ("id",), [(":bug: [red]x",)]))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()][:2] == ["hf:dog:train [b]x[/b]", "hf:cat:train"]

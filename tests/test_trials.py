@@ -117,7 +117,7 @@ def test_copies_are_found_useless_and_dropped(copies_run: Path, tmp_path: Path) 
     assert lines["cost of pruning: time"]["value"] >= document["timings"]["trial_seconds"]
 
 
-def test_finished_trials_are_not_done_again_and_give_the_same_manifest(copies_run: Path, tmp_path: Path) -> None:
+def test_finished_trials_are_not_done_again_and_give_the_same_manifest(copies_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(copies_run, run)
     options: dict[str, Any] = {"keep": "auto", "trials": 4, "trial_epochs": 1}
@@ -130,6 +130,10 @@ def test_finished_trials_are_not_done_again_and_give_the_same_manifest(copies_ru
         pipeline.select(run, tmp_path / "a", **options, on_progress=interrupt)
     assert not (tmp_path / "a").exists()
     first = {path.name: path.read_bytes() for path in (run / "trials").iterdir()}
+    with monkeypatch.context() as patched:  # in a run that can only be read the others are done and not kept
+        patched.setattr("clprune.trials.may_write", lambda folder: False)
+        pipeline.select(run, tmp_path / "not kept", **options)
+    assert {path.name for path in (run / "trials").iterdir()} == set(first)
     documents = []
     for name in ("a", "b"):
         pipeline.select(run, tmp_path / name, **options)
