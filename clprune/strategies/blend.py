@@ -43,7 +43,8 @@ def blend(
     hard_first = hard_first[clean[hard_first]]
     hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
     doubt = np.bincount(labels[clean], suspicion[clean], len(quota)) / np.maximum(np.bincount(labels[clean], minlength=len(quota)), 1)
-    floor = np.where(doubt > suspicion[clean].mean() + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
+    usual_doubt = suspicion[clean].sum() / max(1, clean.sum())
+    floor = np.where(doubt > usual_doubt + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
     above = np.maximum((1 - share) * quota + share * hardest - floor, 0)
     room = np.bincount(labels[clean], minlength=len(quota)) - floor
     quota = floor + capped_quota(np.round(1000 * above).astype(np.int64) + 1, room, int(quota.sum() - floor.sum()))
