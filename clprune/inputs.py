@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,19 @@ def open_data(data: str, strict: bool, on_progress: Callable[[dict[str, Any]], N
     return open_source(
         data, strict=strict, on_progress=(lambda done, total: on_progress({"stage": "list", "done": done, "total": total})) if on_progress else None
     )
+
+
+def open_recorded(record: Mapping[str, Any], data: str | None) -> Source:
+    """The data that the document of a run or a manifest names as it was given then, or `data` where they are elsewhere now; errors say so."""
+    if data is not None:
+        return open_data(data, False)
+    named = str(record["source"])
+    try:
+        return open_data(named, False)
+    except (DataError, UsageError) as error:
+        raise type(error)(
+            f"{error} The data are recorded as {named}, seen from the folder of that command; if they are elsewhere now, pass --data."
+        ) from error
 
 
 def inputs_of(

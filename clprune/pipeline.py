@@ -15,7 +15,7 @@ from clprune import distributed, families
 from clprune.datatypes import Budget, Savings, Selection, Source, require_seed
 from clprune.energy import metered, step_began
 from clprune.errors import DataError, GuardError, UsageError
-from clprune.inputs import data_key, groups_of, held_out_inputs, held_out_part, inputs_of, open_data, require_one_form, trainable
+from clprune.inputs import data_key, groups_of, held_out_inputs, held_out_part, inputs_of, open_data, open_recorded, require_one_form, trainable
 from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
@@ -321,7 +321,7 @@ def export(manifest: Path | str, form: str, destination: Path | str, *, data: st
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
-    told = hand_over(record, with_known_labels(open_data(data or str(record.document["source"]), False), record), form, destination, force=force)
+    told = hand_over(record, with_known_labels(open_recorded(record.document, data), record), form, destination, force=force)
     return note_export(record.folder, told)
 
 
@@ -350,7 +350,7 @@ def evaluate(
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
-    source = with_known_labels(open_data(data or str(record.document["source"]), False), record)
+    source = with_known_labels(open_recorded(record.document, data), record)
     arms, kept, known = arms_of(against), record.indices(source), source.labelled
     if record.asks:
         raise UsageError(

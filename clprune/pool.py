@@ -141,11 +141,13 @@ def as_sure_as(honest: Float[np.ndarray, "U C"], p: Float[np.ndarray, "U C"]) ->
     A network that knows its few labels by heart is sure of everything; of two that are equally sure each has its say.
     """
     logs, target = np.log(np.maximum(p, 1e-12)), honest.max(axis=1).mean()
+    logs -= logs.max(axis=1, keepdims=True)
+    blocks = np.array_split(logs, -(-logs.size // 1_000_000))  # a pool of many classes fills the memory by itself
     low, high = 0.0, 8.0
     for _ in range(20):
         middle = (low + high) / 2
-        raised = softmax(middle * logs)
-        low, high = (low, middle) if raised.max(axis=1).mean() > target else (middle, high)
+        surest = sum((1 / np.exp(middle * block).sum(axis=1)).sum() for block in blocks) / len(logs)
+        low, high = (low, middle) if surest > target else (middle, high)
     return softmax(high * logs)
 
 

@@ -25,7 +25,7 @@ from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable, rows_of
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, FingerprintError, GuardError, UsageError
-from clprune.inputs import data_key, inputs_of, open_data, trainable
+from clprune.inputs import data_key, inputs_of, open_recorded, trainable
 from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy, code_of
@@ -373,7 +373,7 @@ def decided_for(
 ) -> tuple[Budget | None, str, dict[str, Any], dict[str, float | None]]:
     """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder."""
     document = scored.document
-    source = open_data(data or str(document["source"]), False)
+    source = open_recorded(document, data)
     if source.fingerprint != document["fingerprint"]:
         raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
     if source.logged is not None:

@@ -236,6 +236,23 @@ def test_files_of_a_newer_schema_and_other_data_are_refused(shapes_npz: Path, sh
     assert json.loads(done.stdout)["exit_code"] == done.returncode == 3
 
 
+def test_data_named_from_another_folder_can_be_given_anew(shapes_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir(), there.mkdir()
+    shutil.copy(shapes_npz, here / "set.npz")
+    monkeypatch.chdir(here)
+    pipeline.score("set.npz", "run", max_epochs=1)
+    pipeline.select("run", "m", keep="0.5")
+    monkeypatch.chdir(there)
+    for asked in (
+        ["export", "../here/m", "--to", "indices", "out"],
+        ["evaluate", "../here/m"],
+        ["select", "../here/run", "--keep", "auto", "--out", "m"],
+    ):
+        refused(3, "recorded as set.npz", *asked)
+    assert clprune("export", "../here/m", "--to", "indices", "out", "--data", "../here/set.npz").returncode == 0
+
+
 def test_evaluating_without_a_test_split_says_so(tmp_path: Path, shapes_npz: Path) -> None:
     held = np.load(shapes_npz)
     np.savez(tmp_path / "x.npz", x_train=held["x_train"], y_train=held["y_train"])
