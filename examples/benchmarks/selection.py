@@ -67,6 +67,9 @@ def jobs(files: dict[str, str], seeds: int, tiers: list[int]) -> list[dict[str, 
         for strategy in (RANDOM, DEFAULT):
             add(6 if keep == 0.3 else 7, 0.0, keep, strategy, "steps x3")
     add(8, 0.0, 1.0, "full", "steps x6")
+    for keep in KEEPS:
+        for strategy in ALWAYS:
+            add(9, 0.0, keep, strategy, "steps x3")
     return [job | {"seed": seed} for tier in tiers for seed in range(seeds) for at, job in plan if at == tier]
 
 
@@ -275,8 +278,8 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--tiers",
-        default="1,2,3,4,5,6,7,8",
-        help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines; 6 and 7: three times the steps, at 0.3 and at the other shares; 8: six times, everything",
+        default="1,2,3,4,5,6,7,8,9",
+        help="1: default and random; 2: wrong labels; 3: baselines; 4: equal epochs; 5: the other baselines; 6 and 7: three times the steps, at 0.3 and at the other shares; 8: six times, everything; 9: the baselines at three times",
     )
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--table", action="store_true", help="print every cell")
