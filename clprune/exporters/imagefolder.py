@@ -23,10 +23,8 @@ from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, write_json
 
 FOR_TORCHVISION = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # what its ImageFolder takes for images
-LONGEST_NAME, LONGEST_PATH = (
-    255,
-    1000,
-)  # bytes of a file or folder name, and of a path below the class folder: file systems take no longer names, and whole paths of 4,096
+LONGEST_NAME = 255  # bytes of a file or folder name: file systems take no longer ones
+LONGEST_PATH = 1000  # bytes below the class folder, of the 4,096 that a whole path may have
 
 
 @contextmanager

@@ -36,7 +36,6 @@ def labels_csv(manifest: Manifest, source: Source, destination: Path) -> dict[st
         shown = source.read_input(row) if source.kind == "text" else "" if source.paths is None else str(source.paths[row])
         words = [names[c] if c is not None and 0 <= c < len(names) else "" for c in (guess.get(name), label[name])]
         writer.writerow([priority, name, row, shown, *words])
-    write_bytes(
-        destination / "to_label.csv", os.fsencode(text.getvalue()).decode("utf-8", "backslashreplace").encode()
-    )  # a name of a file may be no UTF-8
+    content = os.fsencode(text.getvalue()).decode("utf-8", "backslashreplace")  # a name of a file may be no UTF-8
+    write_bytes(destination / "to_label.csv", content.encode())
     return {"files": 1, "bytes_written": (destination / "to_label.csv").stat().st_size, "link": None}
