@@ -22,6 +22,7 @@ LOOKED_AT = 256  # encoded images that are not files of their own
 THREADS, BLOCK = 2, 128  # of so many files at a time
 DECODER = 3  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # modes of PIL for 16 bits a pixel, in every order of bytes
+ORIENTATION = 0x0112  # the tag of EXIF that says how an image is to be turned
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")  # of files that are taken for images in folders
 MAGIC = (  # beginnings of encoded images, and the suffix that libraries know them by
     (b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"),
@@ -161,7 +162,7 @@ def suffix_of(content: bytes) -> str:
 def shape_of(image: Image.Image) -> tuple[int, int, int]:
     """Width, height and channels (1 gray, else 3) of an image as it is shown, from its header."""
     cheap = image.format != "PNG" or "exif" in image.info  # else PIL would decode all of it to look behind the pixels
-    turned = cheap and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    turned = cheap and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     if image.format == "TIFF" and image.size != (image.tag_v2[256], image.tag_v2[257]):  # type: ignore[attr-defined]
         turned = False  # PIL has turned the size already
     width, height = image.size[::-1] if turned else image.size

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from clprune.datatypes import Source
-from clprune.decoding import SUFFIXES, suffix_of
+from clprune.decoding import ORIENTATION, SUFFIXES, suffix_of
 
 AS_PNG = ("1", "L", "LA", "I", "I;16", "I;16B", "P", "RGB", "RGBA")  # modes of PIL that PNG holds
-ORIENTATION = 0x0112  # of EXIF
 
 
 def encoded(source: Source, index: int) -> tuple[bytes, str]:
