@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from clprune import distributed
 from clprune.batch_norm import count_real
+from clprune.captured import CapturedStep, Outputs
 from clprune.errors import TrainingError, UsageError
 
 Observe = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
@@ -325,6 +327,7 @@ def train(
     later: Recipe | None = None,
     weights: Float[np.ndarray, "N"] | None = None,
     together: bool = False,
+    captured: bool | None = None,
 ) -> TrainingRun:
     """Train on `rows` (all by default; a function draws those of each epoch) until `n_epochs` or `n_steps` (then epochs do not count), or until `end_epoch` says True.
 
@@ -335,6 +338,8 @@ def train(
     With `together` the processes of torchrun share every batch: batches, augmentation, rate and (with `batch_norm.over_all_processes`) normalisation are those of one
     process, gradients are summed, `observe` is called in process 0 with the whole batch, and after every epoch the visits of all samples are counted. All processes
     get the same weights; they differ from one process's by rounding. Raises TrainingError when the loss is no longer finite.
+
+    With `captured` (None: where the model says `capturable`) a GPU that holds the data replays each step as one graph (`captured.py`): the same numbers, for models that look at no value on the host.
     """
     model, optimizer, device = state.model, state.optimizer, data.device
     chosen = np.arange(len(data)) if rows is None or callable(rows) else np.asarray(rows)
@@ -347,6 +352,29 @@ def train(
     torch.use_deterministic_algorithms(recipe.exact, warn_only=device.type == "cuda")
     started, first_step, first_epoch, seen, stop = time.perf_counter(), state.steps_done, state.epochs_done, 0, False
     first_recipe, steps_left = recipe, math.inf if n_steps is None else n_steps - state.steps_done
+
+    def step(at: Tensor, here: Tensor | None, shifts: Tensor | None, flips: Tensor | None, weight: Tensor | None) -> Outputs:
+        """Forward and backward pass; logits, labels, loss and features."""
+        shifts, flips = (None if drawn is None else drawn.to(device, non_blocking=True) for drawn in (shifts, flips))
+        images = data.batch(at if here is None else here, shifts=shifts, flips=flips, dtype=numbers)
+        labels = data.labels.index_select(0, at)
+        with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
+            logits = model(images)
+        if not isinstance(logits, Tensor):
+            raise UsageError(
+                f"the model gives a {type(logits).__name__} while it trains. It must give logits (B, C) alone, as it does when it is evaluated."
+            )
+        losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
+        weighted = losses if weight is None else losses * weight
+        loss = weighted.sum() / n_whole if together else weighted.mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return logits.detach(), labels, loss.detach(), None if tap is None or tap.features is None else tap.features.detach()
+
+    places, replayed = ExitStack(), None
+    if replays(model, data, captured) and not together:
+        replayed = CapturedStep(step, list(model.parameters()), device)
+        places.enter_context(replayed.stream())
     model.train()
     try:
         while not stop and steps_left > 0 and (n_steps is not None or state.epochs_done < n_epochs):
@@ -371,33 +399,24 @@ def train(
                     np.add.at(expected, batch_rows, 1)
                 here = torch.from_numpy(batch_rows[part])
                 at = here.to(device, non_blocking=True)
-                shifts = None if drawn_shifts is None else torch.from_numpy(drawn_shifts[part]).to(device, non_blocking=True)
-                flips = None if drawn_flips is None else torch.from_numpy(drawn_flips[part]).to(device, non_blocking=True)
-                images = data.batch(at if data.resident else here, shifts=shifts, flips=flips, dtype=numbers)
-                labels = data.labels.index_select(0, at)
+                shifts, flips = (None if drawn is None else torch.from_numpy(drawn[part]) for drawn in (drawn_shifts, drawn_flips))
+                weight, n_whole = None if loss_weights is None else loss_weights.index_select(0, at), len(batch_rows)
+                if together:
+                    counted = torch.from_numpy(real).to(device, non_blocking=True)
+                    weight = counted if weight is None else weight * counted
                 progress = (state.epochs_done + number / len(batches)) / n_epochs if n_steps is None else state.steps_done / n_steps
                 for group in optimizer.param_groups:
                     group["lr"] = rate_at(state.steps_done * recipe.batch_size, progress, recipe)
-                with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
-                    logits = model(images)
-                if not isinstance(logits, Tensor):
-                    raise UsageError(
-                        f"the model gives a {type(logits).__name__} while it trains. It must give logits (B, C) alone, as it does when it is evaluated."
-                    )
-                losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing)
-                weighted = losses if loss_weights is None else losses * loss_weights.index_select(0, at)
-                loss = weighted.mean() if not together else (weighted * torch.from_numpy(real).to(device, non_blocking=True)).sum() / len(batch_rows)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                logits, labels, loss, features = (replayed or step)(at, None if data.resident else here, shifts, flips, weight)
                 if together:
                     distributed.sum_gradients(model.parameters())
                 optimizer.step()
-                if observe is not None and tap is not None and number * recipe.copies < len(batches):
+                if observe is not None and number * recipe.copies < len(batches):
                     if together:
-                        _observe_whole(observe, data, batch_rows, logits, tap.features)
+                        _observe_whole(observe, data, batch_rows, logits, features)
                     else:
-                        observe(at, logits, labels, tap.features)
-                loss_sum += loss.detach()
+                        observe(at, logits, labels, features)
+                loss_sum += loss
                 state.steps_done += 1
                 seen += len(batch_rows)
             steps_left -= len(batches)
@@ -416,8 +435,11 @@ def train(
             if ended and later is not None:
                 recipe = replace(later, warmup_samples=0)  # it was warmed up before
                 optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
+                if replayed is not None:
+                    replayed.forget()
             stop = ended and later is None
     finally:
+        places.close()
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         if tap is not None:
             tap.close()
@@ -429,6 +451,11 @@ def train(
         stop and state.epochs_done < n_epochs,
         asdict(first_recipe),
     )
+
+
+def replays(model: nn.Module, data: DeviceData | TokenData, captured: bool | None) -> bool:
+    """Whether the steps of a training are replayed (`captured` of `train`)."""
+    return data.device.type == "cuda" and data.resident and bool(getattr(model, "capturable", False) if captured is None else captured)
 
 
 def _observe_whole(observe: Observe, data: DeviceData | TokenData, rows: Int[np.ndarray, "B"], logits: Tensor, features: Tensor | None) -> None:

@@ -56,6 +56,7 @@ FLOORS |= {
         "budget",
         "distributed",
         "batch_norm",
+        "captured",
         "probe",
         "discriminant",
         "products",
@@ -107,6 +108,7 @@ FLOOR_ONE = (
     "manifest",
     "live",
     "batch_norm",
+    "captured",
     "probe",
     "discriminant",
 )

@@ -19,4 +19,5 @@ def resnet18(n_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
         model.maxpool = nn.Identity()
     elif channels != 3:
         model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    model.capturable = True  # type: ignore[assignment]  # see `training.train`
     return model

@@ -13,6 +13,8 @@ from clprune.families import proxy
 class SmallCNN(nn.Module):
     """A strided 4x4 stem (no full-resolution layer: that is where a CPU's time goes), three blocks, mean pooling, one linear layer."""
 
+    capturable = True  # see `training.train`
+
     def __init__(self, n_classes: int, channels: int, n_pools: int, borders: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         widths = (32, 64, 128, 128)

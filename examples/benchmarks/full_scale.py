@@ -1,8 +1,8 @@
 """All of CIFAR-10 and ResNet-18, as the papers do it: what the small proxy chose against random, DUAL and RS2 at the same total views. For a GPU.
 
     python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --prepare          # what needs no GPU: scores of the small proxy and what they keep
-    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 --part 0/2 &   # trainings side by side fill one card better than one
-    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 --part 1/2     # the same commands again go on, also inside a training
+    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9 &   # two at once: each takes the next training that nobody has begun
+    python examples/benchmarks/full_scale.py cifar10=CIFAR10.npz --work WORK --minutes 9     # the same commands again go on, also inside a training
     python examples/benchmarks/full_scale.py --table
     python examples/benchmarks/full_scale.py --short                                            # 120 drawn images on whatever there is; nothing is kept
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import Results, kept_rows, machine
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from gpu_suite import data_of, drawn_npz
 
 from clprune.dynamic import dynamic_arm
@@ -36,7 +36,7 @@ from clprune.training import DeviceData, Recipe, TrainingState, new_state, pick_
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strategy", "seed"))
 MODEL, EPOCHS, DUAL_EPOCHS = "resnet18", 200, 30
-KEEPS, ARMS, RANDOM = (0.1, 0.3, 0.5, 0.2, 0.7), ("random", "blend", "dual", "rs2"), "random(class_balanced=True)"
+KEEPS, ARMS, RANDOM = (0.1, 0.2, 0.3, 0.5, 0.7), ("random", "blend", "dual", "rs2"), "random(class_balanced=True)"
 RECIPE = Recipe(learning_rate=0.1, schedule="cosine")
 BEGINNING = Recipe(learning_rate=0.1)  # of such a training: the cosine has hardly begun to fall in its first 30 epochs
 
@@ -134,7 +134,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", help="NAME=FILE.npz")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", default="0/1")
     parser.add_argument("--minutes", type=float, default=9.0, help="an unfinished training is put down after so many")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clprune-full-scale")
@@ -146,7 +145,6 @@ if __name__ == "__main__":
         print(table())
     if given.short:
         short()
-    this, of = map(int, given.part.split("/"))
     for name, file in (item.split("=", 1) for item in given.data):
         over, place = time.time() + 60 * given.minutes, given.work / name
         place.mkdir(parents=True, exist_ok=True)
@@ -156,9 +154,19 @@ if __name__ == "__main__":
                 for arm, keep in ((arm, keep) for arm in ("random", "blend") for keep in KEEPS):
                     kept_by(arm, keep, seed, file, images, place, DUAL_EPOCHS)
             continue
-        plan = [{"data": name, "keep": keep, "strategy": arm, "seed": seed} for keep in KEEPS for seed in range(given.seeds) for arm in ARMS]
-        for wanted in plan[this::of]:
-            if time.time() < over and not RESULTS.has(**wanted):
-                row = measure(wanted, file, images, tests, place, over)
-                if row is not None:
-                    RESULTS.add(wanted | row)
+        plan = [
+            {"data": name, "keep": keep, "strategy": arm, "seed": seed}
+            for keep in KEEPS
+            for arms in (ARMS[:-1], ARMS[-1:])  # the static ones first: they are what is compared
+            for seed in range(given.seeds)
+            for arm in arms
+        ]
+        for wanted in plan:
+            try:
+                with FileLock(place / ("-".join(map(str, wanted.values())) + ".lock"), timeout=0):
+                    if time.time() < over and not RESULTS.has(**wanted):
+                        row = measure(wanted, file, images, tests, place, over)
+                        if row is not None:
+                            RESULTS.add(wanted | row)
+            except Timeout:
+                continue  # another process trains it

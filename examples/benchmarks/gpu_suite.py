@@ -8,6 +8,7 @@
     agree    the device against the processor, 2,000 images, two epochs: largest difference of a p(label) with `exact`, of two such runs on the device, and with the data in the host's memory; rank
              correlation of mean difficulty the fast way (aims: 0.02, 0, 0.02, 0.9)
     busy     share of an epoch's time in which the device computes (aim: 90 %); on a CPU the processor seconds over seconds
+    captured a step of 128 images replayed as one graph, against one whose kernels are launched one by one: milliseconds, and the largest difference of a weight after 20 such steps in `exact` (aim: 0)
     fast     speed_cnn trained on all of CIFAR-10: test accuracy and seconds (aim: 94 % within 10 s)
     wide     the same with each of some batch sizes, one epoch: images a second, to see where the device is full
 
@@ -194,6 +195,20 @@ def busy_share(data: DeviceData, proxy: str, batch_size: int) -> dict[str, Any]:
     return {"proxy": proxy, "batch_size": batch_size, "epoch_seconds": plain, "busy_seconds": busy, "busy_share": busy / plain}
 
 
+def captured(data: DeviceData, proxy: str, n_steps: int) -> dict[str, Any]:
+    """Milliseconds of a training step of 128 images, launched and replayed, and how far the two are apart."""
+    found, weights, rows = {"proxy": proxy, "steps": n_steps}, [], np.arange(min(5_000, len(data)))
+    for replay in (False, True):
+        state, recipe = state_for(proxy, data, Recipe(learning_rate=1e-3)), Recipe(learning_rate=1e-3)
+        train(state, data, recipe, n_epochs=1, n_steps=10, seed=0, rows=rows[:128], captured=replay)  # starts the device's libraries
+        act = lambda: train(state, data, recipe, n_epochs=1, n_steps=10 + n_steps, seed=0, rows=rows, captured=replay)  # noqa: B023, E731
+        found["captured_ms" if replay else "launched_ms"] = 1000 * seconds_of(act, data.device) / n_steps
+        state, recipe = state_for(proxy, data, Recipe(exact=True)), Recipe(exact=True)
+        train(state, data, recipe, n_epochs=1, n_steps=20, seed=0, rows=rows, captured=replay)
+        weights.append(torch.cat([value.detach().flatten() for value in state.model.parameters()]))
+    return found | {"largest_difference": float((weights[0] - weights[1]).abs().max())}
+
+
 def trained_fully(data: DeviceData, test: DeviceData, epochs: int, batch_size: int, rate: float) -> dict[str, Any]:
     """speed_cnn on all of the data with one cosine, after one step on a copy of it that starts the device's libraries."""
     recipe = Recipe(
@@ -232,6 +247,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--only", default="", help="parts whose names begin with one of these, comma-separated")
     parser.add_argument("--short", action="store_true", help="drawn images, few steps; nothing is stored")
     given = parser.parse_args()
     started, device, short = time.perf_counter(), pick_device(given.device), given.short
@@ -259,6 +275,8 @@ def main() -> None:
             "agree": lambda: agreement(data, 128 if short else 2_000),
             "busy small_cnn": lambda: busy_share(data, "small_cnn", size),
             "busy speed_cnn": lambda: busy_share(data, "speed_cnn", 64 if short else 1024),
+            "captured small_cnn": lambda: captured(data, "small_cnn", 2 if short else 600),
+            "captured resnet18": lambda: captured(data, "small_cnn" if short else "resnet18", 1 if short else 400),
             "fast": lambda: [
                 trained_fully(data, test, n, b, rate)
                 for n, b, rate in ([(1, 64, 0.1)] if short else [(8, 1024, 0.4), (10, 1024, 0.8), (16, 1024, 0.8), (16, 2048, 1.6)])
@@ -267,6 +285,8 @@ def main() -> None:
         }
     for name, act in parts.items():
         spent = time.perf_counter() - started
+        if not name.startswith(tuple(given.only.split(","))):
+            continue
         if not isinstance(result.get(name, ""), str):
             continue
         if spent > LIMIT_SECONDS and not short:
