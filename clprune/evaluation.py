@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from clprune import distributed
+from clprune.arithmetic import name_of_numbers
 from clprune.budget import TRIAL_STEPS, epochs_of_trial
 from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import EVALUATION_EPOCHS, Evaluation
@@ -38,7 +39,6 @@ from clprune.training import (
     Observe,
     Recipe,
     TokenData,
-    name_of_numbers,
     new_state,
     pick_device,
     pixel_statistics,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from clprune import distributed
+from clprune.arithmetic import in_full, number_format
 from clprune.batch_norm import count_real
 from clprune.captured import CapturedStep, Outputs
 from clprune.errors import TrainingError, UsageError
@@ -200,26 +201,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def number_format(device: torch.device, *, exact: bool = False) -> torch.dtype:
-    """What a forward pass computes in: bfloat16 where the device multiplies it in hardware, float32 elsewhere and where `exact`.
-
-    A processor without such instructions is eleven times slower in bfloat16 than in float32 (AMD Zen 3); with them it is 2.5 times faster.
-    """
-    if exact:
-        return torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type != "cpu":
-        return torch.bfloat16
-    able: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # an early torch cannot tell
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-
-
-def name_of_numbers(device: torch.device, *, exact: bool = False) -> str:
-    """What `number_format` says, for a record: bfloat16 or float32."""
-    return str(number_format(device, exact=exact)).removeprefix("torch.")
-
-
 def prepare_model(model: nn.Module, device: torch.device, recipe: Recipe) -> nn.Module:
     """Move a model to the device, in the memory layout of the recipe."""
     model = model.to(device)
@@ -372,6 +353,8 @@ def train(
         return logits.detach(), labels, loss.detach(), None if tap is None or tap.features is None else tap.features.detach()
 
     places, replayed = ExitStack(), None
+    if recipe.exact:
+        places.enter_context(in_full())
     if replays(model, data, captured) and not together:
         replayed = CapturedStep(step, list(model.parameters()), device)
         places.enter_context(replayed.stream())
@@ -485,7 +468,7 @@ def predict(
         chosen = torch.arange(len(data)) if rows is None else torch.from_numpy(np.asarray(rows))
         for part in chosen.split(batch_size):
             images = data.batch(part.to(device) if data.resident else part, shifts=None, flips=None, dtype=numbers)
-            with torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
+            with in_full() if exact else nullcontext(), torch.autocast(device.type, torch.bfloat16, enabled=numbers is torch.bfloat16):
                 logits.append(model(images).float().cpu())
             if tap.features is not None:
                 features.append(tap.features.float().cpu())

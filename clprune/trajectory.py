@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 from safetensors.numpy import load_file, save
 
 from clprune import distributed
+from clprune.arithmetic import name_of_numbers
 from clprune.batch_norm import over_all_processes
 from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
@@ -34,7 +35,6 @@ from clprune.training import (
     TokenData,
     TrainingState,
     finishing_steps,
-    name_of_numbers,
     new_state,
     pick_device,
     pixel_statistics,

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clprune import families
+from clprune.arithmetic import name_of_numbers
 from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable, rows_of
 from clprune.energy import EnergyMeter
@@ -33,7 +34,7 @@ from clprune.run import Run
 from clprune.selection import budget_for, part_of, select
 from clprune.storage import SCHEMA_VERSION, may_write, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
-from clprune.training import Recipe, name_of_numbers, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
 
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
 CANDIDATES = (

@@ -57,6 +57,7 @@ FLOORS |= {
         "distributed",
         "batch_norm",
         "captured",
+        "arithmetic",
         "probe",
         "discriminant",
         "products",
@@ -109,6 +110,7 @@ FLOOR_ONE = (
     "live",
     "batch_norm",
     "captured",
+    "arithmetic",
     "probe",
     "discriminant",
 )

@@ -83,13 +83,19 @@ class Acted(CapturedStep):
 BUFFERS: dict[str, Tensor] = {}
 
 
-def trained(replay: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights, running means and what was recorded after two recipes, with weights of samples, of batches of two sizes."""
+def trained(replay: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, ...]:
+    """Weights, running means, logits and what was recorded after two recipes, with weights of samples, of batches of two sizes."""
     images, labels = draw_shapes(100, seed=3, n_classes=3)
     data = to_device(images, labels, CPU)
     seed_everything(0)
     state = new_state(build_proxy("small_cnn", 3, data.input_shape), CPU, Recipe(exact=True))
     recorder = Recorder(range(100), n_classes=3, model=state.model)
+    seen: list[Tensor] = []  # not copied: what a step gives stays what it was
+
+    def observe(*given: Any) -> None:
+        recorder.observe(*given)
+        seen.append(given[1])
+
     BUFFERS.clear()
     BUFFERS.update(state.model.named_buffers())
     if replay:
@@ -101,13 +107,14 @@ def trained(replay: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, 
         Recipe(exact=True, batch_size=16),
         n_epochs=6,
         seed=0,
-        observe=recorder.observe,
+        observe=observe,
         end_epoch=lambda now: (recorder.end_epoch() and False) or now.epochs_done == 3,
         later=Recipe(exact=True, batch_size=16, label_smoothing=0.2),
         weights=np.linspace(0.5, 1.5, 100),
     )
-    return tuple(  # type: ignore[return-value]
-        torch.cat([value.detach().flatten().double() for value in values]).numpy() for values in (state.model.parameters(), state.model.buffers())
+    return tuple(
+        torch.cat([value.detach().flatten().double() for value in values]).numpy()
+        for values in (state.model.parameters(), state.model.buffers(), seen)
     ) + (recorder.trajectory().signals["p_label"],)
 
 

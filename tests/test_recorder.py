@@ -13,13 +13,13 @@ from conftest import draw_shapes
 from torch.utils.data import DataLoader, TensorDataset
 
 from clprune.approach import segments_of
+from clprune.arithmetic import number_format
 from clprune.critical_period import live_firing
 from clprune.datatypes import Source
 from clprune.errors import DataError, UsageError
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.sources import open_source
-from clprune.training import number_format
 from clprune.trajectory import record_trajectory
 
 

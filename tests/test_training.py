@@ -9,13 +9,13 @@ import torch
 from conftest import draw_shapes
 
 from clprune import training
+from clprune.arithmetic import in_full, number_format
 from clprune.errors import TrainingError, UsageError
 from clprune.proxies import build_proxy
 from clprune.training import (
     Recipe,
     epoch_rows,
     new_state,
-    number_format,
     pick_device,
     predict,
     prepare_model,
@@ -181,3 +181,23 @@ def test_the_chosen_number_format_is_not_the_slow_one_here() -> None:
             logits.float().sum().backward()
             took[numbers] = min(took.get(numbers, math.inf), time.perf_counter() - started) if attempt else math.inf
     assert took[number_format(CPU)] < 2 * min(took.values()), took
+
+
+def test_exact_trainings_and_predictions_let_no_gpu_round_the_factors_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = draw_shapes(40, seed=1)
+    data, seen = to_device(images, labels, CPU), []
+    state = new_state(build_proxy("small_cnn", 4, data.input_shape), CPU, Recipe())
+    state.model.register_forward_hook(lambda *_: seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for exact in (False, True):
+        train(state, data, Recipe(exact=exact), n_epochs=1, n_steps=state.steps_done + 1, seed=0)
+        predict(state.model, data, exact=exact)
+    assert seen == [(True, "highest")] * 2 + [(False, "highest")] * 2
+    torch.set_float32_matmul_precision("high")
+    try:
+        with in_full():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.backends.cudnn.allow_tf32

@@ -47,6 +47,7 @@ def tables() -> dict[str, str]:
         "selection",
         "imbalance",
         "transfer",
+        "full_scale",
         "unlike_data",
         "keep_auto",
         "detection",
