@@ -181,6 +181,18 @@ def test_what_is_too_hard_is_left_out_of_small_parts_only() -> None:
     assert (kept < 1100).sum() > 100, "a model that doubts most labels is not believed"
 
 
+@pytest.mark.parametrize(("n", "n_scored"), [(5_000, 300), (12_500, 750), (20_000, 1_500), (100_000, 17_500)])
+def test_of_a_fifth_no_more_than_2500_samples_are_drawn_at_random(n: int, n_scored: int) -> None:
+    difficulty = np.random.default_rng(0).permutation(n)
+    kept = select(table(difficulty.astype(float).tolist(), [0] * n), Budget(0.2, n // 5, "given")).kept_indices
+    from_top = np.sort(n - 1 - difficulty[kept])  # place among the hardest
+    assert from_top[:n_scored].tolist() == list(range(n_scored))
+    drawn = from_top[n_scored:]
+    assert len(drawn) == min(2_500, round(0.7 * n / 5))
+    spread = (drawn - n_scored) / (n - n_scored)
+    assert abs(spread.mean() - 0.5) < 0.05 and abs((spread < 0.25).mean() - 0.25) < 0.05
+
+
 def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> None:
     n, rng = 900, np.random.default_rng(0)
     labels = np.arange(n) % 3

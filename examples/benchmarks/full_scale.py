@@ -103,7 +103,7 @@ def table() -> str:
         by_cell.setdefault((row["data"], row["keep"]), {}).setdefault(row["strategy"], {})[row["seed"]] = 100 * row["accuracy"]
     lines = ["| data | keep | strategy | accuracy, % | to random, points (95 %) | seeds |", "|---" * 6 + "|"]
     for (data, keep), found in sorted(by_cell.items(), key=lambda cell: (cell[0][0], -cell[0][1])):
-        for arm in (arm for arm in ARMS if arm in found):
+        for arm in sorted(found, key=[*ARMS, *found].index):
             accuracy = np.array(list(found[arm].values()))
             gain = np.array(
                 [value - found["random"][seed] for seed, value in found[arm].items() if arm != "random" and seed in found.get("random", {})]
