@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 
 from clprune import pipeline
+from clprune.evaluation import t_975
 from clprune.proxies import build_proxy
 from clprune.storage import read_npy, write_npy
 from clprune.training import DeviceData, Recipe, TokenData, new_state, pick_device, predict, seed_everything, to_device, train
@@ -117,6 +118,25 @@ class Results:
             (new := self.path.with_suffix(".new")).write_text(json.dumps(rows, indent=0) + "\n")
             new.replace(self.path)  # at once: a process may be stopped here
         print(time.strftime("%H:%M:%S"), {name: value for name, value in row.items() if not isinstance(value, list | dict)}, flush=True)
+
+
+def paired_table(results: Results, order: Iterable[str], base: str) -> str:
+    """A line a strategy, by data and share: accuracy, mean and standard deviation over seeds, and the paired difference to `base` with its 95 % interval (none: a single seed)."""
+    by_cell: dict[tuple[str, float], dict[str, dict[int, float]]] = {}
+    for row in results.rows():
+        by_cell.setdefault((row["data"], row["keep"]), {}).setdefault(row["strategy"], {})[row["seed"]] = 100 * row["accuracy"]
+    lines = ["| data | keep | strategy | accuracy, % | to random, points (95 %) | seeds |", "|---" * 6 + "|"]
+    for (data, keep), found in sorted(by_cell.items(), key=lambda cell: (cell[0][0], -cell[0][1])):
+        for strategy in sorted(found, key=[*order, *found].index):
+            accuracy = np.array(list(found[strategy].values()))
+            gain = np.array(
+                [value - found[base][seed] for seed, value in found[strategy].items() if strategy != base and seed in found.get(base, {})]
+            )
+            half = f" ± {t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)):.2f}" if len(gain) > 1 else ""
+            spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
+            shown = f"{gain.mean():+.2f}{half}" if len(gain) else ""
+            lines.append(f"| {data} | {keep:g} | `{strategy}` | {accuracy.mean():.2f}{spread} | {shown} | {len(accuracy)} |")
+    return "\n".join(lines)
 
 
 def arguments(doc: str | None, table: Callable[[], str], *, seeds: int) -> tuple[dict[str, str], list[int], int, int]:

@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results, kept_rows, machine
+from common import Results, kept_rows, machine, paired_table
 from filelock import FileLock, Timeout
 from gpu_suite import data_of, drawn_npz
 
 from clprune.dynamic import dynamic_arm
-from clprune.evaluation import t_975
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.score_table import score_table
@@ -97,22 +96,7 @@ def measure(
 
 
 def table() -> str:
-    """Accuracy, mean and standard deviation over seeds, and the paired difference to random with its 95 % interval."""
-    by_cell: dict[tuple[str, float], dict[str, dict[int, float]]] = {}
-    for row in RESULTS.rows():
-        by_cell.setdefault((row["data"], row["keep"]), {}).setdefault(row["strategy"], {})[row["seed"]] = 100 * row["accuracy"]
-    lines = ["| data | keep | strategy | accuracy, % | to random, points (95 %) | seeds |", "|---" * 6 + "|"]
-    for (data, keep), found in sorted(by_cell.items(), key=lambda cell: (cell[0][0], -cell[0][1])):
-        for arm in sorted(found, key=[*ARMS, *found].index):
-            accuracy = np.array(list(found[arm].values()))
-            gain = np.array(
-                [value - found["random"][seed] for seed, value in found[arm].items() if arm != "random" and seed in found.get("random", {})]
-            )
-            half = f" ± {t_975(len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)):.2f}" if len(gain) > 1 else ""
-            spread = f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else ""
-            shown = f"{gain.mean():+.2f}{half}" if len(gain) else ""
-            lines.append(f"| {data} | {keep:g} | `{arm}` | {accuracy.mean():.2f}{spread} | {shown} | {len(accuracy)} |")
-    return "\n".join(lines)
+    return paired_table(RESULTS, ARMS, "random")
 
 
 def short() -> None:

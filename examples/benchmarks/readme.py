@@ -48,6 +48,7 @@ def tables() -> dict[str, str]:
         "imbalance",
         "transfer",
         "full_scale",
+        "large_pool",
         "unlike_data",
         "keep_auto",
         "detection",
