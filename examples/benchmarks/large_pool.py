@@ -5,7 +5,7 @@
     python examples/benchmarks/large_pool.py --table
 
 All training images, scored by the small CNN (seed s; it stops by itself), which is then trained on what is kept (training seed 100 + s) with one cosine, about 80 epochs of it; full test set, last epoch.
-`dual` is DUAL with beta sampling from 30 recorded epochs of the small CNN; `blend(scored_share=...)` with 1.5 times the share is the default as it was before large choices were scored more.
+The rows with wrong labels are of a file of that name in which a fifth of `y_train` was replaced by another class. `dual` is DUAL with beta sampling from 30 recorded epochs of the small CNN; `blend(scored_share=...)` with 1.5 times the share is the default as it was before large choices were scored more.
 """
 
 from __future__ import annotations
