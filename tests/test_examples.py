@@ -79,7 +79,7 @@ def test_the_report_of_an_invented_run_is_measured() -> None:
 def test_all_that_a_gpu_should_show_runs_on_what_there_is() -> None:
     done = subprocess.run([sys.executable, EXAMPLES / "benchmarks" / "gpu_suite.py", "--short"], capture_output=True, text=True, check=True)
     parts = {name: json.loads(told) for name, told in re.findall(r"s  ([^:]+): (.*)", done.stdout)}
-    assert len(parts) == 11 and not [told for told in parts.values() if isinstance(told, str)], parts  # a part that failed is told as a sentence
+    assert len(parts) == 13 and not [told for told in parts.values() if isinstance(told, str)], parts  # a part that failed is told as a sentence
     agree = parts["agree"]
     assert (
         agree["exact_again"] == 0
@@ -87,6 +87,7 @@ def test_all_that_a_gpu_should_show_runs_on_what_there_is() -> None:
         and agree["exact_to_processor"] <= 0.02
         and agree["fast_rank_correlation"] > 0.9
     )
+    assert parts["captured small_cnn"]["largest_difference"] == 0
     assert parts["score cifar-10"]["epochs_run"] == 2 and parts["wide"][1]["images_per_second"] > 0
 
 
