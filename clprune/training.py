@@ -353,13 +353,13 @@ def train(
         return logits.detach(), labels, loss.detach(), None if tap is None or tap.features is None else tap.features.detach()
 
     places, replayed = ExitStack(), None
-    if recipe.exact:
-        places.enter_context(in_full())
-    if replays(model, data, captured) and not together:
-        replayed = CapturedStep(step, list(model.parameters()), device)
-        places.enter_context(replayed.stream())
     model.train()
     try:
+        if recipe.exact:
+            places.enter_context(in_full())
+        if replays(model, data, captured) and not together:
+            replayed = CapturedStep(step, list(model.parameters()), device)
+            places.enter_context(replayed.stream())
         while not stop and steps_left > 0 and (n_steps is not None or state.epochs_done < n_epochs):
             draws = np.random.default_rng((seed, state.epochs_done, 2))
             if callable(rows):

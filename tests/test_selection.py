@@ -193,6 +193,24 @@ def test_of_a_fifth_no_more_than_2500_samples_are_drawn_at_random(n: int, n_scor
     assert abs(spread.mean() - 0.5) < 0.05 and abs((spread < 0.25).mean() - 0.25) < 0.05
 
 
+def test_where_a_large_choice_is_scored_more_the_hardest_are_left_out_further() -> None:
+    n, rng = 100_000, np.random.default_rng(1)
+    labels, suspicion = np.arange(n) % 4, rng.random(n) / 2
+    suspicion[:10_000] = 1 / (1 + rng.uniform(0.05, 1.0, 10_000))
+    scores, hood = table(rng.random(n).tolist(), labels.tolist()), Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, labels)
+    odds = (1 - suspicion) / np.maximum(suspicion, 1e-12)
+
+    def easiest_left_out(strategy: str) -> float:
+        return float(odds[select(scores, Budget(0.2, n // 5, "given"), strategy=strategy, neighborhood=hood).kept_indices].min())
+
+    as_scored = 1 - 2_500 / (n / 5)
+    assert easiest_left_out("blend") == pytest.approx((0.3 + as_scored - 0.3) * 0.7, abs=0.01)
+    assert easiest_left_out("blend(too_hard=0.1)") == pytest.approx((0.1 + as_scored - 0.3) * 0.7, abs=0.01)
+    assert easiest_left_out(f"blend(scored_share={as_scored})") == pytest.approx(0.3 * 0.7, abs=0.01), (
+        "a share that was asked for changes nothing else"
+    )
+
+
 def test_hard_classes_get_more_and_easy_ones_at_least_half_of_their_share() -> None:
     n, rng = 900, np.random.default_rng(0)
     labels = np.arange(n) % 3

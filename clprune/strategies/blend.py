@@ -30,8 +30,8 @@ def blend(
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy. But no more than COVERING samples in all are drawn at random: how many easy
     samples a model needs to see depends little on how many there are.
     Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. So are samples that are
-    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has, where more is scored than usual so much more
-    than `too_hard`; from two thirds kept on there are none.
+    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none. Where
+    COVERING makes the scored share larger, `too_hard` grows by as much.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
     arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share` or a `suspect_above` outside 0 to 1.
@@ -41,7 +41,7 @@ def blend(
     n = len(labels)
     usual = min(1.0, 1.5 * n_keep / n)
     share = max(usual, 1 - COVERING / max(1, n_keep)) if scored_share is None else scored_share
-    hardest_odds = (too_hard + max(0.0, share - usual)) * (1 - usual)
+    hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)
     limit = min(limit_of(suspicion, suspect_above), believed(suspicion, 1 / (1 + hardest_odds)))
     clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, limit, n_keep)
     hard_first = np.argsort(-difficulty, kind="stable")

@@ -33,6 +33,7 @@ WORK = Path(tempfile.gettempdir()) / "clprune-large-pool"
 
 
 def strategies(keep: float) -> tuple[str, ...]:
+    """What is compared at a share."""
     before = f"blend(scored_share={1.5 * keep:g})"
     return (RANDOM, "blend", before, "beta_sampling", "dual") if keep < 0.3 else (RANDOM, "blend", before)
 
@@ -52,6 +53,7 @@ def watched(data: DeviceData, seed: int, file: Path) -> np.ndarray:
 
 
 def kept(job: dict[str, Any], path: str, data: DeviceData) -> np.ndarray:
+    """Rows (K,) that a strategy keeps of the file at `path`, sorted; runs and recordings lie in WORK."""
     place, keep, seed = WORK / job["data"], job["keep"], job["seed"]
     place.mkdir(parents=True, exist_ok=True)
     if job["strategy"] == "dual":
