@@ -8,6 +8,7 @@
 
 ResNet-18, 200 epochs of what is kept, SGD 0.1 with momentum 0.9 and one cosine, weight decay 5e-4, flip and crop, batch 128 for everybody; test accuracy after the last epoch. Score seed s, training
 seed 100 + s. `blend` spends the scores of `clprune score` with its usual proxy, which stops by itself; `dual` is DUAL with beta sampling at its published cost: 30 epochs of ResNet-18 itself.
+`own_blend` is our rule on the epochs of the same 30 up to the detected end of the critical period, with the neighbours under ResNet-18 (near-duplicates are not looked for).
 RS2 sees as many samples an epoch, other ones each time. Scored runs and unfinished trainings lie in `--work`.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from common import Results, kept_rows, machine, paired_table
 from filelock import FileLock, Timeout
 from gpu_suite import data_of, drawn_npz
 
+from clprune.datatypes import Neighborhood
 from clprune.dynamic import dynamic_arm
+from clprune.neighborhood import find_neighborhood
 from clprune.proxies import build_proxy
 from clprune.recorder import Recorder
 from clprune.score_table import score_table
@@ -35,7 +39,8 @@ from clprune.training import DeviceData, Recipe, TrainingState, new_state, pick_
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strategy", "seed"))
 MODEL, EPOCHS, DUAL_EPOCHS = "resnet18", 200, 30
-KEEPS, ARMS, RANDOM = (0.1, 0.2, 0.3, 0.5, 0.7), ("random", "blend", "dual", "rs2"), "random(class_balanced=True)"
+KEEPS, ARMS, RANDOM = (0.1, 0.2, 0.3, 0.5, 0.7), ("random", "blend", "own_blend", "dual", "rs2"), "random(class_balanced=True)"
+BY_ITSELF = {"own_blend": "blend", "dual": "beta_sampling"}  # rules that spend epochs of ResNet-18 itself
 RECIPE = Recipe(learning_rate=0.1, schedule="cosine")
 BEGINNING = Recipe(learning_rate=0.1)  # of such a training: the cosine has hardly begun to fall in its first 30 epochs
 
@@ -47,22 +52,41 @@ def fresh(data: DeviceData, recipe: Recipe, seed: int) -> TrainingState:
 
 def kept_by(arm: str, keep: float, seed: int, path: str, data: DeviceData, work: Path, dual_epochs: int) -> np.ndarray:
     """Rows that an arm keeps."""
-    if arm != "dual":
+    if arm not in BY_ITSELF:
         return kept_rows(path, work, keep, RANDOM if arm == "random" else arm, seed, device=str(data.device))
-    with FileLock(work / f"dual-{seed}.lock"):
-        file = work / f"dual-{seed}-{keep}.npy"
+    with FileLock(work / f"by-itself-{seed}.lock"):
+        file = work / f"{arm}-{seed}-{keep}.npy"
         if not file.exists():
-            labels, state = data.labels.cpu().numpy(), fresh(data, BEGINNING, seed)
-            recorder = Recorder(range(len(labels)), n_classes=int(labels.max()) + 1, model=state.model)
-            train(
-                state, data, BEGINNING, n_epochs=dual_epochs, seed=seed, observe=recorder.observe, end_epoch=lambda _: recorder.end_epoch() and False
-            )
-            period = recorder.critical_period()
-            table, _ = score_table(recorder.trajectory(), type(period)(**(period.__dict__ | {"start_epoch": 0, "end_epoch": dual_epochs})))
-            for share in KEEPS:
-                budget = budget_for(share, len(labels))
-                write_npy(work / f"dual-{seed}-{share}.npy", np.sort(select(table, budget, strategy="beta_sampling", seed=seed).kept_indices))
-        return read_npy(file)
+            choose_by_itself(seed, data, work, dual_epochs)
+    return read_npy(file)
+
+
+def choose_by_itself(seed: int, data: DeviceData, work: Path, dual_epochs: int) -> None:
+    """Record the first `dual_epochs` of ResNet-18, and write what both of BY_ITSELF keep at every share."""
+    labels, state = data.labels.cpu().numpy(), fresh(data, BEGINNING, seed)
+    recorder = Recorder(range(len(labels)), n_classes=int(labels.max()) + 1, model=state.model)
+    chosen: set[str] = set()
+
+    def choose(arm: str, neighborhood: Neighborhood | None) -> None:
+        trajectory, period = recorder.trajectory(), recorder.critical_period()
+        table, _ = score_table(trajectory, replace(period, start_epoch=0, end_epoch=trajectory.n_epochs))
+        for share in KEEPS:
+            budget = budget_for(share, len(labels))
+            kept = select(table, budget, strategy=BY_ITSELF[arm], seed=seed, neighborhood=neighborhood).kept_indices
+            write_npy(work / f"{arm}-{seed}-{share}.npy", np.sort(kept))
+        chosen.add(arm)
+
+    def end_epoch(now: TrainingState) -> bool:
+        ended = recorder.end_epoch() or now.epochs_done == dual_epochs
+        if ended and "own_blend" not in chosen:
+            seen, vectors = recorder.trajectory(), predict(now.model, data)[1]
+            signals = seen.signals["p_label"], seen.signals["predicted"]
+            choose("own_blend", find_neighborhood(seen.sample_ids, seen.labels, *signals, vectors=vectors, images=None))
+            print(f"seed {seed}: own_blend after {now.epochs_done} epochs", flush=True)
+        return False
+
+    train(state, data, BEGINNING, n_epochs=dual_epochs, seed=seed, observe=recorder.observe, end_epoch=end_epoch)
+    choose("dual", None)
 
 
 def measure(
