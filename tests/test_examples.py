@@ -94,5 +94,5 @@ def test_all_that_a_gpu_should_show_runs_on_what_there_is() -> None:
 def test_the_table_at_full_scale_runs_on_what_there_is_and_goes_on_inside_a_training() -> None:
     done = subprocess.run([sys.executable, EXAMPLES / "benchmarks" / "full_scale.py", "--short"], capture_output=True, text=True, check=True)
     steps = dict(re.findall(r"^(\w+) .*'steps': (\d+)", done.stdout, flags=re.M))
-    assert steps == dict.fromkeys(("random", "blend", "dual", "rs2"), "2"), done.stdout
+    assert steps == dict.fromkeys(("random", "blend", "own_blend", "dual", "rs2"), "2"), done.stdout
     assert "put down after 1 of 2 steps" in done.stdout, done.stdout
