@@ -36,6 +36,7 @@ from clprune.sources._common import (
     text_of,
 )
 
+INPUTS = ("image", "path", "file_name", "text")  # columns; `file_name` is `path` as Hugging Face calls it
 LOOKED_AT = 1_000_000  # rows of paths up to which listing opens every file: about 40 microseconds each where the files are near
 ROWS_AT_ONCE = 65_536  # strings that exist as Python objects at once
 
@@ -58,7 +59,7 @@ def source_of_table(
     if "path" not in table.column_names and "file_name" in table.column_names:
         table = table.rename_columns(["path" if name == "file_name" else name for name in table.column_names])
     columns = table.column_names
-    input_column = next((name for name in ("image", "path", "text") if name in columns), None)
+    input_column = next((name for name in INPUTS if name in columns), None)
     if input_column is None or "label" not in columns:
         raise DataError(f"{locator} needs a column `path`, `image` or `text`, and a column `label`; it has {', '.join(columns)}.")
     if twice := [name for name in ("label", "id", "split", "image", "path", "text", "bytes") if columns.count(name) > 1]:
