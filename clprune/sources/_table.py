@@ -36,9 +36,19 @@ from clprune.sources._common import (
     text_of,
 )
 
+SUFFIXES = (".parquet", ".csv", ".jsonl")
 INPUTS = ("image", "path", "file_name", "text")  # columns; `file_name` is `path` as Hugging Face calls it
 LOOKED_AT = 1_000_000  # rows of paths up to which listing opens every file: about 40 microseconds each where the files are near
 ROWS_AT_ONCE = 65_536  # strings that exist as Python objects at once
+
+
+def parts_of(place: Path) -> list[Path]:
+    """The files of a table that was written as a folder called like one file, as Spark does, sorted; none where the folder holds something else, such as classes of images."""
+    suffix = place.suffix.lower()
+    if suffix not in SUFFIXES or not place.is_dir():
+        return []
+    found = (*place.glob("*"), *place.glob("*=*/**/*"))
+    return sorted(path for path in found if path.suffix.lower() == suffix and path.name[0] not in "._" and path.is_file())
 
 
 def source_of_table(

@@ -28,7 +28,12 @@ from clprune.sources._common import (
 from clprune.sources._npz import holds_logged_numbers, open_npy, open_npz
 
 
-@source(claims=lambda locator: locator.partition("?")[0].endswith((".npz", ".npy")) and not holds_logged_numbers(locator))
+def _claims(locator: str) -> bool:
+    path = Path(locator.partition("?")[0])
+    return path.suffix.lower() in (".npz", ".npy") and not path.is_dir() and not holds_logged_numbers(locator)
+
+
+@source(claims=_claims)
 def arrays(locator: str, *, strict: bool = False) -> Source:
     """Images (N, H, W) or (N, H, W, C), C 1 or 3, uint8; floats in [0, 1] are scaled to 0..255, other floats are rounded and must lie in it.
 
@@ -37,7 +42,7 @@ def arrays(locator: str, *, strict: bool = False) -> Source:
     name, _, query = locator.partition("?")
     label_key = options_of(query, ("labels",), locator).get("labels", "y_train")
     path = Path(name)
-    held = open_npz(path) if path.suffix == ".npz" else open_npy(path, ("x_train", label_key, "x_test", "y_test", "ids", "class_names"))
+    held = open_npz(path) if path.suffix.lower() == ".npz" else open_npy(path, ("x_train", label_key, "x_test", "y_test", "ids", "class_names"))
     if "x_train" not in held or label_key not in held:
         raise DataError(f"{path} needs the arrays x_train and {label_key}; it holds {', '.join(held)}.")
     classes = [text_of(name) for name in held["class_names"].reshape(-1).tolist()] if "class_names" in held else None

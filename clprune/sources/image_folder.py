@@ -21,14 +21,16 @@ from clprune.sources._common import (
     refuse_skipped,
     require_classes,
     require_ids,
+    shown,
     split_among,
     text_of_name,
 )
+from clprune.sources._table import parts_of
 
 UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 
 
-@source(claims=lambda locator: Path(locator).is_dir())
+@source(claims=lambda locator: Path(locator).is_dir() and not parts_of(Path(locator)))
 def image_folder(locator: str, *, strict: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """Images by class folder; ids are paths relative to the root, classes the sorted folder names (as torchvision numbers them).
 
@@ -55,7 +57,8 @@ def _open_one(
 ) -> Source:
     folders = _folders(root)
     if not folders:
-        raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
+        held = shown([text_of_name(name) for name in sorted(os.listdir(root))], 3)
+        raise DataError(f"{root} holds no class folders (it holds {held or 'nothing'}). Expected {root}/<class>/<image>.")
     names = known_classes or tuple(text_of_name(name) for name in folders if name.lower() not in UNLABELLED_FOLDERS)
     number = {name: c for c, name in enumerate(names)} | ({} if known_classes else dict.fromkeys(UNLABELLED_FOLDERS, UNLABELLED))
     listed: list[tuple[str, int, Path]] = []
