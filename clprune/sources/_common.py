@@ -68,7 +68,9 @@ def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndar
     ordered = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)  # most listings are in order: then there is nothing to sort
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if len(twice):
-        raise DataError(f"{locator}: ids must be unique, these occur more than once: {shown(twice.tolist())}.")
+        raise DataError(
+            f"{locator}: ids must be unique, these occur more than once: {shown(twice.tolist())}. Take what is there twice out, or give every sample an id of its own."
+        )
     return ids
 
 

@@ -62,7 +62,12 @@ def _read(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check the path.") from None
     except (OSError, ValueError, pa.ArrowException) as error:
-        if suffix != ".parquet" and path.is_file() and encoding_of(head_of(path)).startswith("utf-8") and (line := line_of_other_encoding(path)):
+        if (
+            suffix != ".parquet"
+            and isinstance(error, ValueError)
+            and encoding_of(head_of(path)).startswith("utf-8")
+            and (line := line_of_other_encoding(path))
+        ):
             raise DataError(f"{path}: line {line} is not UTF-8. Save the file as UTF-8 (or as UTF-16), or convert it with iconv.") from error
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
 
