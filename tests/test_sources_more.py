@@ -143,7 +143,7 @@ def test_a_comma_counts_where_it_gives_the_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a;label;text,text,label\n" + "".join(f"x;{i};y,t{i},{i % 2}\n" for i in range(6)))
     assert [open_source(str(tmp_path / "t.csv")).read_input(row) for row in range(6)] == [f"t{i}" for i in range(6)]
     (tmp_path / "t.csv").write_text("text:label\n" + "".join(f"t{i}:{i % 2}\n" for i in range(6)))
-    with pytest.raises(DataError, match="it has text:label"):
+    with pytest.raises(DataError, match="in these letters; it has `text:label`"):
         open_source(str(tmp_path / "t.csv"))
 
 

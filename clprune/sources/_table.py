@@ -71,7 +71,9 @@ def source_of_table(
     columns = table.column_names
     input_column = next((name for name in INPUTS if name in columns), None)
     if input_column is None or "label" not in columns:
-        raise DataError(f"{locator} needs a column `path`, `image` or `text`, and a column `label`; it has {', '.join(columns)}.")
+        raise DataError(
+            f"{locator} needs a column `path`, `image` or `text`, and a column `label`, in these letters; it has {', '.join(f'`{name}`' for name in columns)}."
+        )
     if twice := [name for name in ("label", "id", "split", "image", "path", "text", "bytes") if columns.count(name) > 1]:
         raise DataError(f"{locator} has several columns of one name ({shown(twice)}). Rename or remove all but one of each.")
     if not len(table):
