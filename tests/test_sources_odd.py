@@ -17,6 +17,7 @@ import torchvision
 from conftest import draw_shapes, manifest_of
 from PIL import Image, ImageOps
 
+from clprune import pipeline
 from clprune.datatypes import Source
 from clprune.decoding import load_images
 from clprune.errors import DataError, UsageError
@@ -419,3 +420,19 @@ def test_a_class_of_torchvision_that_calls_its_test_part_val_has_one(tmp_path: P
     assert source.load_test is not None and len(source.load_test()) == 5
     with pytest.raises(DataError, match="nothing there"):
         open_source("torchvision:Validated?root=elsewhere")
+
+
+@pytest.mark.parametrize("times", [1, 16])
+def test_files_of_16_bits_that_use_12_of_them_are_noted_and_not_stretched(tmp_path: Path, times: int) -> None:
+    for row in range(12):
+        (tmp_path / "set" / f"c{LABELS[row]}").mkdir(parents=True, exist_ok=True)
+        deep = Image.fromarray(IMAGES[row, ..., 0].astype(np.uint16) * 16 * times)
+        deep.save(tmp_path / "set" / f"c{LABELS[row]}" / f"{row}.png")
+    source = open_source(str(tmp_path / "set"))
+    for _ in ("decoded", "from the cache"):
+        images, rule = load_images(source, cache=tmp_path / "cache")
+        assert all((images[row, ..., 0] == np.asarray(source.read_input(row)) // 256).all() for row in range(12))
+        assert ("notes" in rule) == (times == 1)
+    pipeline.score(str(tmp_path / "set"), tmp_path / "run", max_epochs=1)
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
+    assert any(f"brighter than {images.max()} of 255" in note for note in notes) == (times == 1)
