@@ -18,7 +18,7 @@ from clprune.errors import DataError
 from clprune.storage import SCHEMA_VERSION, digest_of_file, mapped_npy, read_json, read_npy, write_json
 
 LARGEST_SIDE = 64  # pixels, by default: what the proxies are made for
-LOOKED_AT = 256  # encoded images that are not files of their own
+LOOKED_AT = 256  # encoded images that are not files of their own, and decoded ones
 THREADS, BLOCK = 2, 128  # of so many files at a time
 DECODER = 3  # raised where the same files come to other pixels than before, so that images kept by an older clprune are decoded again
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # modes of PIL for 16 bits a pixel, in every order of bytes
@@ -56,7 +56,7 @@ def load_images(
     name = f"{source.fingerprint[:24]}-{digest_of_ids(source.sample_ids)[:16]}-{state or 'once'}-{height}x{width}x{channels}-{DECODER}"
     path, note = cache / f"{name}.npy", cache / f"{name}.json"
     if state and path.exists() and _digest_noted(note) == digest_of_file(path):
-        return read_npy(path, mapped=True), rule
+        return _told(read_npy(path, mapped=True), rule)
     with mapped_npy(path, (len(source), height, width, channels), np.uint8) as array:
 
         def decode(index: int) -> None:
@@ -65,7 +65,21 @@ def load_images(
         for _ in in_blocks(decode, len(source), on_progress):
             pass
     write_json(note, {"schema_version": SCHEMA_VERSION, "sha256": digest_of_file(path), "rule": rule})
-    return read_npy(path, mapped=True), rule
+    return _told(read_npy(path, mapped=True), rule)
+
+
+def _told(images: UInt8[np.ndarray, "N H W C"], rule: dict[str, Any]) -> tuple[UInt8[np.ndarray, "N H W C"], dict[str, Any]]:
+    """Images and their rule, with a note where none of LOOKED_AT is brighter than 12 of 16 bits can be: each is decoded by itself, so that it comes out the same in every set, and not stretched."""
+    brightest = int(images[_spread(len(images))].max())
+    if not 0 < brightest < 16:
+        return images, rule
+    said = f"no pixel of {min(len(images), LOOKED_AT)} images looked at is brighter than {brightest} of 255"
+    return images, rule | {"notes": [f"{said}: files of 16 bits that use 12 or fewer lose most levels here; multiply them up to all 16 first"]}
+
+
+def _spread(n: int) -> list[int]:
+    """At most LOOKED_AT rows, spread over all."""
+    return np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(np.int64)).tolist()
 
 
 def planned_form(source: Source, side: int | None = None) -> tuple[tuple[int, int, int], bool]:
@@ -73,8 +87,7 @@ def planned_form(source: Source, side: int | None = None) -> tuple[tuple[int, in
     if _as_they_are(source, side):
         assert source.images is not None
         return source.images.shape[1:], False
-    some = np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)).tolist()
-    return _form(source.shapes if source.shapes is not None else _looked_at(source, some), side)[0], True
+    return _form(source.shapes if source.shapes is not None else _looked_at(source, _spread(len(source))), side)[0], True
 
 
 def _as_they_are(source: Source, side: int | None) -> bool:
@@ -107,8 +120,8 @@ def _state_of(source: Source) -> str:
     except OSError:  # decoding names the file
         return ""
     if source.paths is None and source.read_bytes is not None:
-        for row in np.unique(np.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).astype(np.int64)):
-            digest.update(hashlib.sha256(source.read_bytes(int(row))[0]).digest())
+        for row in _spread(len(source)):
+            digest.update(hashlib.sha256(source.read_bytes(row)[0]).digest())
     elif source.paths is None:
         return ""
     return digest.hexdigest()[:16]

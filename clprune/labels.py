@@ -18,6 +18,7 @@ from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import IntegrityError, LabelError, UsageError
 from clprune.manifest import Manifest, read_manifest
 from clprune.sources._common import require_classes
+from clprune.sources._csv import HEAD, encoding_of, separator_of
 from clprune.storage import SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
 
 NAMED = 10  # rows that an error names
@@ -34,13 +35,13 @@ class Answer:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Answers in a .csv (columns sample_id and label), .jsonl of the same, or .json that Label Studio exports. Empty labels are no answers.
+    """Answers in a .csv (columns sample_id and label, as a spreadsheet writes it: separators and encodings as in `sources/_csv.py`), .jsonl of the same, or .json that Label Studio exports. Empty labels are no answers.
 
     Raises LabelError that names the file, and the row where one cannot be read.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
+        content = path.read_bytes()
+        text = content.decode(encoding_of(content))
     except FileNotFoundError:
         raise LabelError(f"there is no file {path}. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -52,7 +53,8 @@ def read_answers(path: Path) -> list[Answer]:
             rows: Iterator[tuple[int, Any]] = _lines_of(text, path)
         else:
             csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a text may be longer than what csv takes by itself
-            rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2))
+            separator = separator_of(text[:HEAD], lambda columns: bool(columns.intersection(ID_COLUMNS) and columns.intersection(LABEL_COLUMNS)))
+            rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator), 2))
         return list(_of_rows(rows, path))
     except (ValueError, RecursionError, csv.Error) as error:
         raise LabelError(f"{path} is not readable as {path.suffix or 'CSV'} ({error}). Give .csv, .jsonl, or Label Studio's .json.") from error

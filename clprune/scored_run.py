@@ -142,7 +142,7 @@ def _document(
         "suspects": {"n": int((neighborhood.suspicion > limit).sum()), "above": limit},
         "duplicates": dict(neighborhood.facts) | {"n": int((neighborhood.duplicate_of >= 0).sum())},
         "skipped": [list(pair) for pair in source.skipped],
-        "notes": [*source.facts.get("notes", []), *notes(source, missing, neighborhood.facts)],
+        "notes": [*source.facts.get("notes", []), *(image_rule or {}).get("notes", []), *notes(source, missing, neighborhood.facts)],
         "has_test_split": source.load_test is not None,
         "pool": None
         if pool is None

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -160,20 +160,27 @@ def _make_folder(folder: Path) -> None:
         _sync_folder(new.parent)
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Replace the file at `path` in one step. Raises StorageError; then what was there before is still there."""
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file to the side; it takes the place of the one at `path` in one step when the block ends well. Raises StorageError; then what was there before is still there."""
     temporary = _beside(path, "tmp")
     with _explained(path):
         _make_folder(path.parent)
         try:
             with open(temporary, "xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Replace the file at `path` in one step. Raises StorageError; then what was there before is still there."""
+    with new_file(path) as file:
+        file.write(content)
 
 
 def move(path: Path, to: Path) -> None:

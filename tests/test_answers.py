@@ -74,6 +74,19 @@ def test_a_row_with_more_fields_than_columns_is_named(tmp_path: Path) -> None:
     assert [answer.label for answer in read_answers(tmp_path / "a.csv")] == ["a"]
 
 
+@pytest.mark.parametrize(("separator", "encoding"), [(",", "utf-8-sig"), (";", "cp1252"), (";", "utf-8-sig"), ("\t", "utf-16")])
+def test_answers_are_read_as_spreadsheets_save_them(tmp_path: Path, separator: str, encoding: str) -> None:
+    rows = [("priority", "sample_id", "guess", "label"), ("1", "a, b.png", "", "Hund, groß"), ("2", "c.png", "", "Katze")]
+    quoted = ['"' + cell + '"' if separator in cell else cell for row in rows for cell in row]
+    lines = [separator.join(quoted[at : at + 4]) for at in range(0, 12, 4)]
+    (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    if encoding == "cp1252":
+        with pytest.raises(LabelError, match="Save it as UTF-8"):
+            read_answers(tmp_path / "a.csv")
+    else:
+        assert [(answer.sample_id, answer.label) for answer in read_answers(tmp_path / "a.csv")] == [("a, b.png", "Hund, groß"), ("c.png", "Katze")]
+
+
 def filled_in(table: Path) -> None:
     """Label every row of a table with its guess, or with `a`."""
     csv.field_size_limit(1 << 30)

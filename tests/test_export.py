@@ -136,6 +136,19 @@ def test_on_another_file_system_the_next_way_that_works_is_used(pruned: tuple[So
             assert (Path(folder) / "out" / str(source.sample_ids[row])).samefile((source.paths or [])[row])
 
 
+@pytest.mark.parametrize("form", ["imagefolder", "imagefolder(link='copy')", "webdataset", "parquet", "hf"])
+def test_a_kept_file_that_is_gone_is_named_and_no_link_to_nothing_is_made(
+    pruned: tuple[Source, list[int], Manifest], tmp_path: Path, form: str
+) -> None:
+    source, kept, manifest = pruned
+    assert source.paths is not None
+    gone = source.paths[kept[2]]
+    gone.unlink()
+    with pytest.raises(DataError, match=rf"{gone.name}.*[Rr]estore it, or score again"):
+        export(manifest, source, form, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_link_that_is_put_in_the_place_of_a_folder_while_it_is_filled_is_not_followed(shapes_npz: Path, tmp_path: Path) -> None:
     plain = open_source(str(shapes_npz))
     manifest = manifest_of(plain, list(range(40)), tmp_path / "m")

@@ -1,10 +1,12 @@
 """Handing over to other libraries in their own form: shards, labelling queues, metadata, and subsets of what is open already."""
 
+import io
 import json
 import random
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +70,29 @@ def test_shards_are_the_same_bytes_each_time_and_count_through(shapes: Any, tmp_
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
     with tarfile.open(tmp_path / "a" / "train-000002.tar") as shard:
         assert shard.getnames()[0] == "000000020.png"
+
+
+def test_a_shard_is_what_a_plain_writer_makes_of_it_and_is_never_whole_in_memory(shapes: Any, tmp_path: Path) -> None:
+    source, kept, manifest = shapes
+    megabyte = 1 << 20
+
+    def read(row: int) -> tuple[bytes, str]:
+        return bytes([row]) * megabyte, ".jpeg"
+
+    tracemalloc.start()
+    export(manifest, replace(source, read_bytes=read), "webdataset", tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * megabyte  # of 23
+    with tarfile.open(tmp_path / "plain.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for place, row in enumerate(kept):
+            label = int(source.labels[row])
+            about = {"class_name": source.class_names[label], "label": label, "sample_id": f"{row:02d}"}
+            for ending, held in (("jpg", read(row)[0]), ("cls", b"%d" % label), ("json", json.dumps(about).encode())):
+                member = tarfile.TarInfo(f"{place:09d}.{ending}")
+                member.size = len(held)
+                tar.addfile(member, io.BytesIO(held))
+    assert (tmp_path / "out" / "train-000000.tar").read_bytes() == (tmp_path / "plain.tar").read_bytes()
 
 
 def test_an_export_of_shards_goes_on_after_the_last_whole_one(shapes: Any, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Sources on real files, good and bad."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,31 @@ def test_links_out_of_the_folder_and_loops_are_seen(image_folder: Path, tmp_path
     os.symlink(image_folder / "class1", image_folder / "class1" / "loop")
     source = open_source(str(image_folder))
     assert len(source) == 18 and len(source.skipped) == 2
+
+
+def test_links_to_nothing_and_what_may_not_be_read_are_left_out_by_name(image_folder: Path) -> None:
+    for link, to in (("class1/itself.png", "itself.png"), ("class1/nothing.png", "gone.png"), ("itself", "itself")):
+        os.symlink(to, image_folder / link)
+    left_out = [("class1/itself.png", "a link to nothing"), ("class1/nothing.png", "a link to nothing")]
+    assert open_source(str(image_folder)).skipped == tuple(left_out)
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)  # so that somebody else may look into it
+        root = Path(shutil.copytree(image_folder, f"{place}/set", symlinks=True))
+        (root / "class1" / "deep").mkdir()
+        (root / "class1" / "deep").chmod(0)
+        for name in ("t.csv", "t.jsonl"):
+            (Path(place) / name).touch(0)
+        root_user = os.geteuid() == 0
+        try:
+            os.seteuid(65534) if root_user else None
+            skipped = open_source(str(root)).skipped
+            for name in ("t.csv", "t.jsonl"):
+                with pytest.raises(DataError, match=rf"{name} cannot be read .*Permission denied"):
+                    open_source(f"{place}/{name}")
+        finally:
+            os.seteuid(0) if root_user else None
+            (root / "class1" / "deep").chmod(0o755)
+        assert skipped == (("class1/deep", "the folder cannot be read (Permission denied)"), *left_out)
 
 
 def test_a_name_that_is_not_utf8_gets_an_id_that_is(image_folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -15,6 +17,7 @@ import torch
 from conftest import draw_shapes
 from PIL import Image
 
+from clprune.datatypes import Source
 from clprune.decoding import load_images
 from clprune.errors import DataError, LabelError, UsageError
 from clprune.inputs import held_out_part
@@ -279,6 +282,36 @@ def test_floats_of_a_data_set_are_read_by_one_rule(form: str) -> None:
     given = expected.astype(np.float32) / (255 if form == "1" else 1)
     source = open_source(Items(given.astype(np.float16) if form == "half" else given, LABELS))
     assert all((source.read_input(row) == expected[row]).all() for row in range(40))
+
+
+@pytest.mark.parametrize("form", ["arrays", "function"])
+@pytest.mark.parametrize("kind", ["255", "1", "uint8"])
+def test_floats_of_a_test_part_are_read_as_those_of_the_training_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, kind: str) -> None:
+    dark = np.clip(IMAGES // 200, 0, 1)  # by themselves they could be images in [0, 1], black and white
+    test = dark if kind == "255" else IMAGES // 4
+    train, given = (images / np.float32(1 if kind == "255" else 255) for images in (IMAGES, test))
+    train = IMAGES if kind == "uint8" else train
+
+    def opened(test: Any) -> Source:
+        if form == "arrays":
+            np.savez(tmp_path / "x.npz", x_train=train, y_train=LABELS, x_test=test, y_test=LABELS)
+            return open_source(str(tmp_path / "x.npz"))
+        monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(make=lambda: (Items(train, LABELS), Items(test, LABELS))))
+        return open_source("mine:make")
+
+    load_test = opened(given).load_test
+    assert load_test is not None and all((load_test().read_input(row) == test[row]).all() for row in range(40))
+    if kind == "1":
+        load_test = opened(IMAGES.astype(np.float32)).load_test
+        with pytest.raises(DataError, match=r"values lie in \[0, 2\d\d\], those of .*Scale (both|all images) alike"):
+            [load_test().read_input(row) for row in range(40)] if load_test else None
+
+
+def test_floats_that_leave_the_range_a_little_are_no_wrapped_numbers(tmp_path: Path) -> None:
+    given = (IMAGES - IMAGES.min()) / np.float32(np.ptp(IMAGES)) * 1.012 - 0.005  # as splines leave what they resized
+    np.savez(tmp_path / "x.npz", x_train=given, y_train=LABELS)
+    source = open_source(str(tmp_path / "x.npz"))
+    assert all((source.read_input(row) == np.round(np.clip(given[row], 0, 1) * 255)).all() for row in range(40))
 
 
 def test_standardised_inputs_keep_their_order_in_every_image() -> None:

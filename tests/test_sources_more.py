@@ -122,6 +122,40 @@ def test_texts_and_ids_are_taken_as_they_are_written(tmp_path: Path, form: str) 
     assert source.kind == "text" and source.load_test is not None and source.load_test().labels.tolist() == [source.class_names.index("neg")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "json"])
+def test_text_of_any_usual_encoding_and_separator_reads_alike(tmp_path: Path, encoding: str, separator: str) -> None:
+    texts = ["a; b", "a, b", "tab\tand | bar", "two\nlines", "été", "label;text", "7,5"]
+    columns = {"id": [f"{i}5" for i in range(7)], "text": texts, "label": ["Hund, groß", "Katze"] * 3 + ["Katze"]}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    path, held = tmp_path / ("t.jsonl" if separator == "json" else "t.csv"), io.StringIO()
+    writer = csv.DictWriter(held, list(columns), delimiter="," if separator == "json" else separator)
+    writer.writeheader()
+    writer.writerows(rows)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes((lines if separator == "json" else held.getvalue()).encode(encoding))
+    source = open_source(str(path))
+    assert [source.read_input(row) for row in range(7)] == texts and source.sample_ids.tolist() == columns["id"]
+    assert [source.class_names[c] for c in source.labels] == columns["label"]
+
+
+def test_a_comma_counts_where_it_gives_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;label;text,text,label\n" + "".join(f"x;{i};y,t{i},{i % 2}\n" for i in range(6)))
+    assert [open_source(str(tmp_path / "t.csv")).read_input(row) for row in range(6)] == [f"t{i}" for i in range(6)]
+    (tmp_path / "t.csv").write_text("text:label\n" + "".join(f"t{i}:{i % 2}\n" for i in range(6)))
+    with pytest.raises(DataError, match="in these letters; it has `text:label`"):
+        open_source(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_line_in_another_encoding_is_named(tmp_path: Path, form: str) -> None:
+    write_rows(tmp_path / f"t.{form}", [{"text": f"t{i}" if i < 5 else "caf", "label": i % 2} for i in range(7)])
+    content = (tmp_path / f"t.{form}").read_bytes()
+    (tmp_path / f"t.{form}").write_bytes(content.replace(b"caf", b"caf\xe9", 1))
+    with pytest.raises(DataError, match=f"line {7 if form == 'csv' else 6} is not UTF-8. Save"):
+        open_source(str(tmp_path / f"t.{form}"))
+
+
 def test_the_metadata_file_of_an_image_folder_is_a_table(image_folder: Path) -> None:
     folder = open_source(str(image_folder))
     rows = [{"file_name": name, "label": folder.class_names[y]} for name, y in zip(folder.sample_ids.tolist(), folder.labels, strict=True)]

@@ -17,6 +17,7 @@ import torchvision
 from conftest import draw_shapes, manifest_of
 from PIL import Image, ImageOps
 
+from clprune import pipeline
 from clprune.datatypes import Source
 from clprune.decoding import load_images
 from clprune.errors import DataError, UsageError
@@ -57,6 +58,54 @@ def test_columns_of_views_and_dictionaries_read_alike(tmp_path: Path, column: st
     odd = open_source(parquet_of(tmp_path, **{"split": split, column: held.dictionary_encode() if pa.types.is_dictionary(kind) else held.cast(kind)}))
     assert odd.fingerprint == plain.fingerprint and odd.load_test is not None and len(odd.load_test()) == 4
     assert odd.read_bytes is not None and odd.read_bytes(3)[0] == encoded(3)
+
+
+def test_a_folder_of_part_files_is_one_table(tmp_path: Path) -> None:
+    whole = open_source(parquet_of(tmp_path))
+    table, folder = pq.read_table(tmp_path / "t.parquet").drop_columns("id"), tmp_path / "parts.parquet"
+    folder.mkdir()
+    for number in (2, 0, 1):
+        pq.write_table(table.slice(4 * number, 4), folder / f"part-0000{number}.snappy.parquet")
+    for name in ("_SUCCESS", ".part-00000.crc", "_metadata.parquet"):
+        (folder / name).write_bytes(b"no table")
+    source = open_source(f"{folder}/")
+    assert source.labels.tolist() == whole.labels.tolist() and source.sample_ids[11] == "11"
+    assert source.read_bytes is not None and [source.read_bytes(row)[0] for row in range(12)] == [encoded(row) for row in range(12)]
+    assert len(load_images(source, cache=tmp_path / "cache")[0]) == 12 and [Path(file).name[9] for file in source.facts["files"]] == ["0", "1", "2"]
+    pq.write_table(table.set_column(1, "label", pa.array(range(12))).slice(8), folder / "part-00002.snappy.parquet")
+    with pytest.raises(DataError, match=r"do not fit together .*label"):
+        open_source(str(folder))
+    (folder / "part-00001.snappy.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"part-00001\.snappy\.parquet cannot be read"):
+        open_source(str(folder))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_folder_that_is_called_like_a_file_is_taken_for_what_it_holds(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    part = folder / ("label=a" if name == "t.parquet" else "") / f"part-0{folder.suffix}"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    with pytest.raises(DataError, match=rf"{name} is a folder \(.*part-0"):
+        open_source(str(folder))
+    part.unlink()
+    for row in range(4):
+        (folder / "ab"[row % 2]).mkdir(exist_ok=True)
+        (folder / "ab"[row % 2] / f"{row}.png").write_bytes(encoded(row))
+    shutil.rmtree(folder / "label=a", ignore_errors=True)
+    assert open_source(str(folder)).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["T.PARQUET", "T.Csv", "T.JSONL", "T.NPZ"])
+def test_a_suffix_may_be_in_capitals(tmp_path: Path, name: str) -> None:
+    if name == "T.NPZ":
+        np.savez(tmp_path / "t.npz", x_train=IMAGES, y_train=LABELS)
+    rows = [{"text": f"t{row}", "label": row % 2} for row in range(12)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    (tmp_path / name.lower()).rename(tmp_path / name)
+    assert len(open_source(str(tmp_path / name))) == 12
 
 
 def test_two_columns_of_one_name_are_named(tmp_path: Path) -> None:
@@ -371,3 +420,19 @@ def test_a_class_of_torchvision_that_calls_its_test_part_val_has_one(tmp_path: P
     assert source.load_test is not None and len(source.load_test()) == 5
     with pytest.raises(DataError, match="nothing there"):
         open_source("torchvision:Validated?root=elsewhere")
+
+
+@pytest.mark.parametrize("times", [1, 16])
+def test_files_of_16_bits_that_use_12_of_them_are_noted_and_not_stretched(tmp_path: Path, times: int) -> None:
+    for row in range(12):
+        (tmp_path / "set" / f"c{LABELS[row]}").mkdir(parents=True, exist_ok=True)
+        deep = Image.fromarray(IMAGES[row, ..., 0].astype(np.uint16) * 16 * times)
+        deep.save(tmp_path / "set" / f"c{LABELS[row]}" / f"{row}.png")
+    source = open_source(str(tmp_path / "set"))
+    for _ in ("decoded", "from the cache"):
+        images, rule = load_images(source, cache=tmp_path / "cache")
+        assert all((images[row, ..., 0] == np.asarray(source.read_input(row)) // 256).all() for row in range(12))
+        assert ("notes" in rule) == (times == 1)
+    pipeline.score(str(tmp_path / "set"), tmp_path / "run", max_epochs=1)
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
+    assert any(f"brighter than {images.max()} of 255" in note for note in notes) == (times == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,24 @@ import numpy as np
 
 from clprune.datatypes import Source
 from clprune.decoding import ORIENTATION, SUFFIXES, suffix_of
+from clprune.errors import ClpruneError, DataError
 
 AS_PNG = ("1", "L", "LA", "I", "I;16", "I;16B", "P", "RGB", "RGBA")  # modes of PIL that PNG holds
 
 
 def encoded(source: Source, index: int) -> tuple[bytes, str]:
-    """Bytes and suffix of a sample: the original bytes where there are some, else PNG (images; TIFF where pixels are floats) or UTF-8 (text)."""
+    """Bytes and suffix of a sample: the original bytes where there are some, else PNG (images; TIFF where pixels are floats) or UTF-8 (text). Raises DataError that names a sample which cannot be read any more."""
+    try:
+        return _encoded(source, index)
+    except OSError as error:
+        if isinstance(error, ClpruneError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"{source.locator}: '{source.sample_ids[index]}' is kept, but cannot be read any more ({error}). Restore it, or score again without it."
+        ) from error
+
+
+def _encoded(source: Source, index: int) -> tuple[bytes, str]:
     if source.read_bytes is not None or source.paths is not None:
         content, suffix = source.read_bytes(index) if source.read_bytes is not None else _of_file(source.paths[index])  # type: ignore[index]
         if source.kind == "text" or suffix.lower() in SUFFIXES:

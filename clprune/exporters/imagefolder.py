@@ -16,7 +16,7 @@ from typing import Any
 
 from clprune.datatypes import Source
 from clprune.decoding import SUFFIXES, suffix_of
-from clprune.errors import StorageError
+from clprune.errors import DataError, StorageError
 from clprune.exporters._content import encoded
 from clprune.families import exporter, require_one_of
 from clprune.manifest import Manifest
@@ -86,7 +86,7 @@ def imagefolder(manifest: Manifest, source: Source, destination: Path, *, link: 
     Files are hard-linked, else reflinked, symlinked or copied (`link` picks one way); other inputs are written as their bytes or as PNG.
     torchvision numbers classes by sorted folder names: where that is not the order of the class ids, or a name cannot be a folder, folders get
     the class id in front. A class without kept samples is an empty folder, which `ImageFolder` takes with `allow_empty=True`.
-    Raises UsageError for another `link`.
+    Raises UsageError for another `link`, DataError for a file that is no longer there.
     """
     require_one_of("imagefolder", ("auto", *WAYS), link=link)
     folders = _folder_names(source.class_names)
@@ -142,9 +142,15 @@ def _place(source: Path, name: str, folder: int, way: str, *, fixed: bool) -> st
             WAYS[candidate](source, name, folder)
             return candidate
         except OSError as error:
+            _require_file(source)  # else a link to nothing could be made
             if fixed or candidate == "copy" or error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"cannot {candidate} {source} to {name}: {error.strerror}.") from error
     raise AssertionError("copy either works or raises")
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"there is no file {path} any more, which is among the kept ones. Restore it, or score again without it.")
 
 
 def _folder_names(class_names: tuple[str, ...]) -> list[str]:
@@ -159,7 +165,10 @@ def _folder_names(class_names: tuple[str, ...]) -> list[str]:
 
 def _suffix_of_file(path: Path) -> str:
     """Its own suffix as it is written, or that of what the file holds where its own is none of an image: `ImageFolder` would pass it over."""
-    found = path.suffix if path.suffix.lower() in SUFFIXES else suffix_of(path.read_bytes())
+    if path.suffix.lower() in SUFFIXES:
+        return path.suffix
+    _require_file(path)
+    found = suffix_of(path.read_bytes())
     return path.suffix if found == ".bin" else found
 
 

@@ -14,7 +14,7 @@ from clprune.errors import UsageError
 from clprune.exporters._content import encoded
 from clprune.families import exporter
 from clprune.manifest import Manifest
-from clprune.storage import write_bytes, write_json
+from clprune.storage import new_file, write_json
 
 FOR_TIMM = ("jpg", "png", "webp", "txt")  # image members that timm looks for by default, and texts
 
@@ -39,8 +39,7 @@ def webdataset(manifest: Manifest, source: Source, destination: Path, *, samples
         lengths.append(len(part))
         if (destination / names[-1]).exists():
             continue  # written whole by an export that was cut short
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with new_file(destination / names[-1]) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for place, row in enumerate(part.tolist(), start=shard * samples_per_shard):
                 data, suffix = encoded(source, row)
                 kind = {"jpeg": "jpg"}.get(suffix[1:], suffix[1:])
@@ -51,7 +50,6 @@ def webdataset(manifest: Manifest, source: Source, destination: Path, *, samples
                     member = tarfile.TarInfo(f"{place:09d}.{ending}")
                     member.size = len(held)
                     tar.addfile(member, io.BytesIO(held))
-        write_bytes(destination / names[-1], content.getbuffer())
     split = {"name": "train", "num_samples": len(rows), "filenames": names, "shard_lengths": lengths}
     write_json(destination / "_info.json", {"splits": {"train": split}, "class_names": list(source.class_names)})
     files = [destination / name for name in (*names, "_info.json")]

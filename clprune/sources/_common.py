@@ -68,7 +68,9 @@ def require_ids(sample_ids: Sequence[str] | np.ndarray, locator: str) -> np.ndar
     ordered = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)  # most listings are in order: then there is nothing to sort
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if len(twice):
-        raise DataError(f"{locator}: ids must be unique, these occur more than once: {shown(twice.tolist())}.")
+        raise DataError(
+            f"{locator}: ids must be unique, these occur more than once: {shown(twice.tolist())}. Take what is there twice out, or give every sample an id of its own."
+        )
     return ids
 
 
@@ -221,13 +223,18 @@ def among(
     return translated
 
 
+ABOUT_ONE = 1.01  # what was resized by splines leaves [0, 1] a little
+
+
 def pixel_scale(low: float, high: float, kind: str, where: str) -> int:
     """What pixels of type `kind` in [low, high], those of a whole set, are to be multiplied by for 0..255. Raises DataError where they are no pixels."""
     if kind not in "fiu":
         raise DataError(f"{where}: images must be numbers.")
+    if kind == "f" and 1 - ABOUT_ONE <= low and high <= ABOUT_ONE:
+        return 255
     if not (low >= 0 and high <= 255):  # NaN lies nowhere
         raise DataError(f"{where}: values lie in [{low:g}, {high:g}]; give pixels in [0, 1] or [0, 255].")
-    return 255 if kind == "f" and high <= 1 else 1
+    return 1
 
 
 def text_of_name(name: str) -> str:

@@ -23,7 +23,7 @@ def names_in_npz(path: Path) -> set[str]:
 def holds_logged_numbers(locator: str) -> bool:
     """Whether an .npz holds numbers that a training logged rather than its inputs."""
     path = locator.partition("?")[0]
-    return path.endswith(".npz") and bool({"logits", "losses"} & (found := names_in_npz(Path(path)))) and "x_train" not in found
+    return path.lower().endswith(".npz") and bool({"logits", "losses"} & (found := names_in_npz(Path(path)))) and "x_train" not in found
 
 
 def open_npy(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:

@@ -36,8 +36,19 @@ from clprune.sources._common import (
     text_of,
 )
 
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+INPUTS = ("image", "path", "file_name", "text")  # columns; `file_name` is `path` as Hugging Face calls it
 LOOKED_AT = 1_000_000  # rows of paths up to which listing opens every file: about 40 microseconds each where the files are near
 ROWS_AT_ONCE = 65_536  # strings that exist as Python objects at once
+
+
+def parts_of(place: Path) -> list[Path]:
+    """The files of a table that was written as a folder called like one file, as Spark does, sorted; none where the folder holds something else, such as classes of images."""
+    suffix = place.suffix.lower()
+    if suffix not in SUFFIXES or not place.is_dir():
+        return []
+    found = (*place.glob("*"), *place.glob("*=*/**/*"))
+    return sorted(path for path in found if path.suffix.lower() == suffix and path.name[0] not in "._" and path.is_file())
 
 
 def source_of_table(
@@ -58,9 +69,11 @@ def source_of_table(
     if "path" not in table.column_names and "file_name" in table.column_names:
         table = table.rename_columns(["path" if name == "file_name" else name for name in table.column_names])
     columns = table.column_names
-    input_column = next((name for name in ("image", "path", "text") if name in columns), None)
+    input_column = next((name for name in INPUTS if name in columns), None)
     if input_column is None or "label" not in columns:
-        raise DataError(f"{locator} needs a column `path`, `image` or `text`, and a column `label`; it has {', '.join(columns)}.")
+        raise DataError(
+            f"{locator} needs a column `path`, `image` or `text`, and a column `label`, in these letters; it has {', '.join(f'`{name}`' for name in columns)}."
+        )
     if twice := [name for name in ("label", "id", "split", "image", "path", "text", "bytes") if columns.count(name) > 1]:
         raise DataError(f"{locator} has several columns of one name ({shown(twice)}). Rename or remove all but one of each.")
     if not len(table):

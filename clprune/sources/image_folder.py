@@ -21,14 +21,16 @@ from clprune.sources._common import (
     refuse_skipped,
     require_classes,
     require_ids,
+    shown,
     split_among,
     text_of_name,
 )
+from clprune.sources._table import parts_of
 
 UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 
 
-@source(claims=lambda locator: Path(locator).is_dir())
+@source(claims=lambda locator: Path(locator).is_dir() and not parts_of(Path(locator)))
 def image_folder(locator: str, *, strict: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """Images by class folder; ids are paths relative to the root, classes the sorted folder names (as torchvision numbers them).
 
@@ -46,8 +48,16 @@ def image_folder(locator: str, *, strict: bool = False, on_progress: Callable[[i
 
 
 def _folders(root: Path) -> list[str]:
-    """Names of the folders in `root`, sorted, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    """Names of the folders in `root`, sorted, without hidden ones. Raises DataError where it cannot be read."""
+    try:
+        return sorted(entry.name for entry in os.scandir(root) if _is_folder(entry) and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}). Make it readable.") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link to itself, at which an entry fails, is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _open_one(
@@ -55,7 +65,8 @@ def _open_one(
 ) -> Source:
     folders = _folders(root)
     if not folders:
-        raise DataError(f"{root} holds no class folders. Expected {root}/<class>/<image>.")
+        held = shown([text_of_name(name) for name in sorted(os.listdir(root))], 3)
+        raise DataError(f"{root} holds no class folders (it holds {held or 'nothing'}). Expected {root}/<class>/<image>.")
     names = known_classes or tuple(text_of_name(name) for name in folders if name.lower() not in UNLABELLED_FOLDERS)
     number = {name: c for c, name in enumerate(names)} | ({} if known_classes else dict.fromkeys(UNLABELLED_FOLDERS, UNLABELLED))
     listed: list[tuple[str, int, Path]] = []
@@ -70,7 +81,10 @@ def _open_one(
         label = number.get(text_of_name(folder), number.get(folder.lower()))
         if label is None:
             raise DataError(f"{root} has a class folder '{text_of_name(folder)}' that the training part lacks (it has: {', '.join(names)}).")
-        for path in _walk(root / folder, real_root, skipped, above):
+        left_out: list[tuple[Path, str]] = []
+        inside = _walk(root / folder, real_root, left_out, above)
+        skipped += [(text_of_name(path.as_posix()[len(at_root) :]), reason) for path, reason in left_out]
+        for path in inside:
             name = text_of_name(path.as_posix()[len(at_root) :])
             if path.suffix.lower() not in SUFFIXES:
                 skipped.append((name, f"'{path.suffix}' is not a suffix of images"))
@@ -101,25 +115,32 @@ def _open_one(
     )
 
 
-def _walk(folder: Path, real_root: Path, skipped: list[tuple[str, str]], above: set[tuple[int, int]]) -> list[Path]:
-    """Files below `folder` in sorted order; what lies outside the root, and folders met again on the way down, are skipped."""
-    status = folder.stat()
+def _walk(folder: Path, real_root: Path, skipped: list[tuple[Path, str]], above: set[tuple[int, int]]) -> list[Path]:
+    """Files below `folder` in sorted order; what lies outside the root, what cannot be listed, and folders met again on the way down, are skipped."""
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        skipped.append((folder, f"the folder cannot be read ({error.strerror})"))
+        return []
     if (status.st_dev, status.st_ino) in above:
-        skipped.append((text_of_name(str(folder)), "a link back to a folder above it"))
+        skipped.append((folder, "a link back to a folder above it"))
         return []
     found = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
+    for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith("."):
             continue
-        if entry.is_symlink() and not path.resolve().is_relative_to(real_root):
-            skipped.append((text_of_name(str(path)), "a link that leaves the folder"))
-        elif entry.is_dir():
+        if entry.is_symlink() and not path.exists():
+            skipped.append((path, "a link to nothing"))
+        elif entry.is_symlink() and not path.resolve().is_relative_to(real_root):
+            skipped.append((path, "a link that leaves the folder"))
+        elif _is_folder(entry):
             found += _walk(path, real_root, skipped, above | {(status.st_dev, status.st_ino)})
         elif entry.is_file():
             found.append(path)
         else:
-            skipped.append((text_of_name(str(path)), "not a regular file"))
+            skipped.append((path, "not a regular file"))
     return found
 
 

@@ -16,6 +16,7 @@ from clprune.datatypes import Source
 from clprune.errors import ClpruneError, DataError, UsageError
 from clprune.families import source
 from clprune.sources._common import (
+    ABOUT_ONE,
     among,
     holds_names,
     integer_labels,
@@ -32,7 +33,6 @@ INPUT_KEYS, LABEL_KEYS = ("image", "img", "pixel_values", "x", "input", "text"),
 ITEMS_LOOKED_AT = 64  # spread over the data set, to see in which range its pixels lie
 LABELS_LOOKED_AT = 16  # to see whether items carry the labels that the data set lists, and whether its files are there
 FARTHEST = 30  # deviations from the mean that a standardised number may have
-ABOUT_ONE = 1.01  # what was resized by splines leaves [0, 1] a little
 
 
 def _claims(locator: str) -> bool:
@@ -63,15 +63,16 @@ def python_dataset(locator: str, *, strict: bool = False) -> Source:
     opened = source_of_dataset(train, locator)
     if test is None:
         return opened
-    return replace(opened, load_test=lambda: source_of_dataset(test, locator, class_names=opened.class_names))
+    return replace(opened, load_test=lambda: source_of_dataset(test, locator, part_of=opened))
 
 
-def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, class_names: Sequence[str] | None = None) -> Source:
+def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, part_of: Source | None = None) -> Source:
     """A source over any map-style data set. Labels are its `targets` or `labels` where it has them and its items show the same, else one pass reads them.
 
     Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C), or texts. Numbers are uint8, or lie in [0, 1] or [0, 255], or are standardised
     (below 0 too, then stretched): which of them is seen from items spread over the set. Ids are `ids`, the data set's `sample_ids`, the paths below `root`
-    where it lists files as torchvision's folders do (so they are those of the folder itself), else row numbers. Raises UsageError for what is
+    where it lists files as torchvision's folders do (so they are those of the folder itself), else row numbers. A test part has the classes of the training part that it is `part_of`, and
+    its floats are read by the rule of those. Raises UsageError for what is
     not map-style, DataError or LabelError that name the row for items and labels that cannot be used.
     """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -93,6 +94,7 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         ]
         sizes = np.array([size for size, _ in pairs], dtype=np.int64) if texts else None
         given = [y for _, y in pairs]
+    class_names = part_of.class_names if part_of is not None else None
     labels, names = _labels(given, own, class_names, locator)
     notes = require_classes(labels, names, locator) if class_names is None else []
     own_ids, files = ids if ids is not None else getattr(dataset, "sample_ids", None), _files_behind(dataset)
@@ -103,11 +105,11 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
             f"{locator}: there are {len(own_ids)} ids (sample_ids), the data set has {len(dataset)} samples. Give one a sample, in its order."
         )
     sample_ids = require_ids([text_of(i) for i in own_ids] if own_ids is not None else row_ids(len(dataset)), locator)
-    pixels = None if texts else _pixels(dataset, locator)
+    pixels = None if texts else (part_of.facts.get("pixels") if part_of is not None else None) or _pixels(dataset, locator)
 
     def read_input(index: int) -> Any:
         value = _pair(dataset[int(index)], locator)[0]
-        return value if pixels is None else _as_image(value, pixels, f"{locator}: row {index}")
+        return value if texts else _as_image(value, pixels, f"{locator}: row {index}")
 
     first, data = read_input(0), getattr(dataset, "data", None)
     images = np.asarray(data) if hasattr(data, "shape") and _length(data) == len(dataset) and _shown_as_it_is(data, read_input) else None
@@ -127,7 +129,7 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         kind="text" if texts else "image",
         images=images,
         paths=None if texts else files,
-        facts={"notes": notes, "made_by_code": True},
+        facts={"notes": notes, "made_by_code": True, "pixels": pixels},
     )
 
 
@@ -277,19 +279,23 @@ class Pixels(NamedTuple):
     high: float
 
 
-def _pixels(dataset: Any, locator: str) -> Pixels:
-    """The one rule for all images, from items spread over the data set: a single dark image does not say what its numbers mean. Raises DataError for what is no image."""
+AS_THEY_ARE = Pixels(1, 0, 0, 255)
+
+
+def _pixels(dataset: Any, locator: str) -> Pixels | None:
+    """The one rule for all images, from items spread over the data set: a single dark image does not say what its numbers mean. None where they are no floats. Raises DataError for what is no image."""
     seen = [_channels_last(_item(dataset, row, locator)[0], f"{locator}: row {row}") for row in _some_rows(len(dataset), ITEMS_LOOKED_AT)]
     arrays = [array for array in seen if isinstance(array, np.ndarray) and array.dtype != np.uint8]
     if not arrays:
-        return Pixels(1, 0, 0, 255)
+        return None
     low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
     kind = "f" if any(array.dtype.kind in "fb" for array in arrays) else arrays[0].dtype.kind
     if kind == "f" and low >= 1 - ABOUT_ONE and high <= ABOUT_ONE:
         return Pixels(255, 0, 1 - ABOUT_ONE, ABOUT_ONE)
     if kind == "f" and low < 0 and max(-low, high) <= FARTHEST:
         return Pixels(64, 128, -np.inf, np.inf)  # two deviations each way
-    return Pixels(pixel_scale(low, high, kind, f"{locator}: images"), 0, 0, 255)
+    pixel_scale(low, high, kind, f"{locator}: images")
+    return AS_THEY_ARE if kind == "f" else None
 
 
 def _channels_last(value: Any, where: str) -> Any:
@@ -307,11 +313,12 @@ def _channels_last(value: Any, where: str) -> Any:
     return array
 
 
-def _as_image(value: Any, pixels: Pixels, where: str) -> Any:
-    """An array (H, W, C) or (H, W) of uint8; PIL images as they are. Raises DataError for numbers outside those that the data set showed."""
+def _as_image(value: Any, pixels: Pixels | None, where: str) -> Any:
+    """An array (H, W, C) or (H, W) of uint8; PIL images as they are. Without a rule numbers lie in 0..255. Raises DataError for numbers outside those that the data set showed."""
     array = _channels_last(value, where)
     if not isinstance(array, np.ndarray) or array.dtype == np.uint8:
         return array
+    pixels = pixels or AS_THEY_ARE
     low, high = float(array.min()), float(array.max())
     if low < pixels.low or high > pixels.high:
         raise DataError(

@@ -1,4 +1,4 @@
-"""A Parquet, CSV or JSONL file with one row a sample."""
+"""A Parquet, CSV or JSONL file with one row a sample, or a folder of Parquet files that are one table."""
 
 from __future__ import annotations
 
@@ -15,38 +15,78 @@ import pyarrow.parquet
 from clprune.datatypes import Source
 from clprune.errors import DataError
 from clprune.families import source
-from clprune.sources._table import source_of_table
+from clprune.sources._common import shown
+from clprune.sources._csv import encoding_of, head_of, line_of_other_encoding, separator_of
+from clprune.sources._table import INPUTS, SUFFIXES, parts_of, source_of_table
 
 AS_WRITTEN = pa.csv.ConvertOptions(column_types={name: pa.string() for name in ("id", "path", "file_name", "image", "text", "split", "label")})
+ARROWS = dict.fromkeys(("utf-8", "utf-8-sig"), "utf8")  # read without recoding; arrow passes over the mark by itself
 BLOCK_BYTES = 1 << 26  # read at once: a row must fit into it, and an image in base64 may take many MB
 
 
-@source(claims=lambda locator: locator.endswith((".parquet", ".csv", ".jsonl")))
+def _claims(locator: str) -> bool:
+    path = Path(locator)
+    return path.suffix.lower() in SUFFIXES and (bool(parts_of(path)) or not path.is_dir())
+
+
+@source(claims=_claims)
 def table(locator: str, *, strict: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """Columns `path` or `file_name` (relative to the file), `image` (encoded bytes; base64 in .csv and .jsonl) or `text`; `label` (number or name).
+
+    Text is UTF-8, UTF-16 or UTF-32, known by the mark at its beginning, UTF-16 also without one. The columns of .csv stand between commas, or where only so there are an input and a `label`
+    between `;`, tabs or `|`.
+
+    A folder FILE.parquet/ of part files, as Spark writes it, is one table, its parts in the order of their names; paths are relative to where it lies.
 
     More than a million `path` rows are listed without a look at the files, unless `strict`: a broken one is found when it is decoded, and sizes are those of a
     column `bytes`, 0 without it. Optional: `id`, and `split`, whose rows named test, val, valid, validation or dev become the test split (the others are named train or training). Ids, paths and
     texts are taken as they are written: `007` is not 7. Labels are numbers where all of them are, but for those written with a zero in front or with an exponent: `01` and `1e5` are names.
     """
     path = Path(locator)
+    parts = parts_of(path)
+    if parts and (path.suffix.lower() != ".parquet" or any(part.parent != path for part in parts)):
+        raise DataError(
+            f"{path} is a folder ({shown([part.relative_to(path).as_posix() for part in parts], 3)}), not a file. Write its rows into one file, or as one folder of Parquet files, without folders in it."
+        )
+    content = _joined([_read(part) for part in parts], path) if parts else _read(path)
+    return source_of_table(content, locator, path.parent, strict=strict, files=[str(part) for part in parts or [path]], on_progress=on_progress)
+
+
+def _read(path: Path) -> pa.Table:
+    """The columns of one file. Raises DataError that says why it cannot be read."""
+    suffix = path.suffix.lower()
     try:
-        if path.suffix == ".parquet":
-            content = pa.parquet.read_table(path)
-        elif path.suffix == ".csv":
-            content = _csv(path)
-        else:
-            content = _jsonl(path)
+        content = pa.parquet.read_table(path) if suffix == ".parquet" else _csv(path) if suffix == ".csv" else _jsonl(path)
+        content.validate(full=True)  # arrow takes texts of Parquet and JSON as they come
+        return content
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check the path.") from None
     except (OSError, ValueError, pa.ArrowException) as error:
+        if (
+            suffix != ".parquet"
+            and isinstance(error, ValueError)
+            and encoding_of(head_of(path)).startswith("utf-8")
+            and (line := line_of_other_encoding(path))
+        ):
+            raise DataError(f"{path}: line {line} is not UTF-8. Save the file as UTF-8 (or as UTF-16), or convert it with iconv.") from error
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    return source_of_table(content, locator, path.parent, strict=strict, files=[str(path)], on_progress=on_progress)
+
+
+def _joined(parts: list[pa.Table], path: Path) -> pa.Table:
+    """The rows of all parts; a column that a part lacks is empty there. Raises DataError where a column is of unlike types."""
+    try:
+        return pa.concat_tables(parts, promote_options="default")
+    except pa.ArrowException as error:
+        raise DataError(f"the files in {path} do not fit together ({str(error).splitlines()[0]}). Write them with the same columns.") from error
 
 
 def _csv(path: Path) -> pa.Table:
     """The columns of a CSV file; a row may have line breaks in it."""
-    read, parse = pa.csv.ReadOptions(block_size=BLOCK_BYTES), pa.csv.ParseOptions(newlines_in_values=True)
+    head = head_of(path)
+    encoding = encoding_of(head)
+    separator = separator_of(head.decode(encoding, "replace"), lambda columns: "label" in columns and bool(columns.intersection(INPUTS)))
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, encoding=ARROWS.get(encoding, encoding))
+    parse = pa.csv.ParseOptions(newlines_in_values=True, delimiter=separator)
     content = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=AS_WRITTEN)
     if content.column_names.count("label") != 1:
         return content
@@ -72,19 +112,25 @@ def _as_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _jsonl(path: Path) -> pa.Table:
     """The columns of a JSONL file. Texts that look like dates stay as they are written: such columns are read again as texts; so are ids that arrow takes for numbers with a point."""
-    read = pa.json.ReadOptions(block_size=BLOCK_BYTES)
-    content = pa.json.read_json(path, read_options=read)
+    read, encoding = pa.json.ReadOptions(block_size=BLOCK_BYTES), encoding_of(head_of(path))
+    content = pa.json.read_json(_in_utf8(path, encoding), read_options=read)
     dates = [field.name for field in content.schema if pa.types.is_timestamp(field.type)]
     if dates:
         texts = pa.schema([(name, pa.string()) for name in dates])
-        content = pa.json.read_json(path, read_options=read, parse_options=pa.json.ParseOptions(explicit_schema=texts))
+        content = pa.json.read_json(_in_utf8(path, encoding), read_options=read, parse_options=pa.json.ParseOptions(explicit_schema=texts))
     if "id" in content.column_names and pa.types.is_floating(content.schema.field("id").type):
-        content = content.set_column(content.column_names.index("id"), "id", pa.chunked_array([_ids_as_written(path)]))
+        content = content.set_column(content.column_names.index("id"), "id", pa.chunked_array([_ids_as_written(path, encoding)]))
     return content
 
 
-def _ids_as_written(path: Path) -> pa.Array:
+def _in_utf8(path: Path, encoding: str) -> pa.NativeFile:
+    """A file of text as arrow reads JSON, without a mark at its beginning."""
+    file = pa.OSFile(str(path))
+    return file if encoding == "utf-8" else pa.transcoding_input_stream(file, encoding, "utf8")
+
+
+def _ids_as_written(path: Path, encoding: str) -> pa.Array:
     """The numbers under `id` of a JSONL file, as texts: one that is larger than 64 bits would lose its last digits, and a 1 beside a 2.5 would become 1.0."""
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding=encoding) as file:
         rows = (json.loads(line, parse_int=str, parse_float=str) for line in file if line.strip())
         return pa.array([row.get("id") for row in rows], pa.string())

@@ -32,7 +32,7 @@ def torchvision(locator: str, *, strict: bool = False) -> Source:
             if not str(error.__cause__).startswith("Unknown value 'test' for argument split"):  # as torchvision says it of ImageNet, Places365, ...
                 raise
             test = _build(kind, options, locator, train=False, split="val")
-        return source_of_dataset(test, locator, class_names=train.class_names)
+        return source_of_dataset(test, locator, part_of=train)
 
     has_test = {"train", "split"} & set(inspect.signature(kind).parameters)
     return replace(train, load_test=load_test if has_test else None)
