@@ -22,17 +22,15 @@ from clprune import families
 from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
+from clprune.followed import Probe, Rotation
 from clprune.live import write_live
 from clprune.observation import Kind, Observation, observation
-from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, nearest_by_cosine, observe_batches, observe_losses
+from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, observe_batches, observe_losses
+from clprune.windows import Window, points_of
 
 WINDOWS_PER_EPOCH = 4
-PROBE_SAMPLES = 2048  # samples whose features are kept from epoch to epoch
-PROBE_QUERIES = 512  # of these, whose nearest neighbours among the probe are compared
-PROBE_NEIGHBORS = 10
 RECORDS_OF_LOSSES = {"margin_before", "margin_after", "doubt_before", "doubt_after"}  # what indicators are given where only losses are observed
 RECORDS_OF_LOSSES |= {"weight_cosines_before", "weight_cosines", "epochs_between"}
-WHOLE_ENOUGH = 0.5  # of a full window: a last one of fewer samples is no point of its own, since its accuracy would be that of a few, 0 or 1 of one
 BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight times fewer small operations
 
 
@@ -111,9 +109,9 @@ class Recorder:
         self.curves: dict[str, list[float]] = {}
         self.curve_epochs: list[float] = []
         self._current: Tensor | None = None
-        self._watched = _Rotation(model) if model is not None else None
+        self._watched = Rotation(model) if model is not None else None
         self._by_id = np.argsort(self.sample_ids, kind="stable")  # so that the order of rows has no influence, on ties either
-        self._probe = _Probe(self._by_id)
+        self._probe = Probe(self._by_id)
         self._indicators = families.members("indicators")
         self._published: tuple[Path, dict[str, Any]] | None = None
         self._start_epoch()
@@ -149,14 +147,15 @@ class Recorder:
             self._kind = self._kind.joined(given.kind)
         if not len(given.rows):  # of a batch from which the loop left out all
             return
-        window = min(self.n_windows - 1, self._n_observed * self.n_windows // self.n_samples)
-        if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
+        number = self._n_observed * self.n_windows // self.n_samples
+        if number > self._windows[-1].number or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
-            self._close_windows(window)
+        if number > self._windows[-1].number:
+            self._close_window()
+            self._windows.append(Window(number))
         self._waiting.append(given)
-        n_rows = len(given.rows)
-        self._n_observed += n_rows
-        self._n_in_window[window] += n_rows
+        self._n_observed += len(given.rows)
+        self._windows[-1].n_observed += len(given.rows)
 
     def observe_network(self, fisher_trace: float) -> None:
         """Add an estimate of the whole network's Fisher trace (`signals.network_fisher`) to the current epoch."""
@@ -173,21 +172,20 @@ class Recorder:
                 "end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass."
             )
         self._flush()
-        self._close_windows(self.n_windows)
+        self._close_window()
         assert self._current is not None
         host = self._current[:, : self.n_samples].cpu().numpy()
         now = {name: row.copy() for name, row in zip(self._names, host, strict=True)}
         self._require_finite_losses(now)
         seen_labels = self._label_of[: self.n_samples].cpu().numpy()
         self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
-        windows = self._window_of[: self.n_samples].cpu().numpy().astype(np.int64)
         before = self.epochs[-1] if self.epochs else None
-        held = self._held_windows(windows)
-        for window in held:
-            records = self._window_records(window, np.flatnonzero(windows == window), now, before)
-            if window == held[-1]:
+        points = points_of(self._windows, self._window_of[: self.n_samples].cpu().numpy().astype(np.int64), self.n_windows)
+        for window in points:
+            records = self._window_records(window, now, before)
+            if window is points[-1]:
                 records |= self._epoch_records(now)
-            self.curve_epochs.append(len(self.epochs) + self._closed_at[window] / self.n_windows)
+            self.curve_epochs.append(len(self.epochs) + window.end)
             if learning_rate is not None or "learning_rate" in self.curves:
                 untold = [float("nan")] * (len(self.curve_epochs) - 1)
                 self.curves.setdefault("learning_rate", untold).append(float("nan") if learning_rate is None else learning_rate)
@@ -312,13 +310,9 @@ class Recorder:
 
     def _start_epoch(self) -> None:
         self._n_observed = 0
-        self._open_window = 0
-        self._n_in_window = [0] * self.n_windows
-        self._closed_at: dict[int, int] = {}
+        self._windows = [Window(0)]  # the last one is open
         self._waiting: list[Observation] = []
         self._kind = self._kind._replace(n_classes=None)  # more classes may come in the course of a training
-        self._records: list[list[Tensor]] = [[] for _ in range(self.n_windows)]
-        self._rotations: dict[int, tuple[Tensor, Tensor]] = {}  # window -> cosines at its start and at its end
         self._network_fisher: list[float] = []
         if self._current is not None:
             self._current.fill_(float("nan"))
@@ -351,12 +345,12 @@ class Recorder:
         repeated[order[1:]] = ordered[1:] == ordered[:-1]
         at = torch.where(repeated | (self._window_of.index_select(0, index) >= 0), n, index)
         self._current.index_copy_(1, at, record.samples)
-        self._window_of.index_copy_(0, at, torch.full_like(at, self._open_window, dtype=torch.float32))
+        self._window_of.index_copy_(0, at, torch.full_like(at, self._windows[-1].number, dtype=torch.float32))
         if labels is not None:
             self._label_of.index_copy_(0, at, labels.to(device, torch.int64))
         if features is not None:
             self._probe.take(at, features)
-        self._records[self._open_window].append(record.batches)
+        self._windows[-1].records.append(record.batches)
 
     def _require_finite_losses(self, now: dict[str, np.ndarray]) -> None:
         """Raise DataError that names samples whose loss is NaN or infinite: they would pass for not seen."""
@@ -367,43 +361,18 @@ class Recorder:
                 "Lower the learning rate, or look for broken inputs."
             )
 
-    def _close_windows(self, window: int) -> None:
+    def _close_window(self) -> None:
         """Look at the weights when a window is over."""
-        if window > self._open_window:
-            if self._watched is not None:
-                self._rotations[self._open_window] = (self._watched.last, self._watched.now())
-            self._closed_at[self._open_window] = window  # one further where a batch is smaller than a window
-            self._open_window = window
-
-    def _held_windows(self, windows: Int[np.ndarray, "N"]) -> list[int]:
-        """The windows of which there are batches. One that saw no new sample, and a last one that is too short, become part of the one before, in `windows` (of each sample) too."""
-        held: list[int] = []
-        for window in (window for window in range(self.n_windows) if self._records[window]):
-            if held and not (windows == window).any():
-                self._join(window, held[-1], windows)
-            else:
-                held.append(window)
-        if len(held) > 1 and self._n_in_window[held[-1]] < WHOLE_ENOUGH * self.n_samples / self.n_windows:
-            rest = held.pop()
-            self._join(rest, held[-1], windows)
-        return held
-
-    def _join(self, rest: int, into: int, windows: Int[np.ndarray, "N"]) -> None:
-        windows[windows == rest] = into
-        self._records[into] += self._records[rest]
-        self._closed_at[into] = self._closed_at[rest]
         if self._watched is not None:
-            self._rotations[into] = (self._rotations[into][0], self._rotations[rest][1])
+            self._windows[-1].rotation = (self._watched.last, self._watched.now())
 
-    def _window_records(
-        self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None
-    ) -> dict[str, np.ndarray]:
-        batches = torch.cat(self._records[window]).cpu().numpy().astype(np.float64)
+    def _window_records(self, window: Window, now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        rows, batches = window.rows, torch.cat(window.records).cpu().numpy().astype(np.float64)
         with_gradients = np.isfinite(batches).all(axis=1)  # not those of a model without features, or of fewer samples than chunks
         records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches[with_gradients].T, strict=True)) if with_gradients.any() else {}
-        if window in self._rotations:
-            records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in self._rotations[window])
-            records["epochs_between"] = np.array([(self._closed_at[window] - window) / self.n_windows])
+        if window.rotation is not None:
+            records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in window.rotation)
+            records["epochs_between"] = np.array([window.end - window.start])
         if self._kind.losses_only:  # a loss ranks the samples as a margin does, the other way round
             if before is not None:
                 rows = rows[np.isfinite(before["loss"][rows])]
@@ -437,63 +406,3 @@ def _doubt(epoch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N"]:
     if "p_label" in epoch:
         return np.nan_to_num(1 - epoch["p_label"].astype(np.float64), nan=0.0)
     return np.nan_to_num(epoch["loss"].astype(np.float64), nan=float(np.nanmin(epoch["loss"])))
-
-
-class _Probe:
-    """Features of a fixed part of the samples, as they are seen in the training steps: no forward pass of their own."""
-
-    def __init__(self, order: Int[np.ndarray, "N"]) -> None:
-        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]
-        self.before: np.ndarray | None = None  # (M, D) of the last epoch, NaN where a sample was not seen
-        self._place = np.full(len(order) + 1, len(self.rows), dtype=np.int64)
-        self._place[self.rows] = np.arange(len(self.rows))
-        self._neighbors: np.ndarray | None = None  # (Q, k) of the last epoch
-        self._slot: Tensor | None = None
-        self._now: Tensor | None = None
-
-    def take(self, index: Int[Tensor, "B"], features: Float[Tensor, "B D"]) -> None:
-        """Keep the features of the probe's samples; an `index` past the last sample is of none."""
-        if self._slot is None:
-            self._slot = torch.from_numpy(self._place).to(features.device)
-        if self._now is None:  # the last row is where all others go
-            self._now = torch.full((len(self.rows) + 1, features.shape[1]), float("nan"), device=features.device, dtype=torch.float32)
-        self._now.index_copy_(0, self._slot.index_select(0, index), features.float())
-
-    def end_epoch(self) -> dict[str, np.ndarray]:
-        """The probe before and after, of samples seen in both epochs, and the nearest neighbours of its first part then and now."""
-        if self._now is None:
-            return {}
-        before, self.before, self._now = self.before, self._now[:-1].cpu().numpy(), None
-        neighbors_before, self._neighbors = self._neighbors, None
-        if len(self.rows) > PROBE_NEIGHBORS + 1:
-            self._neighbors = _neighbors_of(self.before)
-        if before is None:
-            return {}
-        both = np.isfinite(before).all(axis=1) & np.isfinite(self.before).all(axis=1)
-        if both.sum() < 3:
-            return {}
-        records = {"probe_before": before[both], "probe_after": self.before[both]}
-        if self._neighbors is not None and (asked := both[: len(self._neighbors)]).any():
-            earlier = _neighbors_of(before) if neighbors_before is None else neighbors_before  # None: the run was resumed
-            records |= {"probe_neighbors_before": earlier[asked], "probe_neighbors_after": self._neighbors[asked]}
-        return records
-
-
-def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
-    """Nearest others of the probe's first samples; one that was not seen counts as far from all."""
-    return nearest_by_cosine(np.nan_to_num(probe, nan=0.0), min(PROBE_QUERIES, len(probe)), PROBE_NEIGHBORS)
-
-
-class _Rotation:
-    """Cosine of each weight matrix with its initial value."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.weights = [p for p in model.parameters() if p.ndim > 1]
-        self.initial = [p.detach().to(torch.float32, copy=True) for p in self.weights]
-        self.last = torch.ones(len(self.weights), device=self.initial[0].device if self.initial else None)
-
-    @torch.no_grad()
-    def now(self) -> Float[Tensor, "L"]:
-        pairs = zip(self.weights, self.initial, strict=True)
-        self.last = torch.stack([torch.cosine_similarity(w.flatten().float(), w0.flatten(), dim=0) for w, w0 in pairs])
-        return self.last
