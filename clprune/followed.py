@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from clprune.errors import UsageError
 from clprune.signals import nearest_by_cosine
 
 PROBE_SAMPLES = 2048  # samples whose features are kept from epoch to epoch
@@ -59,16 +60,29 @@ def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
     return nearest_by_cosine(np.nan_to_num(probe, nan=0.0), min(PROBE_QUERIES, len(probe)), PROBE_NEIGHBORS)
 
 
+def rotation_of(model: nn.Module | None) -> Rotation | None:
+    """What watches a model's weight matrices; None without a model, or for one that has none (only scales and offsets, say).
+
+    Raises UsageError where layers have no weights yet.
+    """
+    parameters = [] if model is None else list(model.parameters())
+    if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
+        raise UsageError("the model has layers that take their shape from the first batch. Let it see one, then make the recorder.")
+    weights = [p for p in parameters if p.ndim > 1]
+    return Rotation(weights) if weights else None
+
+
 class Rotation:
     """Cosine of each weight matrix with its initial value."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.weights = [p for p in model.parameters() if p.ndim > 1]
+    def __init__(self, weights: list[nn.Parameter]) -> None:
+        self.weights = weights
         self.initial = [p.detach().to(torch.float32, copy=True) for p in self.weights]
-        self.last = torch.ones(len(self.weights), device=self.initial[0].device if self.initial else None)
+        self.last = torch.ones(len(self.weights), device=self.initial[0].device)
 
     @torch.no_grad()
     def now(self) -> Float[Tensor, "L"]:
+        self.initial = [w0.to(w.device) for w, w0 in zip(self.weights, self.initial, strict=True)]  # the model may have moved since
         pairs = zip(self.weights, self.initial, strict=True)
         self.last = torch.stack([torch.cosine_similarity(w.flatten().float(), w0.flatten(), dim=0) for w, w0 in pairs])
         return self.last

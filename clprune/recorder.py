@@ -22,7 +22,7 @@ from clprune import families
 from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
-from clprune.followed import Probe, Rotation
+from clprune.followed import Probe, rotation_of
 from clprune.live import write_live
 from clprune.observation import Kind, Observation, observation
 from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, observe_batches, observe_losses
@@ -66,7 +66,7 @@ class Recorder:
     """Records a training run and says when its critical learning period has ended.
 
     `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
-    recorded too. `windows_per_epoch` is 1 where all of an epoch was observed at one moment. `in_critical_period` is True until the live rule
+    recorded too (where it has weight matrices). `windows_per_epoch` is 1 where all of an epoch was observed at one moment. `in_critical_period` is True until the live rule
     has fired; `settled` until then False. With `live_folder`, `clprune watch live_folder` follows the run.
 
         recorder = Recorder(train_set)
@@ -109,7 +109,7 @@ class Recorder:
         self.curves: dict[str, list[float]] = {}
         self.curve_epochs: list[float] = []
         self._current: Tensor | None = None
-        self._watched = Rotation(model) if model is not None else None
+        self._watched = rotation_of(model)
         self._by_id = np.argsort(self.sample_ids, kind="stable")  # so that the order of rows has no influence, on ties either
         self._probe = Probe(self._by_id)
         self._indicators = families.members("indicators")

@@ -579,3 +579,29 @@ def test_the_rotation_of_weights_in_bfloat16_is_recorded_and_goes_on() -> None:
         curves.append(second.curves["layer_rotation"])
     np.testing.assert_allclose(curves[0], curves[1], rtol=0.02)
     assert 0 < curves[0][0] < curves[0][1]
+
+
+class Scale(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize("model", [Scale(), torch.nn.Flatten()])
+def test_a_model_without_weight_matrices_is_recorded_as_none_is(model: torch.nn.Module) -> None:
+    first, without = Recorder(range(8), model=model), Recorder(range(8))
+    second = Recorder(range(8), model=model)
+    for epoch in range(2):
+        for recorder in (first, without) if epoch == 0 else (second, without):
+            recorder.observe(torch.arange(8), torch.eye(2).repeat(4, 1) * (epoch + 1), torch.arange(8) // 4)
+            recorder.end_epoch()
+        if epoch == 0:
+            second.restore(first.epochs, first.state_after_last_epoch()[1])
+    assert set(second.curves) == set(without.curves) and np.isnan(second.curves["layer_rotation"]).all()
+    for name, values in without.curves.items():
+        np.testing.assert_array_equal(second.curves[name], values, err_msg=name)
+
+
+def test_a_model_whose_weights_are_not_there_yet_is_refused() -> None:
+    with pytest.raises(UsageError, match="Let it see one"):
+        Recorder(range(8), model=torch.nn.LazyLinear(2))
