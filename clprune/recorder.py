@@ -67,7 +67,8 @@ class Recorder:
 
     `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
     recorded too (where it has weight matrices). `windows_per_epoch` is 1 where all of an epoch was observed at one moment. `in_critical_period` is True until the live rule
-    has fired; `settled` until then False. With `live_folder`, `clprune watch live_folder` follows the run.
+    has fired; `settled` until then False. With `live_folder`, `clprune watch live_folder` follows the run. Where processes train together each sees its share
+    only: gather index, logits and labels of all (torch.distributed.all_gather) and let each, or one, observe that.
 
         recorder = Recorder(train_set)
         for x, y, index in DataLoader(recorder.indexed(train_set), ...):
@@ -90,6 +91,8 @@ class Recorder:
                 f"Recorder() takes a Source or a map-style data set with a length; a {type(source).__name__} has no rows. Give what `observe` is told the rows of."
             )
         self.n_samples = len(source)
+        if windows_per_epoch < 1:
+            raise UsageError(f"windows_per_epoch is {windows_per_epoch}; it must be at least 1.")
         if self.n_samples == 0:
             raise DataError("there is nothing to record: the data set is empty.")
         if isinstance(source, Source):
@@ -257,13 +260,13 @@ class Recorder:
 
     def trajectory(self, **facts: Any) -> Trajectory:
         """Everything recorded so far; `facts` are added to the run's facts."""
-        if not self.epochs:
-            raise UsageError("nothing was recorded yet: call end_epoch() after the first epoch.")
+        self._require_an_epoch()
         signals = {name: np.stack([epoch[name] for epoch in self.epochs]) for name in self.epochs[0]}
         return Trajectory(self.sample_ids, self.labels, signals, self._curve_arrays(), np.asarray(self.curve_epochs), facts)
 
     def state_after_last_epoch(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """What `restore` needs: the last epoch's signals, and the rest (which replaces the rest of the epoch before)."""
+        """What `restore` needs: the last epoch's signals, and the rest (which replaces the rest of the epoch before). Raises UsageError before the first epoch's end."""
+        self._require_an_epoch()
         rest = {f"curve.{name}": np.asarray(values) for name, values in self.curves.items()} | {"curve_epochs": np.asarray(self.curve_epochs)}
         if self._watched is not None:
             rest |= {f"initial.{i:04d}": weight.cpu().numpy() for i, weight in enumerate(self._watched.initial)}
@@ -277,8 +280,12 @@ class Recorder:
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
         """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten.
 
-        Raises UsageError for a recorder with a `model` where the run was recorded without one, or with one of other weights.
+        Raises DataError for epochs of another number of samples, UsageError for a recorder with a `model` where the run was recorded without one, or with one of other weights.
         """
+        if wrong := {len(values) for epoch in epochs for values in epoch.values()} - {self.n_samples}:
+            raise DataError(
+                f"the recording to go on from is of {wrong.pop()} samples, this recorder of {self.n_samples}. Go on with the data set that it was made for."
+            )
         if self._watched is not None:
             shapes = [rest[name].shape for name in sorted(rest) if name.startswith("initial.")]
             if shapes != [tuple(weight.shape) for weight in self._watched.initial]:
@@ -307,6 +314,10 @@ class Recorder:
         self._tell_transforms()
 
     # ---- inside
+
+    def _require_an_epoch(self) -> None:
+        if not self.epochs:
+            raise UsageError("nothing was recorded yet: call end_epoch() after the first epoch.")
 
     def _start_epoch(self) -> None:
         self._n_observed = 0

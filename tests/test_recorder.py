@@ -605,3 +605,15 @@ def test_a_model_without_weight_matrices_is_recorded_as_none_is(model: torch.nn.
 def test_a_model_whose_weights_are_not_there_yet_is_refused() -> None:
     with pytest.raises(UsageError, match="Let it see one"):
         Recorder(range(8), model=torch.nn.LazyLinear(2))
+
+
+def test_what_a_recording_cannot_go_on_from_or_begin_with_is_refused() -> None:
+    first, other = Recorder(range(8)), Recorder(range(5))
+    with pytest.raises(UsageError, match="nothing was recorded yet"):
+        first.state_after_last_epoch()
+    first.observe(torch.arange(8), torch.zeros(8, 2), torch.arange(8) % 2)
+    first.end_epoch()
+    with pytest.raises(DataError, match="is of 8 samples, this recorder of 5"):
+        other.restore(first.epochs, first.state_after_last_epoch()[1])
+    with pytest.raises(UsageError, match="windows_per_epoch is 0"):
+        Recorder(range(8), windows_per_epoch=0)
