@@ -27,6 +27,14 @@ class Probe:
         self._slot: Tensor | None = None
         self._now: Tensor | None = None
 
+    def restart(self) -> None:
+        """Forget the features of an epoch that did not end."""
+        self._now = None
+
+    def restore(self, before: Float[np.ndarray, "M D"] | None) -> None:
+        """Go on from the features `before` of an interrupted run."""
+        self.before, self._now, self._neighbors = before, None, None
+
     def take(self, index: Int[Tensor, "B"], features: Float[Tensor, "B D"]) -> None:
         """Keep the features of the probe's samples; an `index` past the last sample is of none."""
         if self._slot is None:

@@ -117,7 +117,7 @@ class Recorder:
         self._probe = Probe(self._by_id)
         self._indicators = families.members("indicators")
         self._published: tuple[Path, dict[str, Any]] | None = None
-        self._start_epoch()
+        self.restart_epoch()
         if live_folder is not None:
             self.publish(live_folder)
 
@@ -197,11 +197,23 @@ class Recorder:
                 value = float(member(*(records[need] for need in needs))) if all(need in records for need in needs) else float("nan")
                 self.curves.setdefault(name, []).append(value)
         self.epochs.append(now)
-        self._start_epoch()
+        self.restart_epoch()
         ended = self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs))
         self._write_live("ended" if ended else "running")
         self._tell_transforms()
         return ended
+
+    def restart_epoch(self) -> None:
+        """Forget what was observed since the last `end_epoch()`: for an epoch that was interrupted and begins again."""
+        self._n_observed = 0
+        self._windows = [Window(0)]  # the last one is open
+        self._waiting: list[Observation] = []
+        self._kind = self._kind._replace(n_classes=None)  # more classes may come in the course of a training
+        self._network_fisher: list[float] = []
+        self._probe.restart()
+        if self._current is not None:
+            self._current.fill_(float("nan"))
+            self._window_of.fill_(-1.0)
 
     @property
     def in_critical_period(self) -> bool:
@@ -294,7 +306,7 @@ class Recorder:
                     f"Make the recorder {'with that model' if shapes else 'without `model`'}."
                 )
         self.live = LiveRule(min_epochs=self.live.min_epochs)
-        self._start_epoch()
+        self.restart_epoch()
         if self._labels_are_learned and "labels" in rest:  # not in what an earlier version kept
             self.labels = rest["labels"].copy()
         self.curves = {name[6:]: values.tolist() for name, values in rest.items() if name.startswith("curve.")}
@@ -302,7 +314,7 @@ class Recorder:
         if self._watched is not None:
             self._watched.initial = [torch.from_numpy(rest[f"initial.{i:04d}"].copy()).to(w.device) for i, w in enumerate(self._watched.initial)]
             self._watched.last = torch.from_numpy(rest["rotation"].copy()).to(self._watched.last.device)
-        self._probe.before = rest.get("probe")
+        self._probe.restore(rest.get("probe"))
         if epochs:
             self._kind = Kind("p_label" not in epochs[-1], None, 0 if self._probe.before is None else self._probe.before.shape[1])
         curves, times = self._curve_arrays(), np.asarray(self.curve_epochs)
@@ -318,16 +330,6 @@ class Recorder:
     def _require_an_epoch(self) -> None:
         if not self.epochs:
             raise UsageError("nothing was recorded yet: call end_epoch() after the first epoch.")
-
-    def _start_epoch(self) -> None:
-        self._n_observed = 0
-        self._windows = [Window(0)]  # the last one is open
-        self._waiting: list[Observation] = []
-        self._kind = self._kind._replace(n_classes=None)  # more classes may come in the course of a training
-        self._network_fisher: list[float] = []
-        if self._current is not None:
-            self._current.fill_(float("nan"))
-            self._window_of.fill_(-1.0)
 
     def _flush(self) -> None:
         """Take the statistics of the batches that wait, in float32 whatever mode the loop is in; all of them belong to the open window."""

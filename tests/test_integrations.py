@@ -1,5 +1,6 @@
 """The recorder in other people's loops gives what it gives in a plain one: Lightning and transformers themselves, on real data."""
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import clprune
 from clprune.critical_period import live_firing
 from clprune.errors import DataError, UsageError
+from clprune.live import read_live
 from clprune.recorder import Recorder
 from clprune.training import FeatureTap
 
@@ -231,6 +233,45 @@ def test_a_head_that_cannot_be_told_is_refused(lightning: Any, train_set: Tensor
     for head, said in ((None, r"gives the 3 numbers .* model\.head 4, model\.body\.3 32"), ("fc", "no module 'fc'. It has: model, model.head")):
         with pytest.raises(UsageError, match=said):
             fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), Named(), head=head)
+
+
+class Breaking(nn.Module):
+    """The network; a forward pass of the second epoch fails, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.n_steps = network(), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_steps += 1
+        if self.n_steps == 15:
+            raise RuntimeError("a cable was pulled")
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def test_a_lightning_training_that_fails_leaves_nothing_of_its_last_epoch(lightning: Any, train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder, model = Recorder(train_set, n_classes=4, live_folder=tmp_path), Breaking()
+    loader = DataLoader(recorder.indexed(train_set), batch_size=32)
+    with pytest.raises(RuntimeError, match="cable"):
+        fit(lightning, recorder, loader, model)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert read_live(tmp_path)["state"] == "stopped"
+    again, fresh = nn.Sequential(model.body), Recorder(train_set, n_classes=4)
+    fit(lightning, fresh, loader, copy.deepcopy(again))
+    fit(lightning, recorder, loader, again)
+    np.testing.assert_array_equal(recorder.trajectory().signal("p_label")[1:], fresh.trajectory().signal("p_label"))
+
+
+def test_a_transformers_training_that_fails_leaves_nothing_of_its_last_epoch(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder, again, fresh = (Recorder(train_set, n_classes=4) for _ in range(3))
+    recorder.publish(tmp_path / "live")
+    with pytest.raises(UsageError, match="add_column"):
+        trained(recorder, Rows(train_set, with_index=False), tmp_path)
+    assert read_live(tmp_path / "live")["state"] == "stopped"
+    again.observe(torch.arange(N), torch.zeros(N, 4), torch.zeros(N, dtype=torch.int64), torch.zeros(N, 32))  # of a training that was interrupted
+    trained(again, Rows(train_set), tmp_path)
+    trained(fresh, Rows(train_set), tmp_path)
+    equal(again, fresh)
 
 
 class Rows(Dataset):  # type: ignore[type-arg]

@@ -617,3 +617,29 @@ def test_what_a_recording_cannot_go_on_from_or_begin_with_is_refused() -> None:
         other.restore(first.epochs, first.state_after_last_epoch()[1])
     with pytest.raises(UsageError, match="windows_per_epoch is 0"):
         Recorder(range(8), windows_per_epoch=0)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_an_epoch_that_was_interrupted_leaves_nothing_behind(restored: bool) -> None:
+    whole, broken = Recorder(range(60)), Recorder(range(60))
+    for epoch in range(3):
+        generator = torch.Generator().manual_seed(epoch)
+        logits, features = torch.randn(60, 3, generator=generator), torch.randn(60, 4, generator=generator)
+        if epoch:
+            kept = broken.state_after_last_epoch()[1]
+            for rows in torch.arange(40).split(4):
+                broken.observe(rows, torch.randn(4, 3), rows % 3, torch.randn(4, 4))
+            if restored:
+                broken.observe(torch.arange(60), torch.randn(60, 3), torch.arange(60) % 3, torch.randn(60, 4))
+                done = list(broken.epochs)
+                broken.end_epoch()
+                broken.restore(done, kept)
+            else:
+                broken.restart_epoch()
+        for recorder in (whole, broken):
+            for rows in torch.arange(60).split(20):
+                recorder.observe(rows[:15], logits[rows[:15]], rows[:15] % 3, features[rows[:15]])
+            recorder.end_epoch()
+    for name, values in whole.curves.items():
+        np.testing.assert_array_equal(broken.curves[name], values, err_msg=name)
+    np.testing.assert_array_equal(broken.trajectory().signal("p_label"), whole.trajectory().signal("p_label"))

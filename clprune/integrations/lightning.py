@@ -59,6 +59,7 @@ class CriticalPeriodCallback(Callback):
         self._tap = HeadTap(pl_module, self.recorder.n_classes, self.head)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.recorder.restart_epoch()  # a training before this one may have been interrupted
         n_done, n_held, progress = trainer.current_epoch, len(self.recorder.epochs), trainer.fit_loop.epoch_loop.batch_progress
         if n_done and not n_held and not self._restored:
             raise UsageError(
@@ -92,6 +93,9 @@ class CriticalPeriodCallback(Callback):
             self._tap.close()
             self._tap = None
             self.recorder.finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # Lightning does not call it then
 
     def state_dict(self) -> dict[str, Any]:
         """The finished epochs of the recording, as tensors."""

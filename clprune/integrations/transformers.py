@@ -86,8 +86,8 @@ class _EndOfEpoch(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         save_recording(self.recorder, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.recorder.finish()
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.recorder.restart_epoch()  # a training before this one may have been interrupted
 
 
 class CriticalPeriodMixin:
@@ -124,7 +124,10 @@ class CriticalPeriodMixin:
             raise UsageError(
                 f"the recorder holds {len(self.recorder.epochs)} epochs of another model, and model_init makes a new one for each training. Give each training a recorder of its own."
             )
-        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.recorder.finish()
 
     def call_model_init(self, trial: Any = None) -> Any:
         """The Trainer's own; the model that it makes anew for a training is looked at in the place of the one before."""
