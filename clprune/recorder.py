@@ -22,17 +22,15 @@ from clprune import families
 from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, phase_border
 from clprune.datatypes import CriticalPeriod, Source, Trajectory
 from clprune.errors import DataError, StorageError, UsageError
+from clprune.followed import Probe, rotation_of
 from clprune.live import write_live
 from clprune.observation import Kind, Observation, observation
-from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, nearest_by_cosine, observe_batches, observe_losses
+from clprune.signals import BATCH_RECORDS, LOSS_SIGNALS, names_of_signals, observe_batches, observe_losses
+from clprune.windows import Window, points_of
 
 WINDOWS_PER_EPOCH = 4
-PROBE_SAMPLES = 2048  # samples whose features are kept from epoch to epoch
-PROBE_QUERIES = 512  # of these, whose nearest neighbours among the probe are compared
-PROBE_NEIGHBORS = 10
 RECORDS_OF_LOSSES = {"margin_before", "margin_after", "doubt_before", "doubt_after"}  # what indicators are given where only losses are observed
 RECORDS_OF_LOSSES |= {"weight_cosines_before", "weight_cosines", "epochs_between"}
-WHOLE_ENOUGH = 0.5  # of a full window: a last one of fewer samples is no point of its own, since its accuracy would be that of a few, 0 or 1 of one
 BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight times fewer small operations
 
 
@@ -68,8 +66,9 @@ class Recorder:
     """Records a training run and says when its critical learning period has ended.
 
     `source` is a `Source`, or anything with a length (then ids are row numbers). `model` is optional: with it, layer rotation is
-    recorded too. `windows_per_epoch` is 1 where all of an epoch was observed at one moment. `in_critical_period` is True until the live rule
-    has fired; `settled` until then False. With `live_folder`, `clprune watch live_folder` follows the run.
+    recorded too (where it has weight matrices). `windows_per_epoch` is 1 where all of an epoch was observed at one moment. `in_critical_period` is True until the live rule
+    has fired; `settled` until then False. With `live_folder`, `clprune watch live_folder` follows the run. Where processes train together each sees its share
+    only: gather index, logits and labels of all (torch.distributed.all_gather) and let each, or one, observe that.
 
         recorder = Recorder(train_set)
         for x, y, index in DataLoader(recorder.indexed(train_set), ...):
@@ -92,6 +91,8 @@ class Recorder:
                 f"Recorder() takes a Source or a map-style data set with a length; a {type(source).__name__} has no rows. Give what `observe` is told the rows of."
             )
         self.n_samples = len(source)
+        if windows_per_epoch < 1:
+            raise UsageError(f"windows_per_epoch is {windows_per_epoch}; it must be at least 1.")
         if self.n_samples == 0:
             raise DataError("there is nothing to record: the data set is empty.")
         if isinstance(source, Source):
@@ -111,12 +112,12 @@ class Recorder:
         self.curves: dict[str, list[float]] = {}
         self.curve_epochs: list[float] = []
         self._current: Tensor | None = None
-        self._watched = _Rotation(model) if model is not None else None
+        self._watched = rotation_of(model)
         self._by_id = np.argsort(self.sample_ids, kind="stable")  # so that the order of rows has no influence, on ties either
-        self._probe = _Probe(self._by_id)
+        self._probe = Probe(self._by_id)
         self._indicators = families.members("indicators")
         self._published: tuple[Path, dict[str, Any]] | None = None
-        self._start_epoch()
+        self.restart_epoch()
         if live_folder is not None:
             self.publish(live_folder)
 
@@ -149,14 +150,15 @@ class Recorder:
             self._kind = self._kind.joined(given.kind)
         if not len(given.rows):  # of a batch from which the loop left out all
             return
-        window = min(self.n_windows - 1, self._n_observed * self.n_windows // self.n_samples)
-        if window > self._open_window or len(self._waiting) == BATCHES_AT_ONCE:
+        number = self._n_observed * self.n_windows // self.n_samples
+        if number > self._windows[-1].number or len(self._waiting) == BATCHES_AT_ONCE:
             self._flush()
-            self._close_windows(window)
+        if number > self._windows[-1].number:
+            self._close_window()
+            self._windows.append(Window(number))
         self._waiting.append(given)
-        n_rows = len(given.rows)
-        self._n_observed += n_rows
-        self._n_in_window[window] += n_rows
+        self._n_observed += len(given.rows)
+        self._windows[-1].n_observed += len(given.rows)
 
     def observe_network(self, fisher_trace: float) -> None:
         """Add an estimate of the whole network's Fisher trace (`signals.network_fisher`) to the current epoch."""
@@ -173,21 +175,20 @@ class Recorder:
                 "end_epoch() was called in an epoch in which nothing was observed. Call observe(index, logits, labels) after each forward pass."
             )
         self._flush()
-        self._close_windows(self.n_windows)
+        self._close_window()
         assert self._current is not None
         host = self._current[:, : self.n_samples].cpu().numpy()
         now = {name: row.copy() for name, row in zip(self._names, host, strict=True)}
         self._require_finite_losses(now)
         seen_labels = self._label_of[: self.n_samples].cpu().numpy()
         self.labels = np.where(seen_labels >= 0, seen_labels, self.labels)
-        windows = self._window_of[: self.n_samples].cpu().numpy().astype(np.int64)
         before = self.epochs[-1] if self.epochs else None
-        held = self._held_windows(windows)
-        for window in held:
-            records = self._window_records(window, np.flatnonzero(windows == window), now, before)
-            if window == held[-1]:
+        points = points_of(self._windows, self._window_of[: self.n_samples].cpu().numpy().astype(np.int64), self.n_windows)
+        for window in points:
+            records = self._window_records(window, now, before)
+            if window is points[-1]:
                 records |= self._epoch_records(now)
-            self.curve_epochs.append(len(self.epochs) + self._closed_at[window] / self.n_windows)
+            self.curve_epochs.append(len(self.epochs) + window.end)
             if learning_rate is not None or "learning_rate" in self.curves:
                 untold = [float("nan")] * (len(self.curve_epochs) - 1)
                 self.curves.setdefault("learning_rate", untold).append(float("nan") if learning_rate is None else learning_rate)
@@ -196,11 +197,23 @@ class Recorder:
                 value = float(member(*(records[need] for need in needs))) if all(need in records for need in needs) else float("nan")
                 self.curves.setdefault(name, []).append(value)
         self.epochs.append(now)
-        self._start_epoch()
+        self.restart_epoch()
         ended = self.live.update(self._curve_arrays(), np.asarray(self.curve_epochs))
         self._write_live("ended" if ended else "running")
         self._tell_transforms()
         return ended
+
+    def restart_epoch(self) -> None:
+        """Forget what was observed since the last `end_epoch()`: for an epoch that was interrupted and begins again."""
+        self._n_observed = 0
+        self._windows = [Window(0)]  # the last one is open
+        self._waiting: list[Observation] = []
+        self._kind = self._kind._replace(n_classes=None)  # more classes may come in the course of a training
+        self._network_fisher: list[float] = []
+        self._probe.restart()
+        if self._current is not None:
+            self._current.fill_(float("nan"))
+            self._window_of.fill_(-1.0)
 
     @property
     def in_critical_period(self) -> bool:
@@ -259,13 +272,13 @@ class Recorder:
 
     def trajectory(self, **facts: Any) -> Trajectory:
         """Everything recorded so far; `facts` are added to the run's facts."""
-        if not self.epochs:
-            raise UsageError("nothing was recorded yet: call end_epoch() after the first epoch.")
+        self._require_an_epoch()
         signals = {name: np.stack([epoch[name] for epoch in self.epochs]) for name in self.epochs[0]}
         return Trajectory(self.sample_ids, self.labels, signals, self._curve_arrays(), np.asarray(self.curve_epochs), facts)
 
     def state_after_last_epoch(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """What `restore` needs: the last epoch's signals, and the rest (which replaces the rest of the epoch before)."""
+        """What `restore` needs: the last epoch's signals, and the rest (which replaces the rest of the epoch before). Raises UsageError before the first epoch's end."""
+        self._require_an_epoch()
         rest = {f"curve.{name}": np.asarray(values) for name, values in self.curves.items()} | {"curve_epochs": np.asarray(self.curve_epochs)}
         if self._watched is not None:
             rest |= {f"initial.{i:04d}": weight.cpu().numpy() for i, weight in enumerate(self._watched.initial)}
@@ -279,8 +292,12 @@ class Recorder:
     def restore(self, epochs: list[dict[str, np.ndarray]], rest: Mapping[str, np.ndarray]) -> None:
         """Go on from the signals of all finished epochs and the last `rest` of an interrupted run. What this recorder saw before is forgotten.
 
-        Raises UsageError for a recorder with a `model` where the run was recorded without one, or with one of other weights.
+        Raises DataError for epochs of another number of samples, UsageError for a recorder with a `model` where the run was recorded without one, or with one of other weights.
         """
+        if wrong := {len(values) for epoch in epochs for values in epoch.values()} - {self.n_samples}:
+            raise DataError(
+                f"the recording to go on from is of {wrong.pop()} samples, this recorder of {self.n_samples}. Go on with the data set that it was made for."
+            )
         if self._watched is not None:
             shapes = [rest[name].shape for name in sorted(rest) if name.startswith("initial.")]
             if shapes != [tuple(weight.shape) for weight in self._watched.initial]:
@@ -289,7 +306,7 @@ class Recorder:
                     f"Make the recorder {'with that model' if shapes else 'without `model`'}."
                 )
         self.live = LiveRule(min_epochs=self.live.min_epochs)
-        self._start_epoch()
+        self.restart_epoch()
         if self._labels_are_learned and "labels" in rest:  # not in what an earlier version kept
             self.labels = rest["labels"].copy()
         self.curves = {name[6:]: values.tolist() for name, values in rest.items() if name.startswith("curve.")}
@@ -297,7 +314,7 @@ class Recorder:
         if self._watched is not None:
             self._watched.initial = [torch.from_numpy(rest[f"initial.{i:04d}"].copy()).to(w.device) for i, w in enumerate(self._watched.initial)]
             self._watched.last = torch.from_numpy(rest["rotation"].copy()).to(self._watched.last.device)
-        self._probe.before = rest.get("probe")
+        self._probe.restore(rest.get("probe"))
         if epochs:
             self._kind = Kind("p_label" not in epochs[-1], None, 0 if self._probe.before is None else self._probe.before.shape[1])
         curves, times = self._curve_arrays(), np.asarray(self.curve_epochs)
@@ -310,19 +327,9 @@ class Recorder:
 
     # ---- inside
 
-    def _start_epoch(self) -> None:
-        self._n_observed = 0
-        self._open_window = 0
-        self._n_in_window = [0] * self.n_windows
-        self._closed_at: dict[int, int] = {}
-        self._waiting: list[Observation] = []
-        self._kind = self._kind._replace(n_classes=None)  # more classes may come in the course of a training
-        self._records: list[list[Tensor]] = [[] for _ in range(self.n_windows)]
-        self._rotations: dict[int, tuple[Tensor, Tensor]] = {}  # window -> cosines at its start and at its end
-        self._network_fisher: list[float] = []
-        if self._current is not None:
-            self._current.fill_(float("nan"))
-            self._window_of.fill_(-1.0)
+    def _require_an_epoch(self) -> None:
+        if not self.epochs:
+            raise UsageError("nothing was recorded yet: call end_epoch() after the first epoch.")
 
     def _flush(self) -> None:
         """Take the statistics of the batches that wait, in float32 whatever mode the loop is in; all of them belong to the open window."""
@@ -351,12 +358,12 @@ class Recorder:
         repeated[order[1:]] = ordered[1:] == ordered[:-1]
         at = torch.where(repeated | (self._window_of.index_select(0, index) >= 0), n, index)
         self._current.index_copy_(1, at, record.samples)
-        self._window_of.index_copy_(0, at, torch.full_like(at, self._open_window, dtype=torch.float32))
+        self._window_of.index_copy_(0, at, torch.full_like(at, self._windows[-1].number, dtype=torch.float32))
         if labels is not None:
             self._label_of.index_copy_(0, at, labels.to(device, torch.int64))
         if features is not None:
             self._probe.take(at, features)
-        self._records[self._open_window].append(record.batches)
+        self._windows[-1].records.append(record.batches)
 
     def _require_finite_losses(self, now: dict[str, np.ndarray]) -> None:
         """Raise DataError that names samples whose loss is NaN or infinite: they would pass for not seen."""
@@ -367,43 +374,18 @@ class Recorder:
                 "Lower the learning rate, or look for broken inputs."
             )
 
-    def _close_windows(self, window: int) -> None:
+    def _close_window(self) -> None:
         """Look at the weights when a window is over."""
-        if window > self._open_window:
-            if self._watched is not None:
-                self._rotations[self._open_window] = (self._watched.last, self._watched.now())
-            self._closed_at[self._open_window] = window  # one further where a batch is smaller than a window
-            self._open_window = window
-
-    def _held_windows(self, windows: Int[np.ndarray, "N"]) -> list[int]:
-        """The windows of which there are batches. One that saw no new sample, and a last one that is too short, become part of the one before, in `windows` (of each sample) too."""
-        held: list[int] = []
-        for window in (window for window in range(self.n_windows) if self._records[window]):
-            if held and not (windows == window).any():
-                self._join(window, held[-1], windows)
-            else:
-                held.append(window)
-        if len(held) > 1 and self._n_in_window[held[-1]] < WHOLE_ENOUGH * self.n_samples / self.n_windows:
-            rest = held.pop()
-            self._join(rest, held[-1], windows)
-        return held
-
-    def _join(self, rest: int, into: int, windows: Int[np.ndarray, "N"]) -> None:
-        windows[windows == rest] = into
-        self._records[into] += self._records[rest]
-        self._closed_at[into] = self._closed_at[rest]
         if self._watched is not None:
-            self._rotations[into] = (self._rotations[into][0], self._rotations[rest][1])
+            self._windows[-1].rotation = (self._watched.last, self._watched.now())
 
-    def _window_records(
-        self, window: int, rows: Int[np.ndarray, "n"], now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None
-    ) -> dict[str, np.ndarray]:
-        batches = torch.cat(self._records[window]).cpu().numpy().astype(np.float64)
+    def _window_records(self, window: Window, now: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        rows, batches = window.rows, torch.cat(window.records).cpu().numpy().astype(np.float64)
         with_gradients = np.isfinite(batches).all(axis=1)  # not those of a model without features, or of fewer samples than chunks
         records: dict[str, np.ndarray] = dict(zip(BATCH_RECORDS, batches[with_gradients].T, strict=True)) if with_gradients.any() else {}
-        if window in self._rotations:
-            records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in self._rotations[window])
-            records["epochs_between"] = np.array([(self._closed_at[window] - window) / self.n_windows])
+        if window.rotation is not None:
+            records["weight_cosines_before"], records["weight_cosines"] = (cosines.cpu().numpy() for cosines in window.rotation)
+            records["epochs_between"] = np.array([window.end - window.start])
         if self._kind.losses_only:  # a loss ranks the samples as a margin does, the other way round
             if before is not None:
                 rows = rows[np.isfinite(before["loss"][rows])]
@@ -437,63 +419,3 @@ def _doubt(epoch: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N"]:
     if "p_label" in epoch:
         return np.nan_to_num(1 - epoch["p_label"].astype(np.float64), nan=0.0)
     return np.nan_to_num(epoch["loss"].astype(np.float64), nan=float(np.nanmin(epoch["loss"])))
-
-
-class _Probe:
-    """Features of a fixed part of the samples, as they are seen in the training steps: no forward pass of their own."""
-
-    def __init__(self, order: Int[np.ndarray, "N"]) -> None:
-        self.rows = order[np.random.default_rng(0).permutation(len(order))[:PROBE_SAMPLES]]
-        self.before: np.ndarray | None = None  # (M, D) of the last epoch, NaN where a sample was not seen
-        self._place = np.full(len(order) + 1, len(self.rows), dtype=np.int64)
-        self._place[self.rows] = np.arange(len(self.rows))
-        self._neighbors: np.ndarray | None = None  # (Q, k) of the last epoch
-        self._slot: Tensor | None = None
-        self._now: Tensor | None = None
-
-    def take(self, index: Int[Tensor, "B"], features: Float[Tensor, "B D"]) -> None:
-        """Keep the features of the probe's samples; an `index` past the last sample is of none."""
-        if self._slot is None:
-            self._slot = torch.from_numpy(self._place).to(features.device)
-        if self._now is None:  # the last row is where all others go
-            self._now = torch.full((len(self.rows) + 1, features.shape[1]), float("nan"), device=features.device, dtype=torch.float32)
-        self._now.index_copy_(0, self._slot.index_select(0, index), features.float())
-
-    def end_epoch(self) -> dict[str, np.ndarray]:
-        """The probe before and after, of samples seen in both epochs, and the nearest neighbours of its first part then and now."""
-        if self._now is None:
-            return {}
-        before, self.before, self._now = self.before, self._now[:-1].cpu().numpy(), None
-        neighbors_before, self._neighbors = self._neighbors, None
-        if len(self.rows) > PROBE_NEIGHBORS + 1:
-            self._neighbors = _neighbors_of(self.before)
-        if before is None:
-            return {}
-        both = np.isfinite(before).all(axis=1) & np.isfinite(self.before).all(axis=1)
-        if both.sum() < 3:
-            return {}
-        records = {"probe_before": before[both], "probe_after": self.before[both]}
-        if self._neighbors is not None and (asked := both[: len(self._neighbors)]).any():
-            earlier = _neighbors_of(before) if neighbors_before is None else neighbors_before  # None: the run was resumed
-            records |= {"probe_neighbors_before": earlier[asked], "probe_neighbors_after": self._neighbors[asked]}
-        return records
-
-
-def _neighbors_of(probe: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "Q k"]:
-    """Nearest others of the probe's first samples; one that was not seen counts as far from all."""
-    return nearest_by_cosine(np.nan_to_num(probe, nan=0.0), min(PROBE_QUERIES, len(probe)), PROBE_NEIGHBORS)
-
-
-class _Rotation:
-    """Cosine of each weight matrix with its initial value."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.weights = [p for p in model.parameters() if p.ndim > 1]
-        self.initial = [p.detach().to(torch.float32, copy=True) for p in self.weights]
-        self.last = torch.ones(len(self.weights), device=self.initial[0].device if self.initial else None)
-
-    @torch.no_grad()
-    def now(self) -> Float[Tensor, "L"]:
-        pairs = zip(self.weights, self.initial, strict=True)
-        self.last = torch.stack([torch.cosine_similarity(w.flatten().float(), w0.flatten(), dim=0) for w, w0 in pairs])
-        return self.last

@@ -223,10 +223,11 @@ class FeatureTap:
         if layer is not None:
             self._handle = modules[layer].register_forward_hook(self._catch_output)
         elif self.layer is not None:
-            self._handle = modules[self.layer].register_forward_pre_hook(self._catch)
+            self._handle = modules[self.layer].register_forward_pre_hook(self._catch, with_kwargs=True)
 
-    def _catch(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.features = inputs[0] if inputs[0].ndim == 2 else None
+    def _catch(self, module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        given = inputs[0] if inputs else next(iter(named.values()))
+        self.features = given if given.ndim == 2 else None
 
     def _catch_output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if not isinstance(output, Tensor):

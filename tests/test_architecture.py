@@ -44,6 +44,8 @@ FLOORS |= {
     for name in (
         "approach",
         "signals",
+        "followed",
+        "windows",
         "observation",
         "neighbors",
         "storage",
@@ -91,6 +93,7 @@ LOWEST = ("errors", "datatypes", "families")  # floor 0 and floor 1 may import d
 FLOOR_ONE = (
     "ranking",
     "signals",
+    "followed",
     "energy",
     "prices",
     "harm",

@@ -1,5 +1,6 @@
 """The recorder in other people's loops gives what it gives in a plain one: Lightning and transformers themselves, on real data."""
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import clprune
 from clprune.critical_period import live_firing
 from clprune.errors import DataError, UsageError
+from clprune.live import read_live
 from clprune.recorder import Recorder
+from clprune.training import FeatureTap
 
 N, EPOCHS = 320, 3
 
@@ -90,12 +93,15 @@ def fit(
     lightning: Any, recorder: Recorder, loader: Any, model: nn.Module, *, validate: Any = None, resume: Path | None = None, **options: Any
 ) -> Any:
     library, integration = lightning
-    stop, schedule = options.pop("stop", False), options.pop("schedule", None)
+    stop, schedule, head = options.pop("stop", False), options.pop("schedule", None), options.pop("head", None)
     options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = library.Trainer(
-            callbacks=[integration.CriticalPeriodCallback(recorder, stop=stop)], enable_progress_bar=False, enable_model_summary=False, **options
+            callbacks=[integration.CriticalPeriodCallback(recorder, stop=stop, head=head)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
         )
         trainer.fit(module_of(library, model, schedule), loader, validate, ckpt_path=resume)
     return trainer
@@ -192,6 +198,80 @@ def test_what_cannot_be_recorded_is_refused(lightning: Any, train_set: TensorDat
         fit(lightning, recorder, DataLoader(train_set, batch_size=32), network())
     with pytest.raises(UsageError, match="linear layer"):
         fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), nn.Sequential(nn.Conv2d(1, 4, 16), nn.Flatten()))
+
+
+class Named(nn.Module):
+    """The network with a head that is called by name, and was made before the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        *body, self.head = network()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(input=self.body(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("n_classes", "head"), [(4, None), (None, "model.head"), (3, "model.head")])
+def test_a_head_is_found_by_its_width_or_name_and_may_be_called_by_keyword(
+    lightning: Any, train_set: TensorDataset, n_classes: int | None, head: str | None
+) -> None:
+    recorder = Recorder(train_set, n_classes=n_classes)
+    fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), Named(), head=head)
+    equal(recorder, plain(train_set))
+
+
+def test_the_last_layer_of_a_proxy_may_be_called_by_keyword() -> None:
+    layer = nn.Linear(3, 2)
+    tap, x = FeatureTap(layer), torch.randn(5, 3)
+    layer(input=x)
+    assert tap.features is x
+
+
+def test_a_head_that_cannot_be_told_is_refused(lightning: Any, train_set: TensorDataset) -> None:
+    recorder = Recorder(train_set, n_classes=3)
+    for head, said in ((None, r"gives the 3 numbers .* model\.head 4, model\.body\.3 32"), ("fc", "no module 'fc'. It has: model, model.head")):
+        with pytest.raises(UsageError, match=said):
+            fit(lightning, recorder, DataLoader(recorder.indexed(train_set), batch_size=32), Named(), head=head)
+
+
+class Breaking(nn.Module):
+    """The network; a forward pass of the second epoch fails, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.n_steps = network(), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_steps += 1
+        if self.n_steps == 15:
+            raise RuntimeError("a cable was pulled")
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def test_a_lightning_training_that_fails_leaves_nothing_of_its_last_epoch(lightning: Any, train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder, model = Recorder(train_set, n_classes=4, live_folder=tmp_path), Breaking()
+    loader = DataLoader(recorder.indexed(train_set), batch_size=32)
+    with pytest.raises(RuntimeError, match="cable"):
+        fit(lightning, recorder, loader, model)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert read_live(tmp_path)["state"] == "stopped"
+    again, fresh = nn.Sequential(model.body), Recorder(train_set, n_classes=4)
+    fit(lightning, fresh, loader, copy.deepcopy(again))
+    fit(lightning, recorder, loader, again)
+    np.testing.assert_array_equal(recorder.trajectory().signal("p_label")[1:], fresh.trajectory().signal("p_label"))
+
+
+def test_a_transformers_training_that_fails_leaves_nothing_of_its_last_epoch(train_set: TensorDataset, tmp_path: Path) -> None:
+    recorder, again, fresh = (Recorder(train_set, n_classes=4) for _ in range(3))
+    recorder.publish(tmp_path / "live")
+    with pytest.raises(UsageError, match="add_column"):
+        trained(recorder, Rows(train_set, with_index=False), tmp_path)
+    assert read_live(tmp_path / "live")["state"] == "stopped"
+    again.observe(torch.arange(N), torch.zeros(N, 4), torch.zeros(N, dtype=torch.int64), torch.zeros(N, 32))  # of a training that was interrupted
+    trained(again, Rows(train_set), tmp_path)
+    trained(fresh, Rows(train_set), tmp_path)
+    equal(again, fresh)
 
 
 class Rows(Dataset):  # type: ignore[type-arg]

@@ -327,8 +327,11 @@ def test_points_of_few_batches_are_dated_and_see_the_weights_move(n_batches: int
     assert np.isfinite(recorder.curves["layer_rotation"]).all()
 
 
-def fired_in_a_loop(n: int, batch: int, seed: int, n_epochs: int = 25) -> int | None:
-    """Where the rule fires for samples of different difficulty that are learned; samples that a larger `n` adds change nothing of the others."""
+def fired_in_a_loop(n: int, batch: int, seed: int, n_epochs: int = 25, times: int = 1) -> int | None:
+    """Where the rule fires for samples of different difficulty that are learned; samples that a larger `n` adds change nothing of the others.
+
+    Each batch comes so many `times`. What is observed of a sample is the same each time.
+    """
     rng, recorder = np.random.default_rng(seed), Recorder(range(n))
     labels, ease = torch.from_numpy(rng.integers(0, 5, 2048)), torch.from_numpy(2 * rng.random(2048))
     for epoch in range(n_epochs):
@@ -336,7 +339,8 @@ def fired_in_a_loop(n: int, batch: int, seed: int, n_epochs: int = 25) -> int | 
         logits[torch.arange(2048), labels] += 4 * ease * (1 - np.exp(-(epoch + 1) / 2))
         order = rng.permutation(2048)
         for rows in torch.from_numpy(order[order < n]).split(batch):
-            recorder.observe(rows, logits[rows], labels[rows])
+            for _ in range(times):
+                recorder.observe(rows, logits[rows], labels[rows])
         recorder.end_epoch()
     return recorder.live.fired_epoch
 
@@ -531,14 +535,32 @@ def test_the_first_sight_of_a_sample_counts_for_the_probe_too() -> None:
         assert twice.curves[name][-1] == once.curves[name][-1], name
 
 
-def test_a_window_in_which_only_samples_seen_before_came_is_no_point() -> None:
-    recorder = Recorder(range(80), model=torch.nn.Linear(2, 2))
-    for rows in torch.arange(80).split(20):
-        for _ in range(2):  # two forward passes a step
-            recorder.observe(rows, torch.randn(20, 3), rows % 3)
+def dates_of(draws: np.ndarray, batch: int, n: int) -> list[float]:
+    """When the curves of one epoch of `draws` have their points."""
+    recorder = Recorder(range(n), model=torch.nn.Linear(2, 2))
+    for rows in torch.from_numpy(draws).split(batch):
+        recorder.observe(rows, torch.randn(len(rows), 3), rows % 3)
     recorder.end_epoch()
     assert np.isfinite(recorder.curves["training_accuracy"]).all()
-    assert recorder.curve_epochs == [0.5, 0.75, 1.0]
+    return recorder.curve_epochs
+
+
+def test_points_are_dated_by_the_share_of_what_the_epoch_observed() -> None:
+    order = np.random.default_rng(0).permutation(80)
+    for times in (2, 3):  # each sample so often, one after the other
+        assert dates_of(order.repeat(times), 10, 80) == [0.25, 0.5, 0.75, 1.0]
+    twice = np.concatenate([np.tile(rows, 2) for rows in np.split(order, 4)])  # two forward passes a step
+    assert dates_of(twice, 20, 80) == [0.25, 0.5, 0.75, 1.0]
+    assert dates_of(np.tile(order, 2), 10, 80) == [0.125, 0.25, 0.375, 1.0]  # two passes: in the second one there is no new sample, and no point
+    assert dates_of(np.concatenate([order, order[:3]]), 10, 80) == pytest.approx([20 / 83, 40 / 83, 60 / 83, 1.0])  # filled up to whole batches
+    assert dates_of(order[:40], 10, 80) == [0.5, 1.0]
+    assert dates_of(order[:76], 4, 80) == pytest.approx([20 / 76, 40 / 76, 60 / 76, 1.0])  # drop_last
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_that_are_shown_repeatedly_do_not_move_the_end(seed: int) -> None:
+    once, four_times = (fired_in_a_loop(1024, 64, seed, 12, times=times) for times in (1, 4))
+    assert once == four_times is not None
 
 
 def test_the_rotation_of_weights_in_bfloat16_is_recorded_and_goes_on() -> None:
@@ -557,3 +579,67 @@ def test_the_rotation_of_weights_in_bfloat16_is_recorded_and_goes_on() -> None:
         curves.append(second.curves["layer_rotation"])
     np.testing.assert_allclose(curves[0], curves[1], rtol=0.02)
     assert 0 < curves[0][0] < curves[0][1]
+
+
+class Scale(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize("model", [Scale(), torch.nn.Flatten()])
+def test_a_model_without_weight_matrices_is_recorded_as_none_is(model: torch.nn.Module) -> None:
+    first, without = Recorder(range(8), model=model), Recorder(range(8))
+    second = Recorder(range(8), model=model)
+    for epoch in range(2):
+        for recorder in (first, without) if epoch == 0 else (second, without):
+            recorder.observe(torch.arange(8), torch.eye(2).repeat(4, 1) * (epoch + 1), torch.arange(8) // 4)
+            recorder.end_epoch()
+        if epoch == 0:
+            second.restore(first.epochs, first.state_after_last_epoch()[1])
+    assert set(second.curves) == set(without.curves) and np.isnan(second.curves["layer_rotation"]).all()
+    for name, values in without.curves.items():
+        np.testing.assert_array_equal(second.curves[name], values, err_msg=name)
+
+
+def test_a_model_whose_weights_are_not_there_yet_is_refused() -> None:
+    with pytest.raises(UsageError, match="Let it see one"):
+        Recorder(range(8), model=torch.nn.LazyLinear(2))
+
+
+def test_what_a_recording_cannot_go_on_from_or_begin_with_is_refused() -> None:
+    first, other = Recorder(range(8)), Recorder(range(5))
+    with pytest.raises(UsageError, match="nothing was recorded yet"):
+        first.state_after_last_epoch()
+    first.observe(torch.arange(8), torch.zeros(8, 2), torch.arange(8) % 2)
+    first.end_epoch()
+    with pytest.raises(DataError, match="is of 8 samples, this recorder of 5"):
+        other.restore(first.epochs, first.state_after_last_epoch()[1])
+    with pytest.raises(UsageError, match="windows_per_epoch is 0"):
+        Recorder(range(8), windows_per_epoch=0)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_an_epoch_that_was_interrupted_leaves_nothing_behind(restored: bool) -> None:
+    whole, broken = Recorder(range(60)), Recorder(range(60))
+    for epoch in range(3):
+        generator = torch.Generator().manual_seed(epoch)
+        logits, features = torch.randn(60, 3, generator=generator), torch.randn(60, 4, generator=generator)
+        if epoch:
+            kept = broken.state_after_last_epoch()[1]
+            for rows in torch.arange(40).split(4):
+                broken.observe(rows, torch.randn(4, 3), rows % 3, torch.randn(4, 4))
+            if restored:
+                broken.observe(torch.arange(60), torch.randn(60, 3), torch.arange(60) % 3, torch.randn(60, 4))
+                done = list(broken.epochs)
+                broken.end_epoch()
+                broken.restore(done, kept)
+            else:
+                broken.restart_epoch()
+        for recorder in (whole, broken):
+            for rows in torch.arange(60).split(20):
+                recorder.observe(rows[:15], logits[rows[:15]], rows[:15] % 3, features[rows[:15]])
+            recorder.end_epoch()
+    for name, values in whole.curves.items():
+        np.testing.assert_array_equal(broken.curves[name], values, err_msg=name)
+    np.testing.assert_array_equal(broken.trajectory().signal("p_label"), whole.trajectory().signal("p_label"))

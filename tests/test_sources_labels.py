@@ -367,6 +367,8 @@ def test_a_function_gives_its_test_part_by_names_or_says_what_failed(monkeypatch
 
 def test_two_classes_of_one_name_in_torchvision_stay_apart() -> None:
     assert open_source(Items(IMAGES, LABELS, classes=["crane", "bee", "crane", "dog"])).class_names == ("crane (0)", "bee", "crane (2)", "dog")
+    several = [("tench", "Tinca tinca"), ("crane",), ["crane"], (b"dog", "hound")]  # as torchvision's ImageNet names them
+    assert open_source(Items(IMAGES, LABELS, classes=several)).class_names == ("tench, Tinca tinca", "crane (1)", "crane (2)", "dog, hound")
 
 
 @pytest.mark.parametrize(("mode", "pixels", "shown"), [

@@ -33,7 +33,8 @@ def index_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 class CriticalPeriodCallback(Callback):
-    """Feeds `recorder` while the trainer fits. Logits and features are what the model's last linear layer gives and takes.
+    """Feeds `recorder` while the trainer fits. Logits and features are what the model's head gives and takes: the module named `head`, or the last linear layer
+    that gives the recorder's `n_classes` numbers (any, where that was not told).
 
     With `stop` the training ends with the epoch in which the critical period does; without, `recorder.in_critical_period` tells. `parts` takes rows and labels out of a
     batch. The recording is part of Lightning's checkpoints (those that are saved at the end of a training epoch hold that epoch too; a RuntimeWarning where one was saved earlier).
@@ -44,8 +45,10 @@ class CriticalPeriodCallback(Callback):
         trainer.fit(module, DataLoader(recorder.indexed(train_set), batch_size=128, shuffle=True))
     """
 
-    def __init__(self, recorder: Recorder, *, stop: bool = True, parts: Callable[[Any], tuple[Tensor, Tensor]] = index_and_labels) -> None:
-        self.recorder, self.stop, self.parts = recorder, stop, parts
+    def __init__(
+        self, recorder: Recorder, *, stop: bool = True, parts: Callable[[Any], tuple[Tensor, Tensor]] = index_and_labels, head: str | None = None
+    ) -> None:
+        self.recorder, self.stop, self.parts, self.head = recorder, stop, parts, head
         self._tap: HeadTap | None = None
         self._restored = False
         self._rate: float | None = None  # of the last training step: when an epoch ends, the scheduler has set that of the next one already
@@ -53,9 +56,10 @@ class CriticalPeriodCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
             raise UsageError(f"the recording needs one process that sees every sample; this trainer runs {trainer.world_size}.")
-        self._tap = HeadTap(pl_module)
+        self._tap = HeadTap(pl_module, self.recorder.n_classes, self.head)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.recorder.restart_epoch()  # a training before this one may have been interrupted
         n_done, n_held, progress = trainer.current_epoch, len(self.recorder.epochs), trainer.fit_loop.epoch_loop.batch_progress
         if n_done and not n_held and not self._restored:
             raise UsageError(
@@ -89,6 +93,9 @@ class CriticalPeriodCallback(Callback):
             self._tap.close()
             self._tap = None
             self.recorder.finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # Lightning does not call it then
 
     def state_dict(self) -> dict[str, Any]:
         """The finished epochs of the recording, as tensors."""

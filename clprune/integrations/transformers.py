@@ -86,8 +86,8 @@ class _EndOfEpoch(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         save_recording(self.recorder, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.recorder.finish()
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.recorder.restart_epoch()  # a training before this one may have been interrupted
 
 
 class CriticalPeriodMixin:
@@ -97,7 +97,7 @@ class CriticalPeriodMixin:
         recorder = clprune.Recorder(train_set, n_classes=10)
         RecordingTrainer(model=model, args=args, train_dataset=train_set, recorder=recorder).train()
 
-    Logits and features are what the model's last linear layer gives and takes, once for each micro-batch, so gradient accumulation, label smoothing and mixed
+    Logits and features are what the model's head gives and takes (the module named `head`, or the last linear layer that gives the recorder's `n_classes` numbers), once for each micro-batch, so gradient accumulation, label smoothing and mixed
     precision change nothing. The recording is part of each checkpoint, and `train(resume_from_checkpoint=...)` goes on with it (saved within an epoch, a checkpoint
     holds the finished epochs only). Raises UsageError for examples without `index`, for several processes, for a checkpoint without a recording, and where `model_init` makes
     another model for a recorder that holds epochs already.
@@ -106,13 +106,13 @@ class CriticalPeriodMixin:
     _signature_columns: list[str]
     _tap: HeadTap | None = None
 
-    def __init__(self, *args: Any, recorder: Recorder, stop: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, recorder: Recorder, stop: bool = True, head: str | None = None, **kwargs: Any) -> None:
+        self.recorder, self._head = recorder, head  # before `model_init` is called
         super().__init__(*args, **kwargs)
         if self.args.world_size > 1 or self.args.n_gpu > 1:  # type: ignore[attr-defined]
             raise UsageError("the recording needs one process on one device that sees every sample; set CUDA_VISIBLE_DEVICES to one GPU.")
-        self.recorder = recorder
         if self._tap is None:
-            self._tap = HeadTap(self.model)  # type: ignore[attr-defined]
+            self._tap = HeadTap(self.model, recorder.n_classes, head)  # type: ignore[attr-defined]
         self.add_callback(_EndOfEpoch(recorder, stop))  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -124,14 +124,17 @@ class CriticalPeriodMixin:
             raise UsageError(
                 f"the recorder holds {len(self.recorder.epochs)} epochs of another model, and model_init makes a new one for each training. Give each training a recorder of its own."
             )
-        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.recorder.finish()
 
     def call_model_init(self, trial: Any = None) -> Any:
         """The Trainer's own; the model that it makes anew for a training is looked at in the place of the one before."""
         if self._tap is not None:
             self._tap.close()
         model = super().call_model_init(trial)  # type: ignore[misc]
-        self._tap = HeadTap(model)
+        self._tap = HeadTap(model, self.recorder.n_classes, self._head)
         return model
 
     def _set_signature_columns_if_needed(self) -> None:

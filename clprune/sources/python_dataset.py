@@ -149,7 +149,7 @@ def _length(held: Any) -> int:
 def _class_names(dataset: Any) -> tuple[str, ...]:
     """The data set's own names of its classes by number, none where it has none; where two have one name (ImageNet has two cranes) the number is added.
 
-    `classes` is a list or an array of them, or a mapping between names and numbers.
+    `classes` is a list or an array of them, or a mapping between names and numbers; several words for one class (torchvision's ImageNet) are joined by commas.
     """
     held = getattr(dataset, "classes", None)
     if isinstance(held, Mapping):
@@ -159,7 +159,7 @@ def _class_names(dataset: Any) -> tuple[str, ...]:
         return ()
     if all(isinstance(name, (int, float, np.number)) for name in held) and list(held) != list(range(len(held))):
         return ()  # the values that labels take, not names by number
-    names = [text_of(name) for name in held]
+    names = [", ".join(map(text_of, name)) if isinstance(name, (list, tuple)) else text_of(name) for name in held]
     times = Counter(names)
     return tuple(f"{name} ({c})" if times[name] > 1 else name for c, name in enumerate(names))
 
