@@ -201,13 +201,13 @@ def select(
     if dry_run:
         from clprune.run import read_run
         from clprune.selection import budget_for
-        from clprune.selection_record import require_choice
+        from clprune.selection_record import NEEDS_LABELS, candidates, require_choice
 
         require_choice(out, run, strategy, force=force)
         scored = read_run(run)
-        rows, n = pipeline.candidates(scored, label_budget is not None)[2], int(scored.document["n_samples"])
+        rows, n = candidates(scored, label_budget is not None)[2], int(scored.document["n_samples"])
         if rows is not None and "auto" in (keep, strategy):
-            raise UsageError(pipeline.NEEDS_LABELS)
+            raise UsageError(NEEDS_LABELS)
         could = n if rows is None else len(rows)
         n_keep = None if keep == "auto" else budget_for(label_budget or keep, could).n_keep
         plan: dict[str, Any] = {"n_samples": n, "n_keep": n_keep, "trials": trials * [keep, strategy].count("auto"), "out": str(out)}
