@@ -262,7 +262,9 @@ def _selected(
         if rows is not None:
             raise distributed.everywhere(UsageError(NEEDS_LABELS))
         asked_for = strategy
-        found, strategy, evidence, trials_took = distributed.on_first(lambda: decided_for(scored, keep, asked_for, seed, on_progress, **automatic))
+        found, strategy, evidence, trials_took = distributed.on_first(
+            lambda: decided_for(scored, keep, asked_for, seed, on_progress, min_per_class=min_per_class, **automatic)
+        )
 
     chosen_by = strategy
     vectors = distributed.alike(lambda: vectors_for(chosen_by))
