@@ -18,7 +18,7 @@ from clprune.datatypes import UNLABELLED, Source
 from clprune.errors import IntegrityError, LabelError, UsageError
 from clprune.manifest import Manifest, read_manifest
 from clprune.sources._common import require_classes
-from clprune.storage import SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
+from clprune.storage import BRIEFLY, SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
 
 NAMED = 10  # rows that an error names
 ID_COLUMNS, LABEL_COLUMNS = ("sample_id", "id"), ("label", "answer", "class")
@@ -141,7 +141,7 @@ def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = Fals
     manifest = read_manifest(folder)
     if "pool" not in manifest.document:
         raise UsageError(f"{folder} asks for no labels. Make a manifest with `clprune select RUN --label-budget N`.")
-    with locked(manifest.folder):
+    with locked(manifest.folder, wait_seconds=BRIEFLY):
         ids, names = manifest.samples["sample_id"].to_pylist(), [str(name) for name in manifest.document["class_names"]]
         given = {name: label for name, label in zip(ids, manifest.samples["label"].to_pylist(), strict=True)}
         asked = set(manifest.kept_ids.tolist())

@@ -14,7 +14,7 @@ from clprune.errors import ClpruneError, UsageError
 from clprune.evaluation_record import read_evaluation
 from clprune.manifest import Manifest
 from clprune.prices import DEFAULTS, FEES, fee_for, read_tiers
-from clprune.storage import SCHEMA_VERSION, read_json, write_json
+from clprune.storage import BRIEFLY, SCHEMA_VERSION, locked, read_json, write_json
 
 
 def savings(
@@ -270,8 +270,9 @@ def note_export(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     one = {key: told.get(key) for key in ("form", "destination", "files", "bytes_written", "link", "seconds")}
     one["destination"] = str(Path(told["destination"]).resolve())  # one place, from wherever the command is given
     try:
-        others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
-        write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
+        with locked(folder, wait_seconds=BRIEFLY):
+            others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
+            write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
     except ClpruneError as error:
         notes = [*filter(None, [told.get("note")]), f"`clprune savings` will not count this export: {error}"]
         return {**told, "note": " ".join(notes)}
