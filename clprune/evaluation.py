@@ -27,6 +27,7 @@ from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import EVALUATION_EPOCHS, Evaluation
 from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
+from clprune.embeddings import require_logits
 from clprune.energy import EnergyMeter, step_so_far
 from clprune.errors import UsageError
 from clprune.evaluation_record import write_result
@@ -79,7 +80,7 @@ def evaluate(
     With `checkpoint` (a folder) every finished training is committed to it, and one that is there already is not done again where the data
     (`data_key`), the kept rows, the model, the recipe, the budget and the device are the same. `test_groups` names the group of each test sample. Processes that have
     joined share the trainings out, one each at a time; the results do not depend on their number.
-    Raises UsageError for unknown arms or budgets.
+    Raises UsageError for unknown arms or budgets, and for a proxy that cannot take such inputs.
     """
     others = list(dict.fromkeys(["random", "full"] if against is None else against))  # what is named twice is trained once
     if unknown := sorted(set(others) - {"random", "full", *DYNAMIC}):
@@ -306,6 +307,7 @@ def _one_training(
     begun = time.perf_counter()
     seed_everything(seed)
     state = new_state(build_proxy(proxy, n_classes, data.input_shape), data.device, recipe)
+    require_logits(state.model, data, np.arange(min(2, len(data))), n_classes, proxy)
     with EnergyMeter() as meter:
         run = train(state, data, recipe, n_epochs=n_epochs, n_steps=n_steps, seed=seed, rows=rows, observe=observe)
     statistics = (data.mean.cpu().numpy(), data.std.cpu().numpy()) if isinstance(data, DeviceData) else None
