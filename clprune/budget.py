@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 
 from clprune.datatypes import EVALUATION_EPOCHS, Budget
 from clprune.errors import UsageError
+from clprune.wording import counted, points
 
 EXPONENTS = np.array([0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
 NOISES = np.geomspace(0.0005, 0.1, 18)  # standard deviation of an accuracy over seeds, 0.05 to 10 points
@@ -208,15 +209,15 @@ def safe_budget(
         "half_chance_share": float(curve.shares[_edge(curve, tolerance, 0.5)]),
         "trials": [{"keep_fraction": trial.keep_fraction, "accuracy": trial.accuracy, "n_judged": len(trial.right)} for trial in trials],
     }
-    length = "" if n_epochs is None else f" of {n_epochs} epochs; a longer one may lose more"
-    clean = f", {100 * of_useful:+.2f} against all but the {useless_share:.0%} that add nothing" if useless_share >= 0.01 else ""
+    length = "" if n_epochs is None else f" of {counted(n_epochs, 'epoch')}; a longer one may lose more"
+    clean = f", {points(of_useful)} against all but the {useless_share:.0%} that add nothing" if useless_share >= 0.01 else ""
     if share == 1:
         said = f"keep everything: no smaller share loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}"
     else:
         holds = "holds what has to be kept of every class and " if at == 0 and lowest > SMALLEST else ""
         said = (
             f"{share:.0%} is the smallest share that {holds}loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}: "
-            f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}){clean}, {len(trials)} short trainings{length}"
+            f"predicted loss {points(loss)} points (95 % interval {points(low)} to {points(high)}){clean}, {len(trials)} short trainings{length}"
         )
     return Budget(share, _n_of(share, n_samples), "auto", evidence | {"sentence": said})
 

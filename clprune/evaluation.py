@@ -48,6 +48,7 @@ from clprune.training import (
     to_device,
     train,
 )
+from clprune.wording import counted, points, unsigned_zero
 
 RANDOM_SHARES = (0.75, 1.0, 1.5, 2.0, 3.0)  # of the labels asked for: the counts at which random labelling is tried
 Job = tuple[int, str]  # a training: its seed and its arm
@@ -122,7 +123,7 @@ def evaluate(
         of = len(order) if budget == "equal-steps" else len(kept)
         enough = epochs_of_trial(of, recipe.batch_size)
         said = f"--epochs {enough} gives {enough * math.ceil(of / recipe.batch_size):,}"
-        comparison["sentence"] += f" So short a training ({n_steps:,} steps) may not show what a longer one would: {said}."
+        comparison["sentence"] += f" So short a training ({counted(n_steps, 'step')}) may not show what a longer one would: {said}."
     return Evaluation(summary, comparison, facts)
 
 
@@ -240,10 +241,10 @@ def evaluate_pool(
     saved, bound = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
     not_better, verb = _verdict(float(gain.mean()), interval)
-    money = "" if label_price is None else f", {saved * label_price:,.2f} USD"
+    money = "" if label_price is None else f", {unsigned_zero(saved * label_price, ',.2f')} USD"
     sentence = (
-        f"Asking for these {len(asked):,} labels {verb} asking for as many random ones: {100 * gain.mean():+.2f} points{_points(interval)}, {_of_seeds(seeds)}. "
-        f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{saved:,} labels saved{money}. "
+        f"Asking for these {len(asked):,} labels {verb} asking for as many random ones: {points(gain.mean())} points{_points(interval)}, {_of_seeds(seeds)}. "
+        f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{counted(saved, 'label')} saved{money}. "
         f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
     )
     return {
@@ -431,7 +432,7 @@ def interval_of(differences: Float[np.ndarray, "S"], n_test: float = math.inf) -
 
 
 def _points(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f" (95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+    return "" if interval is None else f" (95 % interval {points(interval[0])} to {points(interval[1])})"
 
 
 def _of_seeds(n: int) -> str:
@@ -463,7 +464,7 @@ def _comparison(summary: dict[str, dict[str, Any]], n_test: int, *, everything: 
         told = result["to_random"]
         result["not_better_than_random"], verb = _verdict(told["difference"], told["interval"])
         result["sentence"] = (
-            f"The selection {verb} a random one of the same class sizes: {100 * told['difference']:+.2f} points{_points(told['interval'])}, {_of_seeds(len(mine))}."
+            f"The selection {verb} a random one of the same class sizes: {points(told['difference'])} points{_points(told['interval'])}, {_of_seeds(len(mine))}."
         )
     return result
 

@@ -19,6 +19,7 @@ from clprune.errors import IntegrityError, LabelError, UsageError
 from clprune.manifest import Manifest, read_manifest
 from clprune.sources._common import require_classes
 from clprune.storage import BRIEFLY, SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
+from clprune.wording import counted
 
 NAMED = 10  # rows that an error names
 ID_COLUMNS, LABEL_COLUMNS = ("sample_id", "id"), ("label", "answer", "class")
@@ -165,11 +166,11 @@ def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = Fals
                 repeated += before == answer.label
                 found.setdefault(answer.sample_id, answer)
         problems = [
-            f"{len(rows)} {what} ({'; '.join(rows[:NAMED])}{f' and {len(rows) - NAMED} more' if len(rows) > NAMED else ''})"
+            f"{counted(len(rows), 'answer')} {'is' if len(rows) == 1 else 'are'} {what} ({'; '.join(rows[:NAMED])}{f' and {len(rows) - NAMED} more' if len(rows) > NAMED else ''})"
             for rows, what in (
-                (unknown, "answers are for ids that these data do not have"),
-                (classless, f"answers are of unknown classes (known: {', '.join(names)})"),
-                (conflicts, "answers differ from an earlier one"),
+                (unknown, "for ids that these data do not have"),
+                (classless, f"of unknown classes (known: {', '.join(names)})"),
+                (conflicts, "other than an earlier one"),
             )
             if rows
         ]

@@ -17,6 +17,7 @@ from clprune.manifest import Manifest, read_manifest, write_manifest
 from clprune.run import Run, read_run
 from clprune.storage import digest_in, read_json, require_free
 from clprune.subject import is_run_of
+from clprune.wording import counted
 
 NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
 
@@ -36,7 +37,7 @@ def require_place(out: Path, run: Path, *, force: bool) -> None:
     if (answers := out / "answers.json").exists():
         n = len(read_json(answers, what="answers").get("labels", {}))
         raise GuardError(
-            f"{answers} holds {n} labels that were added with `clprune labels add`, and --force does not remove them. Choose another folder with --out, or move that file away."
+            f"{answers} holds {counted(n, 'label')} that {'was' if n == 1 else 'were'} added with `clprune labels add`, and --force does not remove them. Choose another folder with --out, or move that file away."
         )
 
 

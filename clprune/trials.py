@@ -35,6 +35,7 @@ from clprune.selection import budget_for, floor_of, part_of, require_room, selec
 from clprune.storage import SCHEMA_VERSION, may_write, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.wording import points
 
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
 CANDIDATES = (
@@ -237,7 +238,7 @@ def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, 
     if rivals := [at for at, candidate in enumerate(finalists) if candidate.startswith("random") and at != winner]:
         by, spread = means[winner] - means[rivals[0]], math.hypot(sds[winner], sds[rivals[0]])
         evidence["better_than_random_by"] = float(by)
-        said = f"{said}, by {100 * by:+.2f} points over random"
+        said = f"{said}, by {points(by)} points over random"
         if number > 1:
             surely = 0.5 * (1 + math.erf(by / (spread * math.sqrt(2)))) if spread > 0 else 0.5
             evidence["probability"] = surely
