@@ -20,7 +20,7 @@ from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
 from clprune.run import Run, clear_up, finished_run, put_back, read_run
-from clprune.savings import asked_options, note_export, write_savings
+from clprune.savings import asked_options, note_export, read_exports, write_savings
 from clprune.savings import savings as compute_savings
 from clprune.selection_record import NEEDS_LABELS, candidates, finished_choice, question, require_choice, write_selection
 from clprune.storage import locked, read_json, require_space, require_writable
@@ -298,12 +298,16 @@ def _selected(
 
 
 def export(manifest: Path | str, form: str, destination: Path | str, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
-    """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved."""
+    """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved. One that was killed when it stood, and was not listed yet, is listed."""
     manifest, destination = Path(manifest), Path(destination)
     from clprune.export import export as hand_over
+    from clprune.export import finished_export
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
+    listed = force or str(destination.resolve()) in [one["destination"] for one in read_exports(record.folder)]
+    if not listed and (told := finished_export(record, form, destination)) is not None:
+        return note_export(record.folder, told)
     told = hand_over(record, with_known_labels(open_recorded(record.document, data), record), form, destination, force=force)
     return note_export(record.folder, told)
 
@@ -456,7 +460,7 @@ def prune(
     out, automatic = Path(out), automatic or {}
     asked = question(keep, None, strategy, require_seed(seed), 1, automatic)
     with distributed.joined():
-        held = distributed.alike(lambda: finished_choice(out / "manifest", out / "run", asked, force=force))  # before anything is trained
+        held = distributed.alike(lambda: finished_choice(out / "manifest", out / "run", strategy, asked, force=force))  # before anything is trained
         run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
         manifest = held or select(
             out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **automatic

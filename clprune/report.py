@@ -119,11 +119,11 @@ def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassH
 
 
 def _difference(told: Mapping[str, Any], name: str) -> str:
-    points = 100 * told["difference"]
+    gap = 100 * told["difference"]
     interval = "" if told["interval"] is None else f" (95 % interval {points(told['interval'][0])} to {points(told['interval'][1])})"
-    if abs(points) < 0.005:
+    if abs(gap) < 0.005:
         return f"level with {name}{interval}"
-    return f"{abs(points):.2f} points {'above' if points >= 0 else 'below'} {name}{interval}"
+    return f"{abs(gap):.2f} points {'above' if gap >= 0 else 'below'} {name}{interval}"
 
 
 def _pays(savings: Savings | None) -> str:

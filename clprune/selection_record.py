@@ -51,19 +51,30 @@ def require_choice(out: Path, run: Path, strategy: str | None, *, force: bool) -
 def question(
     keep: str, label_budget: int | None, strategy: str | None, seed: int, min_per_class: int, automatic: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a selection is asked, as its manifest holds it: the same question of the same run has the same answer. On which device `auto` is tried, and where the data are, is no part of it."""
-    asked = {"keep": keep, "label_budget": label_budget, "strategy": strategy, "seed": seed, "min_per_class": min_per_class}
+    """What a selection is asked beside its strategy, as its manifest holds it: the same question of the same run has the same answer. On which device `auto` is tried, and where the data are, is no part of it."""
+    asked = {"keep": keep, "label_budget": label_budget, "seed": seed, "min_per_class": min_per_class}
     return asked | {name: automatic.get(name) for name in ("tolerance", "confidence", "trials", "trial_epochs") if "auto" in (keep, strategy)}
 
 
-def finished_choice(out: Path, run: Path, asked: Mapping[str, Any], *, force: bool) -> Manifest | None:
+def finished_choice(out: Path, run: Path, strategy: str | None, asked: Mapping[str, Any], *, force: bool) -> Manifest | None:
     """The manifest in `out` that answers the `question` `asked` of the finished run in `run`; None where it is still to be made. Raises as `require_choice` does where it could not be, and with `force` as if nothing were there."""
     if not force and (out / "manifest.json").exists() and (run / "run.json").exists():
-        manifest = read_manifest(out)
-        if manifest.document.get("asked") == asked and is_run_of(manifest.document, read_run(run).document):
+        manifest, scored = read_manifest(out), read_run(run)
+        if manifest.document.get("asked") == asked and is_run_of(manifest.document, scored.document) and _is_by(manifest, scored, strategy):
             return manifest
-    require_choice(out, run, asked["strategy"], force=force)
+    require_choice(out, run, strategy, force=force)
     return None
+
+
+def _is_by(manifest: Manifest, scored: Run, strategy: str | None) -> bool:
+    """Whether a selection from a run was made by the strategy that is asked for."""
+    from clprune.selection import default_strategy
+
+    if "strategy" in manifest.document.get("trials", {}) or strategy == "auto":
+        return strategy == "auto" and "strategy" in manifest.document.get("trials", {})
+    of_texts = (scored.document["image_rule"] or {}).get("kind") == "text"
+    wanted = families.choose("strategies", strategy or default_strategy(scored.table, of_texts=of_texts))[2]
+    return bool(manifest.document["strategy"] == wanted)
 
 
 def candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
