@@ -138,7 +138,11 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
     )
     lines += [f"note: {note}" for note in run["notes"]]
     if pool := run.get("pool"):
-        looked = f"looked at after epochs {', '.join(map(str, pool['watched_after_epochs']))}" if pool["watched_after_epochs"] else "looked at once"
+        looked = (
+            f"looked at after {'epoch' if len(pool['watched_after_epochs']) == 1 else 'epochs'} {', '.join(map(str, pool['watched_after_epochs']))}"
+            if pool["watched_after_epochs"]
+            else "looked at once"
+        )
         lines.append(f"round {pool['round']}: {pool['n_labelled']:,} labelled, {pool['n_unlabelled']:,} without a label, {looked}")
     if run["proxy"] == "logged":
         lines.append(
