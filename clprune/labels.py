@@ -53,10 +53,18 @@ def read_answers(path: Path) -> list[Answer]:
             rows: Iterator[tuple[int, Any]] = _lines_of(text, path)
         else:
             csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a text may be longer than what csv takes by itself
-            rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2))
+            rows = _numbered(csv.DictReader(io.StringIO(text, newline="")))
         return list(_of_rows(rows, path))
     except (ValueError, RecursionError, csv.Error) as error:
         raise LabelError(f"{path} is not readable as {path.suffix or 'CSV'} ({error}). Give .csv, .jsonl, or Label Studio's .json.") from error
+
+
+def _numbered(reader: csv.DictReader[str]) -> Iterator[tuple[int, Any]]:
+    """Each row by the number that a spreadsheet shows: blank rows, which the reader passes over, count, and line breaks within a cell do not."""
+    within = 0
+    for row in reader:
+        within += sum(str(value).count("\n") for value in row.values())
+        yield reader.line_num - within, dict(row)
 
 
 def _lines_of(text: str, path: Path) -> Iterator[tuple[int, Any]]:
