@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 
 from clprune.datatypes import EVALUATION_EPOCHS, Budget
 from clprune.errors import UsageError
+from clprune.wording import counted, points
 
 EXPONENTS = np.array([0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
 NOISES = np.geomspace(0.0005, 0.1, 18)  # standard deviation of an accuracy over seeds, 0.05 to 10 points
@@ -164,8 +165,9 @@ def safe_budget(
     confidence: float = 0.9,
     n_trials: int = 12,
     n_epochs: int | None = None,
+    least: int = 1,
 ) -> Budget:
-    """The smallest share whose loss of accuracy is at most `tolerance` with probability `confidence`, also against everything but useless samples; 1 where there is none.
+    """The smallest share of at least `least` samples whose loss of accuracy is at most `tolerance` with probability `confidence`, also against everything but useless samples; 1 where there is none.
 
     `train_with(share)` trains on that share of a pool and judges on samples outside it, with a new seed each time it is given the same share.
     Trainings are spent where they decide: on everything, and around the share at which the loss is as likely above the tolerance as below. The evidence of the
@@ -177,25 +179,29 @@ def safe_budget(
         raise UsageError(f"--confidence is {confidence:g}; give a probability from 0.5 to below 1, such as 0.9.")
     if n_trials < 4:
         raise UsageError(f"--trials is {n_trials}; at least 4 short trainings are needed to see where accuracy begins to fall.")
+    shares = SHARES[[_n_of(float(share), n_samples) >= least for share in SHARES]]
+    lowest, told = float(shares[0]), {"tolerance": tolerance, "confidence": confidence}
+    if lowest == 1:
+        return Budget(
+            1.0, n_samples, "auto", told | {"trials": [], "sentence": f"keep everything: {least:,} of {n_samples:,} samples have to be kept"}
+        )
     useless_share = min(useless_share, 0.95)  # the law needs something useful, also where nearly every label looks doubtful
     first = [1.0, max(0.05, round(0.6 * (1 - useless_share), 2)), max(SMALLEST, round(0.3 * (1 - useless_share), 2))]
     first += [round(1 - useless_share, 2)] if 0.02 <= useless_share <= 0.95 else [round(0.85, 2)]
-    trials = [train_with(share) for share in first]
+    trials = [train_with(max(lowest, share)) for share in first]
     while len(trials) < n_trials:
         everything = sum(trial.keep_fraction == 1 for trial in trials)
         if 3 * everything <= len(trials):
             trials.append(train_with(1.0))
             continue
-        curve = loss_curve(trials, useless_share)
-        trials.append(train_with(float(curve.shares[_edge(curve, tolerance, 0.5)].clip(0.05, 0.95))))
-    curve = loss_curve(trials, useless_share)
+        curve = loss_curve(trials, useless_share, shares)
+        trials.append(train_with(max(lowest, float(curve.shares[_edge(curve, tolerance, 0.5)].clip(0.05, 0.95)))))
+    curve = loss_curve(trials, useless_share, shares)
     at = _edge(curve, tolerance, confidence)
     share = float(curve.shares[at])
     low, high = curve.quantile(0.025, at), curve.quantile(0.975, at)
     loss, of_useful = (0.0, 0.0) if share == 1 else (float(curve.mean[at]), float(curve.weights @ curve.useful_means[:, at]))
-    evidence = {
-        "tolerance": tolerance,
-        "confidence": confidence,
+    evidence = told | {
         "useless_share": useless_share,
         "predicted_loss": loss,
         "predicted_loss_of_useful": of_useful,
@@ -203,16 +209,21 @@ def safe_budget(
         "half_chance_share": float(curve.shares[_edge(curve, tolerance, 0.5)]),
         "trials": [{"keep_fraction": trial.keep_fraction, "accuracy": trial.accuracy, "n_judged": len(trial.right)} for trial in trials],
     }
-    length = "" if n_epochs is None else f" of {n_epochs} epochs; a longer one may lose more"
-    clean = f", {100 * of_useful:+.2f} against all but the {useless_share:.0%} that add nothing" if useless_share >= 0.01 else ""
+    length = "" if n_epochs is None else f" of {counted(n_epochs, 'epoch')}; a longer one may lose more"
+    clean = f", {points(of_useful)} against all but the {useless_share:.0%} that add nothing" if useless_share >= 0.01 else ""
     if share == 1:
         said = f"keep everything: no smaller share loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}"
     else:
+        holds = "holds what has to be kept of every class and " if at == 0 and lowest > SMALLEST else ""
         said = (
-            f"{share:.0%} is the smallest share that loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}: "
-            f"predicted loss {100 * loss:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f}){clean}, {len(trials)} short trainings{length}"
+            f"{share:.0%} is the smallest share that {holds}loses at most {100 * tolerance:g} points with a probability of {confidence:.0%}: "
+            f"predicted loss {points(loss)} points (95 % interval {points(low)} to {points(high)}){clean}, {len(trials)} short trainings{length}"
         )
-    return Budget(share, n_samples if share == 1 else max(1, math.ceil(round(share * n_samples, 6))), "auto", evidence | {"sentence": said})
+    return Budget(share, _n_of(share, n_samples), "auto", evidence | {"sentence": said})
+
+
+def _n_of(share: float, n_samples: int) -> int:
+    return n_samples if share == 1 else max(1, math.ceil(round(share * n_samples, 6)))
 
 
 def _edge(curve: LossCurve, tolerance: float, confidence: float) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from clprune.wording import unsigned_zero
+
 Cell = Mapping[str, Any]
 
 
@@ -26,7 +28,7 @@ def number(value: float | None, form: str) -> dict[str, Any]:
     """A figure to sort by; None says that nothing was measured."""
     if value is None:
         return {"text": "not measured", "kind": "number absent", "value": None}
-    return {"text": readable(value) if form == "savings" else format(value, form), "kind": "number", "value": float(value)}
+    return {"text": readable(value) if form == "savings" else unsigned_zero(value, form), "kind": "number", "value": float(value)}
 
 
 def readable(value: float) -> str:

@@ -19,6 +19,7 @@ from clprune.commands_for_labels import labels
 from clprune.commands_for_reading import reading
 from clprune.errors import ClpruneError, UsageError
 from clprune.terminal import show
+from clprune.wording import counted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -201,13 +202,13 @@ def select(
     if dry_run:
         from clprune.run import read_run
         from clprune.selection import budget_for
-        from clprune.selection_record import require_choice
+        from clprune.selection_record import NEEDS_LABELS, candidates, require_choice
 
         require_choice(out, run, strategy, force=force)
         scored = read_run(run)
-        rows, n = pipeline.candidates(scored, label_budget is not None)[2], int(scored.document["n_samples"])
+        rows, n = candidates(scored, label_budget is not None)[2], int(scored.document["n_samples"])
         if rows is not None and "auto" in (keep, strategy):
-            raise UsageError(pipeline.NEEDS_LABELS)
+            raise UsageError(NEEDS_LABELS)
         could = n if rows is None else len(rows)
         n_keep = None if keep == "auto" else budget_for(label_budget or keep, could).n_keep
         plan: dict[str, Any] = {"n_samples": n, "n_keep": n_keep, "trials": trials * [keep, strategy].count("auto"), "out": str(out)}
@@ -239,7 +240,7 @@ def select(
 
 def _would(keep: str, label_budget: int | None, strategy: str | None, trials: int, n_keep: int | None, n: int) -> str:
     """What `select` would do with `n` samples; the strategy and the share are each decided by up to `trials` trainings of their own."""
-    trainings = f"up to {trials} short trainings"
+    trainings = f"up to {counted(trials, 'short training')}"
     if keep == "auto":
         first = f"{trainings} would decide by which strategy, and up to {trials} more" if strategy == "auto" else f"{trainings} would decide"
         return f"{first} what share of {n:,} samples is kept"
@@ -272,7 +273,7 @@ def export(
         require_free(destination, force=force)
         document = read_manifest(manifest).document
         plan = {"n_samples": document["n_kept"], "bytes": document["kept_bytes"], "to": to, "destination": str(destination)}
-        show(plan, as_json, f"would write {plan['n_samples']:,} samples of {plan['bytes']:,} bytes to {destination}")
+        show(plan, as_json, f"would write {counted(plan['n_samples'], 'sample')} of {plan['bytes']:,} bytes to {destination}")
         return
     told = pipeline.export(manifest, to, destination, data=data, force=force)
     show(told, as_json, *terminal.export_lines(told))

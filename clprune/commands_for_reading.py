@@ -13,6 +13,7 @@ from clprune import options as option
 from clprune import terminal
 from clprune.errors import IntegrityError, UsageError
 from clprune.terminal import show
+from clprune.wording import unsigned_zero
 
 reading = typer.Typer()
 
@@ -119,7 +120,7 @@ def compare(
     result = pipeline.compare(run_a, run_b)
     rows = []
     for name, value in result["scores"].items():
-        figures = ("" if value[key] is None else f"{value[key]:.3f}" for key in ("rank_correlation", "hard_half_overlap"))
+        figures = ("" if value[key] is None else unsigned_zero(value[key], ".3f") for key in ("rank_correlation", "hard_half_overlap"))
         rows.append((name, *figures, f"{value.get('n_samples', result['n_shared']):,}"))
     headers = ("score", "rank correlation", "overlap of harder halves", "samples that have it")
     table = terminal.plain_table(f"{result['n_shared']:,} shared samples", headers, rows, right=(1, 2, 3))

@@ -21,6 +21,7 @@ from clprune import families
 from clprune.approach import MIN_POINTS, Evidence, carried, hindsight, live_evidence, quantiles, segments_of
 from clprune.datatypes import CriticalPeriod
 from clprune.errors import DataError
+from clprune.wording import counted
 
 # Of the curves that are asked for, counted by their probability of an approach, so many must be there; in words, a curve bends from here on.
 ESTABLISHED = 0.8
@@ -205,8 +206,10 @@ def _in_words(settled: bool, ends: Mapping[str, float | None], n_epochs: int, pr
     if settled:
         return f"{agreed} have come close to their level (at epoch: {moments})"
     if not bent:
-        return f"not established: no deciding indicator ({', '.join(ends)}) bends clearly towards a level within {n_epochs} epochs"
-    return f"not established within {n_epochs} epochs: {agreed} bend (at epoch: {moments}), probability that they are done {probability:.2f}"
+        return f"not established: no deciding indicator ({', '.join(ends)}) bends clearly towards a level within {counted(n_epochs, 'epoch')}"
+    return (
+        f"not established within {counted(n_epochs, 'epoch')}: {agreed} bend (at epoch: {moments}), probability that they are done {probability:.2f}"
+    )
 
 
 def phase_border(curves: Mapping[str, np.ndarray], times: np.ndarray) -> float | None:

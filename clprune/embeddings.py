@@ -16,7 +16,7 @@ from torch import nn
 
 from clprune.datatypes import Embeddings
 from clprune.energy import EnergyMeter
-from clprune.errors import DataError
+from clprune.errors import DataError, UsageError
 from clprune.latent import latent_features
 from clprune.neighbors import LARGEST_HALF, in_half
 from clprune.patches import patch_features
@@ -25,6 +25,23 @@ from clprune.training import DeviceData, TokenData, pick_device, predict
 
 REMEMBERED_FROM = 5_000  # images: features of fewer are made in some seconds
 BLOCK = 16_384  # samples; a multiple of the batch size, so that blocks have no influence on the features
+
+
+def require_logits(
+    model: nn.Module, data: DeviceData | TokenData, rows: Int[np.ndarray, "m"], n_classes: int, proxy: str, layer: str | None = None
+) -> None:
+    """Raise UsageError where the model cannot look at a few samples, gives something else than one number a class, or nothing comes of the `layer`."""
+    wanted = f"It must map {' x '.join(map(str, ('B', *data.input_shape)))} inputs to (B, {n_classes})."
+    try:
+        logits, features = predict(model, data, rows=rows, layer=layer)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(f"proxy '{proxy}' failed on the first samples: {type(error).__name__}: {error}. {wanted}") from error
+    if logits.shape != (len(rows), n_classes):
+        raise UsageError(f"proxy '{proxy}' gave an array of shape {logits.shape} for {len(rows)} samples. {wanted}")
+    if layer is not None and features is None:
+        raise UsageError(f"layer {layer!r} has no part in what proxy '{proxy}' gives, so there are no features of it. Name another one.")
 
 
 def embed(

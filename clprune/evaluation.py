@@ -27,6 +27,7 @@ from clprune.corruptions import SEVERITY, corrupted
 from clprune.datatypes import EVALUATION_EPOCHS, Evaluation
 from clprune.dynamic import ARMS as DYNAMIC
 from clprune.dynamic import dynamic_arm
+from clprune.embeddings import require_logits
 from clprune.energy import EnergyMeter, step_so_far
 from clprune.errors import UsageError
 from clprune.evaluation_record import write_result
@@ -47,6 +48,7 @@ from clprune.training import (
     to_device,
     train,
 )
+from clprune.wording import counted, points, unsigned_zero
 
 RANDOM_SHARES = (0.75, 1.0, 1.5, 2.0, 3.0)  # of the labels asked for: the counts at which random labelling is tried
 Job = tuple[int, str]  # a training: its seed and its arm
@@ -79,7 +81,7 @@ def evaluate(
     With `checkpoint` (a folder) every finished training is committed to it, and one that is there already is not done again where the data
     (`data_key`), the kept rows, the model, the recipe, the budget and the device are the same. `test_groups` names the group of each test sample. Processes that have
     joined share the trainings out, one each at a time; the results do not depend on their number.
-    Raises UsageError for unknown arms or budgets.
+    Raises UsageError for unknown arms or budgets, and for a proxy that cannot take such inputs.
     """
     others = list(dict.fromkeys(["random", "full"] if against is None else against))  # what is named twice is trained once
     if unknown := sorted(set(others) - {"random", "full", *DYNAMIC}):
@@ -121,7 +123,7 @@ def evaluate(
         of = len(order) if budget == "equal-steps" else len(kept)
         enough = epochs_of_trial(of, recipe.batch_size)
         said = f"--epochs {enough} gives {enough * math.ceil(of / recipe.batch_size):,}"
-        comparison["sentence"] += f" So short a training ({n_steps:,} steps) may not show what a longer one would: {said}."
+        comparison["sentence"] += f" So short a training ({counted(n_steps, 'step')}) may not show what a longer one would: {said}."
     return Evaluation(summary, comparison, facts)
 
 
@@ -239,10 +241,10 @@ def evaluate_pool(
     saved, bound = labels_saved(counts, random_accuracy.mean(axis=0), float(asked_accuracy.mean()), len(asked))
     by_seed = [labels_saved(counts, random_accuracy[seed], float(asked_accuracy[seed]), len(asked))[0] for seed in range(seeds)]
     not_better, verb = _verdict(float(gain.mean()), interval)
-    money = "" if label_price is None else f", {saved * label_price:,.2f} USD"
+    money = "" if label_price is None else f", {unsigned_zero(saved * label_price, ',.2f')} USD"
     sentence = (
-        f"Asking for these {len(asked):,} labels {verb} asking for as many random ones: {100 * gain.mean():+.2f} points{_points(interval)}, {_of_seeds(seeds)}. "
-        f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{saved:,} labels saved{money}. "
+        f"Asking for these {len(asked):,} labels {verb} asking for as many random ones: {points(gain.mean())} points{_points(interval)}, {_of_seeds(seeds)}. "
+        f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{counted(saved, 'label')} saved{money}. "
         f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
     )
     return {
@@ -306,6 +308,7 @@ def _one_training(
     begun = time.perf_counter()
     seed_everything(seed)
     state = new_state(build_proxy(proxy, n_classes, data.input_shape), data.device, recipe)
+    require_logits(state.model, data, np.arange(min(2, len(data))), n_classes, proxy)
     with EnergyMeter() as meter:
         run = train(state, data, recipe, n_epochs=n_epochs, n_steps=n_steps, seed=seed, rows=rows, observe=observe)
     statistics = (data.mean.cpu().numpy(), data.std.cpu().numpy()) if isinstance(data, DeviceData) else None
@@ -429,7 +432,7 @@ def interval_of(differences: Float[np.ndarray, "S"], n_test: float = math.inf) -
 
 
 def _points(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f" (95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+    return "" if interval is None else f" (95 % interval {points(interval[0])} to {points(interval[1])})"
 
 
 def _of_seeds(n: int) -> str:
@@ -461,7 +464,7 @@ def _comparison(summary: dict[str, dict[str, Any]], n_test: int, *, everything: 
         told = result["to_random"]
         result["not_better_than_random"], verb = _verdict(told["difference"], told["interval"])
         result["sentence"] = (
-            f"The selection {verb} a random one of the same class sizes: {100 * told['difference']:+.2f} points{_points(told['interval'])}, {_of_seeds(len(mine))}."
+            f"The selection {verb} a random one of the same class sizes: {points(told['difference'])} points{_points(told['interval'])}, {_of_seeds(len(mine))}."
         )
     return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from clprune import families
 from clprune.datatypes import Source, digest_of_ids
 from clprune.errors import UsageError
 from clprune.manifest import Manifest
-from clprune.storage import SCHEMA_VERSION, inventory, new_folder, write_json
+from clprune.storage import SCHEMA_VERSION, inventory, new_folder, read_json, write_json
 
 RECORD = ".clprune.json"  # in an exported folder: the digest of every file, for `clprune verify`
 
@@ -30,7 +30,7 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
         fitting = [name for name in families.names("exporters") if families.facts(families.find("exporters", name))["takes_unlabelled"]]
         raise UsageError(f"{n} of these samples have no label yet, and {member.__name__} needs one. Export them as {', '.join(fitting)}.")
     _require_harmless(destination, manifest, source, force)
-    started = time.perf_counter()
+    started, head = time.perf_counter(), {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept}
     resume_key = _key_of(manifest, source, spelled) if families.facts(member)["resumes"] else None
     with new_folder(destination, force=force, resume_key=resume_key) as side:
         told = member(manifest, source, side, **options)
@@ -42,9 +42,25 @@ def export(manifest: Manifest, source: Source, form: str, destination: Path, *, 
             "fingerprint": manifest.fingerprint,
             "n_samples": manifest.n_kept,
         }
-        write_json(side / RECORD, record | {"order_digest": digest_of_ids(source.sample_ids), "files": inventory(side, files)})
-        told |= {"files": told["files"] + 1, "bytes_written": told["bytes_written"] + (side / RECORD).stat().st_size}
-    return {"form": spelled, "destination": str(destination), "n_samples": manifest.n_kept, "seconds": time.perf_counter() - started} | told
+        record |= {"order_digest": digest_of_ids(source.sample_ids), "files": inventory(side, files), "manifest_files": manifest.document["files"]}
+        write_json(side / RECORD, record | {"told": told})
+        told = _with_record(told, side)
+    return head | {"seconds": time.perf_counter() - started} | told
+
+
+def finished_export(manifest: Manifest, form: str, destination: Path) -> dict[str, Any] | None:
+    """What the export of this manifest as `form` that stands at `destination` told when it was written; None where there is none, or another one. Its files are not read: `clprune verify` does."""
+    if not (destination / RECORD).exists():
+        return None
+    record = read_json(destination / RECORD, what="export")
+    same = record["form"] == form_of(form)[2] and record.get("manifest_files") == manifest.document.get("files", {}) and "told" in record
+    head = {"form": record["form"], "destination": str(destination), "n_samples": manifest.n_kept, "seconds": 0.0}
+    return head | _with_record(record["told"], destination) if same else None
+
+
+def _with_record(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Files and bytes of an export with those of the record in its folder."""
+    return {**told, "files": told["files"] + 1, "bytes_written": told["bytes_written"] + (folder / RECORD).stat().st_size}
 
 
 def _key_of(manifest: Manifest, source: Source, form: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 from clprune.datatypes import Source
+from clprune.wording import counted, points
 
 # Colours that no figure uses otherwise, replaced by properties of the page.
 COLORS = {"#010101": "ink", "#020202": "muted", "#030303": "grid", "#040404": "accent", "#050505": "second", "#060606": "warn", "#070707": "soft"}
@@ -127,7 +128,7 @@ def critical_period(
         f"Shaded: the period, epochs {start_epoch} to {end_epoch}{'' if settled else ' (the end was not established)'}. Solid line: the end. "
         "Dashed: where that curve alone has done 90 % of its approach."
     )
-    return Figure("curves", _svg(canvas, "curves"), caption, f"Line charts over {epochs.max():g} epochs. " + "; ".join(told) + ".")
+    return Figure("curves", _svg(canvas, "curves"), caption, f"Line charts over {counted(f'{epochs.max():g}', 'epoch')}. " + "; ".join(told) + ".")
 
 
 def score_distributions(
@@ -277,7 +278,7 @@ def class_changes(
     axes.set_xlabel(f"accuracy after pruning minus {'all data' if reference == 'full' else 'a random choice'}, points")
     _style(axes, grid="x")
     some = f" The {len(order)} worst of {len(names)} classes." if len(order) < len(names) else ""
-    told = ", ".join(f"{names[c]} {100 * changes[c]:+.1f}" for c in order[:10])
+    told = ", ".join(f"{names[c]} {points(changes[c], '+.1f')}" for c in order[:10])
     return Figure(
         "harm", _svg(canvas, "harm"), f"Whiskers: twice the standard error.{some}", f"Change of accuracy in points by class, worst first: {told}."
     )

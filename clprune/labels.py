@@ -19,7 +19,8 @@ from clprune.errors import IntegrityError, LabelError, UsageError
 from clprune.manifest import Manifest, read_manifest
 from clprune.sources._common import require_classes
 from clprune.sources._csv import HEAD, encoding_of, separator_of
-from clprune.storage import SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
+from clprune.storage import BRIEFLY, SCHEMA_VERSION, digest_of_file, ids_of, locked, read_json, to_json, write_json
+from clprune.wording import counted
 
 NAMED = 10  # rows that an error names
 ID_COLUMNS, LABEL_COLUMNS = ("sample_id", "id"), ("label", "answer", "class")
@@ -54,10 +55,18 @@ def read_answers(path: Path) -> list[Answer]:
         else:
             csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a text may be longer than what csv takes by itself
             separator = separator_of(text[:HEAD], lambda columns: bool(columns.intersection(ID_COLUMNS) and columns.intersection(LABEL_COLUMNS)))
-            rows = ((number, dict(row)) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator), 2))
+            rows = _numbered(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
         return list(_of_rows(rows, path))
     except (ValueError, RecursionError, csv.Error) as error:
         raise LabelError(f"{path} is not readable as {path.suffix or 'CSV'} ({error}). Give .csv, .jsonl, or Label Studio's .json.") from error
+
+
+def _numbered(reader: csv.DictReader[str]) -> Iterator[tuple[int, Any]]:
+    """Each row by the number that a spreadsheet shows: blank rows, which the reader passes over, count, and line breaks within a cell do not."""
+    within = 0
+    for row in reader:
+        within += sum(str(value).count("\n") for value in row.values())
+        yield reader.line_num - within, dict(row)
 
 
 def _lines_of(text: str, path: Path) -> Iterator[tuple[int, Any]]:
@@ -143,7 +152,7 @@ def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = Fals
     manifest = read_manifest(folder)
     if "pool" not in manifest.document:
         raise UsageError(f"{folder} asks for no labels. Make a manifest with `clprune select RUN --label-budget N`.")
-    with locked(manifest.folder):
+    with locked(manifest.folder, wait_seconds=BRIEFLY):
         ids, names = manifest.samples["sample_id"].to_pylist(), [str(name) for name in manifest.document["class_names"]]
         given = {name: label for name, label in zip(ids, manifest.samples["label"].to_pylist(), strict=True)}
         asked = set(manifest.kept_ids.tolist())
@@ -167,11 +176,11 @@ def add_answers(folder: Path, files: Sequence[Path], *, new_classes: bool = Fals
                 repeated += before == answer.label
                 found.setdefault(answer.sample_id, answer)
         problems = [
-            f"{len(rows)} {what} ({'; '.join(rows[:NAMED])}{f' and {len(rows) - NAMED} more' if len(rows) > NAMED else ''})"
+            f"{counted(len(rows), 'answer')} {'is' if len(rows) == 1 else 'are'} {what} ({'; '.join(rows[:NAMED])}{f' and {len(rows) - NAMED} more' if len(rows) > NAMED else ''})"
             for rows, what in (
-                (unknown, "answers are for ids that these data do not have"),
-                (classless, f"answers are of unknown classes (known: {', '.join(names)})"),
-                (conflicts, "answers differ from an earlier one"),
+                (unknown, "for ids that these data do not have"),
+                (classless, f"of unknown classes (known: {', '.join(names)})"),
+                (conflicts, "other than an earlier one"),
             )
             if rows
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,12 @@ from clprune.live import announce, conclude
 from clprune.manifest import Manifest, read_manifest
 from clprune.prices import read_prices
 from clprune.run import Run, clear_up, finished_run, put_back, read_run
-from clprune.savings import asked_options, note_export, write_savings
+from clprune.savings import asked_options, note_export, read_exports, write_savings
 from clprune.savings import savings as compute_savings
-from clprune.selection_record import require_choice, write_selection
+from clprune.selection_record import NEEDS_LABELS, candidates, finished_choice, question, require_choice, write_selection
 from clprune.storage import locked, read_json, require_space, require_writable
 
 Progress = Callable[[dict[str, Any]], None]
-NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
 
 
 @metered
@@ -250,7 +249,7 @@ def _selected(
         needed = "vectors" in families.facts(families.choose("strategies", strategy)[0])["needs"]
         return scored.vectors if needed else None
 
-    ask = label_budget is not None
+    ask, asked = label_budget is not None, question(keep, label_budget, strategy, seed, min_per_class, automatic)
     if ask == bool(keep):
         raise distributed.everywhere(UsageError("give either --keep (what to train on) or --label-budget (what to label next)."))
     scored, table, neighborhood, rows, others = distributed.alike(read)
@@ -263,7 +262,9 @@ def _selected(
         if rows is not None:
             raise distributed.everywhere(UsageError(NEEDS_LABELS))
         asked_for = strategy
-        found, strategy, evidence, trials_took = distributed.on_first(lambda: decided_for(scored, keep, asked_for, seed, on_progress, **automatic))
+        found, strategy, evidence, trials_took = distributed.on_first(
+            lambda: decided_for(scored, keep, asked_for, seed, on_progress, min_per_class=min_per_class, **automatic)
+        )
 
     chosen_by = strategy
     vectors = distributed.alike(lambda: vectors_for(chosen_by))
@@ -290,37 +291,23 @@ def _selected(
         budget, selection = distributed.alike(chosen)
     took = {"seconds": time.perf_counter() - began + (trials_took["seconds_before"] or 0.0), "trial_seconds": trials_took["seconds"]}
     took |= {"trial_kwh": trials_took["energy_kwh"]}
-    told = {"trials": evidence, "seed": seed, "min_per_class": min_per_class}
+    told = {"trials": evidence, "seed": seed, "min_per_class": min_per_class, "asked": asked}
     return distributed.on_first(
         lambda: write_selection(out, scored, selection, budget, told, asked=str(label_budget) if ask else keep, took=took, force=force)
     )
 
 
-def candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
-    """Table and neighbourhood of what can be chosen, its rows (None: all), and what is said of each of the others."""
-    from clprune.pool import candidates
-    from clprune.selection import part_of
-
-    table, neighborhood = scored.table, scored.neighborhood
-    if scored.document.get("pool") is None:
-        if ask:
-            raise UsageError(f"{scored.folder} has no samples without a label, so there is nothing to ask for. Select with --keep.")
-        return table, neighborhood, None, []
-    rows, others = candidates(table, neighborhood, scored.still_open, ask=ask)
-    if not len(rows):
-        if ask:
-            raise GuardError(f"{scored.folder}: every sample has a label or was asked for already.")
-        raise GuardError(f"{scored.folder}: no sample has a label, so none can be kept. Ask for some with --label-budget.")
-    return *part_of(table, neighborhood, rows, by_guess=ask), rows, others
-
-
 def export(manifest: Path | str, form: str, destination: Path | str, *, data: str | None = None, force: bool = False) -> dict[str, Any]:
-    """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved."""
+    """Hand the kept samples over in a form that the user's training reads; `data` where the data set has moved. One that was killed when it stood, and was not listed yet, is listed."""
     manifest, destination = Path(manifest), Path(destination)
     from clprune.export import export as hand_over
+    from clprune.export import finished_export
     from clprune.labels import with_known_labels
 
     record = read_manifest(manifest)
+    listed = force or str(destination.resolve()) in [one["destination"] for one in read_exports(record.folder)]
+    if not listed and (told := finished_export(record, form, destination)) is not None:
+        return note_export(record.folder, told)
     told = hand_over(record, with_known_labels(open_recorded(record.document, data), record), form, destination, force=force)
     return note_export(record.folder, told)
 
@@ -379,14 +366,14 @@ def evaluate(
         return document
 
 
-def savings(manifest: Path | str, *, prices: Path | str | None = None, **given: Any) -> Savings:
-    """What the selection saves, net of its cost; written to savings.json beside the manifest. `prices` is a TOML file, `given` what goes before it."""
+def savings(manifest: Path | str, *, prices: Path | str | Mapping[str, Any] | None = None, **given: Any) -> Savings:
+    """What the selection saves, net of its cost; written to savings.json beside the manifest. `prices` is a TOML file, or what was read from one, `given` what goes before it."""
     record = read_manifest(manifest)
     if record.asks:
         raise UsageError(
             f"{manifest} asks for labels and drops nothing. How many labels it saves is measured by `clprune evaluate {manifest} --pool --data DATA`."
         )
-    result = compute_savings(record, **given, prices=None if prices is None else read_prices(Path(prices)))
+    result = compute_savings(record, **given, prices=read_prices(Path(prices)) if isinstance(prices, (str, Path)) else prices)
     write_savings(record.folder, result)
     return result
 
@@ -467,17 +454,18 @@ def prune(
     on_progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`."""
+    """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`. What the same question has left there, finished or cut short, is gone on with; another one is refused unless `force`."""
     from dataclasses import asdict
 
-    out = Path(out)
+    out, automatic = Path(out), automatic or {}
+    asked = question(keep, None, strategy, require_seed(seed), 1, automatic)
     with distributed.joined():
-        distributed.alike(lambda: require_choice(out / "manifest", out / "run", strategy, force=force))  # before anything is trained
+        held = distributed.alike(lambda: finished_choice(out / "manifest", out / "run", strategy, asked, force=force))  # before anything is trained
         run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
-        manifest = select(
-            out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **(automatic or {})
+        manifest = held or select(
+            out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **automatic
         )
-        problems, saved = distributed.on_first(lambda: (verify(out / "manifest"), savings(out / "manifest")))
+        problems, saved = distributed.on_first(lambda: (verify(out / "manifest"), savings(out / "manifest", **asked_options(out / "manifest"))))
         page = distributed.on_first(lambda: report([out / "manifest"], out / "report.html", force=True))
     return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "report": page, "out": str(out)}
 

@@ -13,6 +13,7 @@ import torch
 from clprune.budget import epochs_of_trial
 from clprune.datatypes import EVALUATION_EPOCHS, FULL_TRAINING_EPOCHS, UNLABELLED, Source
 from clprune.decoding import planned_form
+from clprune.embeddings import require_logits
 from clprune.errors import UsageError
 from clprune.latent import latent_features
 from clprune.patches import patch_features
@@ -35,7 +36,7 @@ def plan(
     image_size: int | None = None,
     exact: bool = False,
 ) -> dict[str, Any]:
-    """What scoring `source` would take in epochs, minutes, MB of memory and of disk, timed on random images of the form that it trains on. Raises UsageError for logged numbers, DataError that names an image which cannot be opened."""
+    """What scoring `source` would take in epochs, minutes, MB of memory and of disk, timed on random images of the form that it trains on. Raises UsageError for logged numbers and for a proxy that cannot take such inputs, DataError that names an image which cannot be opened."""
     recipe = Recipe(exact=exact)
     if source.logged is not None:
         raise UsageError(f"{source.locator} holds logged numbers: scoring them trains nothing, and takes seconds. Leave out --dry-run.")
@@ -54,6 +55,7 @@ def plan(
     proxy = proxy_for(source.kind, proxy)
     with torch.random.fork_rng(devices=[]):
         state = new_state(build_proxy(proxy, n_classes, probe.input_shape), target, recipe)
+    require_logits(state.model, probe, np.arange(2), n_classes, proxy)
     kept: dict[int, int] = {}  # bytes that the first step keeps in this machine's memory for the way back, by where they lie
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _noted(tensor, kept), lambda tensor: tensor):
         train(state, probe, recipe, n_epochs=1, n_steps=1, seed=0)

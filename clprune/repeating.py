@@ -69,7 +69,7 @@ def _selected(manifest: Mapping[str, Any]) -> list[str]:
     if budget["asked"] == "auto":
         for option, value, usual in (("tolerance", 100 * budget["tolerance"], TOLERANCE), ("confidence", budget["confidence"], CONFIDENCE)):
             command += [] if value == usual else [f"--{option}", f"{value:.10g}"]
-        command += [] if (n_trials := len(budget["trials"])) == N_TRIALS else ["--trials", str(n_trials)]
+        command += [] if (n_trials := len(budget["trials"])) in (0, N_TRIALS) else ["--trials", str(n_trials)]
         command += ["--trial-epochs", str(manifest["trials"]["cost"]["epochs_each"])]  # by default it depends on the data
     return [*command, "--seed", str(manifest["seed"]), "--min-per-class", str(manifest["min_per_class"]), "--out", "M"]
 

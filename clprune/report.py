@@ -23,6 +23,7 @@ from clprune.harm import DROP_POINTS, LESS_ACCURATE, N_ERRORS, STARVED_BELOW, Cl
 from clprune.repeating import how_to_repeat
 from clprune.storage import write_bytes
 from clprune.subject import Subject
+from clprune.wording import counted, points
 
 MOST_CLASSES = 200  # rows of the table of classes
 DYNAMIC = {"shortened": "all samples, shortened", "rs2": "all samples, RS2", "infobatch": "all samples, InfoBatch"}  # what each of dynamic.py sees
@@ -82,7 +83,7 @@ def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassH
     """The sentence at the top, and a word for it: good, caution or open (not measured)."""
     n, could, clp = subject.n_samples, subject.n_candidates, subject.scoring["clp"]
     if subject.manifest is None:
-        which = f"{n:,} samples are" if could == n else f"{could:,} of {n:,} samples have a label and are"
+        which = f"{counted(n, 'sample')} are" if could == n else f"{could:,} of {n:,} samples have a label and are"
         end = f"the critical period ended by epoch {clp['end_epoch']}" if clp["settled"] else "the end of the critical period was not established"
         return {"status": "open", "word": "Nothing selected yet", "sentence": f"{which} scored; {end}. Nothing is selected yet."}
     kept = int(subject.manifest["n_kept"])
@@ -111,18 +112,18 @@ def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassH
         )
     if damaged:
         status, word = "caution", word + (", and classes are damaged" if word.startswith("Not better") else ", but classes are damaged")
-        sentence += f"; {len(damaged)} of {len(classes)} classes suffer ({listed(damaged)})"
+        sentence += f"; {len(damaged)} of {counted(len(classes), 'class')} suffer{'s' if len(damaged) == 1 else ''} ({listed(damaged)})"
     if not clp["settled"]:
         sentence += "; the end of the critical period was not established"
     return {"status": status, "word": word, "sentence": sentence + "." + _pays(savings)}
 
 
 def _difference(told: Mapping[str, Any], name: str) -> str:
-    points = 100 * told["difference"]
-    interval = "" if told["interval"] is None else f" (95 % interval {100 * told['interval'][0]:+.2f} to {100 * told['interval'][1]:+.2f})"
-    if abs(points) < 0.005:
+    gap = 100 * told["difference"]
+    interval = "" if told["interval"] is None else f" (95 % interval {points(told['interval'][0])} to {points(told['interval'][1])})"
+    if abs(gap) < 0.005:
         return f"level with {name}{interval}"
-    return f"{abs(points):.2f} points {'above' if points >= 0 else 'below'} {name}{interval}"
+    return f"{abs(gap):.2f} points {'above' if gap >= 0 else 'below'} {name}{interval}"
 
 
 def _pays(savings: Savings | None) -> str:
@@ -134,12 +135,12 @@ def _pays(savings: Savings | None) -> str:
     if after is None or after.value is None:
         return told + "."
     each = lines["one training on all data: time"].value or 0.0
-    return told + f"; at equal epochs it pays after {rounded(after.value)} trainings of {duration(each)} on all data."
+    return told + f"; at equal epochs it pays after {counted(rounded(after.value), 'training')} of {duration(each)} on all data."
 
 
 def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:
     """The few numbers that are looked for first."""
-    tiles = [{"name": "samples", "value": f"{subject.n_samples:,}", "note": f"{len(subject.class_names)} classes"}]
+    tiles = [{"name": "samples", "value": f"{subject.n_samples:,}", "note": counted(len(subject.class_names), "class")}]
     if subject.manifest is not None:
         kept, could = int(subject.manifest["n_kept"]), subject.n_candidates
         of = f"the {could:,} that have a label" if could < subject.n_samples else "them"
@@ -148,7 +149,7 @@ def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:
         to_random = subject.evaluation["comparison"].get("to_random")
         if to_random:
             tiles.append(
-                {"name": "against random", "value": f"{100 * to_random['difference']:+.2f}", "note": f"points of accuracy, {to_random['n']} seeds"}
+                {"name": "against random", "value": points(to_random["difference"]), "note": f"points of accuracy, {counted(to_random['n'], 'seed')}"}
             )
     suspects = subject.scoring.get("suspects", {})
     if suspects:
@@ -211,7 +212,7 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
     corrupted = sorted({kind for arm in arms.values() for kind in arm.get("corruptions", {})} - {"mean"})
     of_arms = table(
         "evaluation",
-        f"Test accuracy after training, {facts['budget']}, {facts['epochs']} epochs of {facts['proxy']}, {facts['seeds']} seeds",
+        f"Test accuracy after training, {facts['budget']}, {counted(facts['epochs'], 'epoch')} of {facts['proxy']}, {counted(facts['seeds'], 'seed')}",
         headers,
         rows,
     )
@@ -288,7 +289,9 @@ def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None)
     note = f"{MOST_CLASSES} of {len(classes)} classes, the worst ones." if len(classes) > MOST_CLASSES else ""
     flagged = [one.name for one in classes if one.flags]
     sentence = (
-        f"{len(flagged)} of {len(classes)} classes are flagged: {listed(flagged)}." if flagged else f"None of the {len(classes)} classes is flagged."
+        f"{len(flagged)} of {counted(len(classes), 'class')} {'is' if len(flagged) == 1 else 'are'} flagged: {listed(flagged)}."
+        if flagged
+        else f"None of the {len(classes)} classes is flagged."
     )
     return {"table": table("harm", note or "All classes", headers, rows), "figure": figure, "rule": rule, "sentence": sentence}
 
@@ -331,7 +334,7 @@ def _period(subject: Subject) -> dict[str, Any]:
         "figure": figure,
         "sentence": f"{state} epoch {clp['end_epoch']}, from epoch {clp['start_epoch']}{interval}; confidence {clp['confidence']:.2f}: {clp['reason']}.",
         "table": table("ends", "Where each deciding curve bends, in epochs", ["curve", "end, epochs"], rows),
-        "cost": f"{subject.scoring['epochs_run']}{after} epochs of {subject.scoring['proxy']} were run, {share(subject.scoring['share_of_full_training'])} of the epochs of a full training of {subject.scoring['share_is_of_epochs']}.",
+        "cost": f"{counted(subject.scoring['epochs_run'], 'epoch')} of {subject.scoring['proxy']}{after} {'was' if subject.scoring['epochs_run'] == 1 and not after else 'were'} run, {share(subject.scoring['share_of_full_training'])} of the epochs of a full training of {subject.scoring['share_is_of_epochs']}.",
     }
 
 
@@ -343,7 +346,7 @@ def _choice(subject: Subject) -> dict[str, Any]:
         figure, infinite = figures.score_distributions(scores, {name: subject.high_means(name) for name in scores}, subject.kept)
         shown.append(figure)
         notes = [
-            f"{n:,} samples have an infinite {name.replace('_', ' ')} (never learned in the period); they are drawn at the right edge."
+            f"{counted(n, 'sample')} {'has' if n == 1 else 'have'} an infinite {name.replace('_', ' ')} (never learned in the period); drawn at the right edge."
             for name, n in infinite.items()
         ]
     if subject.kept is not None:
@@ -406,7 +409,7 @@ def _comparison(subjects: Sequence[tuple[Subject, Savings | None]], now: datetim
         row.append(count(sum(bool(one.flags) for one in _classes(subject)[0]) if subject.manifest is not None else None))
         rows.append(row)
     data = "all of one data set" if len(same) == 1 else f"of {len(same)} different data sets (accuracies of different data are not comparable)"
-    measured = f"{len(accuracy)} of {len(subjects)} have a measured accuracy"
+    measured = f"{len(accuracy)} of {len(subjects)} {'has' if len(accuracy) == 1 else 'have'} a measured accuracy"
     return {
         "title": f"Comparison of {len(subjects)} runs and selections",
         "verdict": {"status": "open", "word": "Comparison", "sentence": f"{len(subjects)} runs or selections, {data}; {measured}."},

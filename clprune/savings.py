@@ -14,7 +14,8 @@ from clprune.errors import ClpruneError, UsageError
 from clprune.evaluation_record import read_evaluation
 from clprune.manifest import Manifest
 from clprune.prices import DEFAULTS, FEES, fee_for, read_tiers
-from clprune.storage import SCHEMA_VERSION, read_json, write_json
+from clprune.storage import BRIEFLY, SCHEMA_VERSION, locked, read_json, write_json
+from clprune.wording import counted
 
 
 def savings(
@@ -113,7 +114,7 @@ def _bytes(manifest: Manifest, storage_price: float, assumed: dict[str, Any]) ->
     ]
     for export in read_exports(manifest.folder):
         way = f", {export['link']}" if export.get("link") else ""
-        note = f"{export['files']:,} files{way}: {export['destination']}"
+        note = f"{counted(int(export['files']), 'file')}{way}: {export['destination']}"
         lines.append(SavingsLine(f"files written by export {export['form']}", int(export["files"]), "files", "measured", export["destination"]))
         lines.append(SavingsLine(f"bytes written by export {export['form']}", int(export["bytes_written"]), "bytes", "measured", note))
     money = dropped_bytes / 1e9 * storage_price
@@ -138,8 +139,8 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     tried = document.get("trials", {}).get("cost", {"trainings": 0, "epochs": 0.0})
     share += tried["epochs"] / of_epochs
     finishing = (document.get("pool") or {}).get("finishing_epochs", 0)
-    run_for = f"{run['epochs_run']} proxy epochs" + (f" and {finishing} more before the last look" if finishing else "")
-    tried_for = f"{tried['epochs']:.0f} epochs of {tried['trainings']} short trainings" if tried["trainings"] else ""
+    run_for = counted(run["epochs_run"], "proxy epoch") + (f" and {finishing} more before the last look" if finishing else "")
+    tried_for = f"{counted(round(tried['epochs']), 'epoch')} of {counted(tried['trainings'], 'short training')}" if tried["trainings"] else ""
     charged = " and ".join(part for part in (run_for if float(run["share_of_full_training"]) else "", tried_for) if part)
     spent = " and ".join(part for part in (run_for, tried_for) if part)
     yardstick = f"{_n_trainings(trainings)}, less {charged or 'nothing: what was scored was trained anyway'}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
@@ -233,13 +234,13 @@ def _measured_training(manifest: Manifest) -> dict[str, Any] | None:
     if facts["budget"] == "equal-epochs" and "pruned" in arms:
         saved, pruned_kwh = full - float(arms["pruned"]["seconds_mean"]), mean_kwh("pruned")
         saved_kwh = None if full_kwh is None or pruned_kwh is None else full_kwh - pruned_kwh
-    what = f"{facts['epochs']} epoch{'' if facts['epochs'] == 1 else 's'} of {facts['proxy']} on {facts['device']}"
+    what = f"{counted(facts['epochs'], 'epoch')} of {facts['proxy']} on {facts['device']}"
     method = arms["full"]["runs"][0]["energy_method"]
     return {"seconds": full, "kwh": full_kwh, "saved_seconds": saved, "saved_kwh": saved_kwh, "what": what, "energy_method": method}
 
 
 def _n_trainings(n: int) -> str:
-    return f"{n} training{'' if n == 1 else 's'}"
+    return counted(n, "training")
 
 
 def _measured(name: str, value: float | None, unit: str, method: str) -> SavingsLine:
@@ -270,8 +271,9 @@ def note_export(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     one = {key: told.get(key) for key in ("form", "destination", "files", "bytes_written", "link", "seconds")}
     one["destination"] = str(Path(told["destination"]).resolve())  # one place, from wherever the command is given
     try:
-        others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
-        write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
+        with locked(folder, wait_seconds=BRIEFLY):
+            others = [export for export in read_exports(folder) if export["destination"] != one["destination"]]
+            write_json(folder / "exports.json", {"schema_version": SCHEMA_VERSION, "kind": "exports", "exports": [*others, one]})
     except ClpruneError as error:
         notes = [*filter(None, [told.get("note")]), f"`clprune savings` will not count this export: {error}"]
         return {**told, "note": " ".join(notes)}

@@ -69,13 +69,8 @@ def select(
     member, options, spelled = families.choose("strategies", strategy)
     order = np.argsort(table.sample_ids, kind="stable")
     labels = np.maximum(table.labels[order], 0)
-    sizes = np.bincount(labels, minlength=n_classes or 0)
-    floor = np.minimum(sizes, min_per_class)
-    if floor.sum() > budget.n_keep:
-        raise GuardError(
-            f"keeping {budget.n_keep} of {len(order)} samples cannot hold {min_per_class} of each of the {np.count_nonzero(sizes)} classes: some would vanish. "
-            f"Keep at least {floor.sum()}, or pass --min-per-class 0."
-        )
+    floor = floor_of(labels, min_per_class, n_classes or 0)
+    require_room(floor, budget, labels, min_per_class)
     inputs = _inputs(member, options, table, neighborhood, vectors, order)
     rng = np.random.default_rng(seed)
     picked = np.asarray(member(*inputs, budget.n_keep, rng, **options))
@@ -87,6 +82,20 @@ def select(
     kept = order[picked]
     reasons = _reasons(member, spelled, table, neighborhood, kept, options)
     return Selection(table.sample_ids[kept], kept.astype(np.int64), np.ones(len(kept)), spelled, reasons)
+
+
+def floor_of(labels: Int[np.ndarray, "N"], min_per_class: int, n_classes: int = 0) -> Int[np.ndarray, "C"]:
+    """How many samples of each class have to be kept: `min_per_class`, or all where there are fewer."""
+    return np.minimum(np.bincount(np.maximum(labels, 0), minlength=n_classes), min_per_class)
+
+
+def require_room(floor: Int[np.ndarray, "C"], budget: Budget, labels: Int[np.ndarray, "N"], min_per_class: int) -> None:
+    """Raise GuardError where a budget cannot hold the `floor` of every class."""
+    if floor.sum() > budget.n_keep:
+        raise GuardError(
+            f"keeping {budget.n_keep} of {len(labels)} samples cannot hold {min_per_class} of each of the {np.count_nonzero(floor)} classes: some would vanish. "
+            f"Keep at least {floor.sum()}, or pass --min-per-class 0."
+        )
 
 
 def part_of(table: ScoreTable, neighborhood: Neighborhood, rows: Int[np.ndarray, "M"], *, by_guess: bool = False) -> tuple[ScoreTable, Neighborhood]:

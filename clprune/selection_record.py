@@ -13,9 +13,13 @@ import pyarrow as pa
 from clprune import families
 from clprune.datatypes import Budget, Selection
 from clprune.errors import GuardError, UsageError
-from clprune.manifest import Manifest, write_manifest
-from clprune.run import Run
+from clprune.manifest import Manifest, read_manifest, write_manifest
+from clprune.run import Run, read_run
 from clprune.storage import digest_in, read_json, require_free
+from clprune.subject import is_run_of
+from clprune.wording import counted
+
+NEEDS_LABELS = "--keep auto and --strategy auto need a label for every sample of the run. Give a share and a strategy."
 
 
 def require_place(out: Path, run: Path, *, force: bool) -> None:
@@ -33,7 +37,7 @@ def require_place(out: Path, run: Path, *, force: bool) -> None:
     if (answers := out / "answers.json").exists():
         n = len(read_json(answers, what="answers").get("labels", {}))
         raise GuardError(
-            f"{answers} holds {n} labels that were added with `clprune labels add`, and --force does not remove them. Choose another folder with --out, or move that file away."
+            f"{answers} holds {counted(n, 'label')} that {'was' if n == 1 else 'were'} added with `clprune labels add`, and --force does not remove them. Choose another folder with --out, or move that file away."
         )
 
 
@@ -42,6 +46,53 @@ def require_choice(out: Path, run: Path, strategy: str | None, *, force: bool) -
     require_place(out, run, force=force)
     if strategy not in (None, "auto"):
         families.choose("strategies", str(strategy))
+
+
+def question(
+    keep: str, label_budget: int | None, strategy: str | None, seed: int, min_per_class: int, automatic: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a selection is asked beside its strategy, as its manifest holds it: the same question of the same run has the same answer. On which device `auto` is tried, and where the data are, is no part of it."""
+    asked = {"keep": keep, "label_budget": label_budget, "seed": seed, "min_per_class": min_per_class}
+    return asked | {name: automatic.get(name) for name in ("tolerance", "confidence", "trials", "trial_epochs") if "auto" in (keep, strategy)}
+
+
+def finished_choice(out: Path, run: Path, strategy: str | None, asked: Mapping[str, Any], *, force: bool) -> Manifest | None:
+    """The manifest in `out` that answers the `question` `asked` of the finished run in `run`; None where it is still to be made. Raises as `require_choice` does where it could not be, and with `force` as if nothing were there."""
+    if not force and (out / "manifest.json").exists() and (run / "run.json").exists():
+        manifest, scored = read_manifest(out), read_run(run)
+        if manifest.document.get("asked") == asked and is_run_of(manifest.document, scored.document) and _is_by(manifest, scored, strategy):
+            return manifest
+    require_choice(out, run, strategy, force=force)
+    return None
+
+
+def _is_by(manifest: Manifest, scored: Run, strategy: str | None) -> bool:
+    """Whether a selection from a run was made by the strategy that is asked for."""
+    from clprune.selection import default_strategy
+
+    if "strategy" in manifest.document.get("trials", {}) or strategy == "auto":
+        return strategy == "auto" and "strategy" in manifest.document.get("trials", {})
+    of_texts = (scored.document["image_rule"] or {}).get("kind") == "text"
+    wanted = families.choose("strategies", strategy or default_strategy(scored.table, of_texts=of_texts))[2]
+    return bool(manifest.document["strategy"] == wanted)
+
+
+def candidates(scored: Run, ask: bool) -> tuple[Any, Any, Any, list[str]]:
+    """Table and neighbourhood of what can be chosen, its rows (None: all), and what is said of each of the others."""
+    from clprune.pool import candidates
+    from clprune.selection import part_of
+
+    table, neighborhood = scored.table, scored.neighborhood
+    if scored.document.get("pool") is None:
+        if ask:
+            raise UsageError(f"{scored.folder} has no samples without a label, so there is nothing to ask for. Select with --keep.")
+        return table, neighborhood, None, []
+    rows, others = candidates(table, neighborhood, scored.still_open, ask=ask)
+    if not len(rows):
+        if ask:
+            raise GuardError(f"{scored.folder}: every sample has a label or was asked for already.")
+        raise GuardError(f"{scored.folder}: no sample has a label, so none can be kept. Ask for some with --label-budget.")
+    return *part_of(table, neighborhood, rows, by_guess=ask), rows, others
 
 
 def write_selection(

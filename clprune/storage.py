@@ -36,6 +36,7 @@ SCHEMA_VERSION = 2
 OLDEST_SCHEMA_VERSION = 1  # whose documents have no seal
 SEAL = "document_sha256"
 _CHUNK_BYTES = 1 << 22
+BRIEFLY = 60.0  # seconds to wait for a folder that others hold for milliseconds
 ROWS_A_FILE = 50_000_000  # of a Parquet table
 PART = 1 << 16  # rows of a table whose ids are Python strings at the same time
 
@@ -445,13 +446,13 @@ def _sync_file(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process. Raises StorageError that names the owner if another process holds it."""
+def locked(folder: Path, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold a folder for this process. Raises StorageError that names the owner if another process holds it, and goes on to for `wait_seconds`."""
     with _explained(folder):
         _make_folder(folder)
         lock, owner = FileLock(folder / ".lock"), folder / ".owner"
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait_seconds)
         except Timeout:
             seen = owner.read_text().strip() if owner.exists() else "unknown"
             raise StorageError(f"{folder} is in use by process {seen}. Wait for it, or choose another folder.") from None

@@ -123,7 +123,7 @@ def read_subject(folder: Path, *, run_folder: Path | None = None, data: str | No
         samples = record.samples
         run_folder = run_folder or _run_beside(folder, record.document)
         run = read_json(run_folder / "run.json", what="run") if run_folder is not None else None
-        if run is not None and not _is_run_of(record.document, run):
+        if run is not None and not is_run_of(record.document, run):
             other = "a run of other data than" if run["fingerprint"] != record.fingerprint else "another run of these data than that of"
             raise DataError(f"{run_folder} is {other} the manifest {folder}. Give the run that it was selected from.")
     elif (folder / "run.json").exists():
@@ -150,14 +150,14 @@ def _run_beside(folder: Path, document: Mapping[str, Any]) -> Path | None:
         return None
     for place in places:
         try:
-            if _is_run_of(document, read_json(place / "run.json", what="run")):
+            if is_run_of(document, read_json(place / "run.json", what="run")):
                 return place
         except ClpruneError:  # no run, or one that cannot be read, such as in a stranger's folder
             continue
     return None
 
 
-def _is_run_of(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+def is_run_of(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
     """Whether a manifest was selected from a run, by the digest of its scores."""
     wanted = manifest.get("parent", {}).get("scores_sha256")
     return bool(wanted) and digest_in(run.get("files", {}), "scores.parquet") == wanted

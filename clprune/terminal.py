@@ -18,6 +18,7 @@ from rich.text import Text
 
 from clprune.cells import readable
 from clprune.errors import IntegrityError
+from clprune.wording import counted, unsigned_zero
 
 EVERY_SECONDS = 30  # between two lines where there is no terminal
 _BARS = "▁▂▃▄▅▆▇█"
@@ -82,7 +83,7 @@ class ProgressView:
         width = max(8, min(40, self.console.width - 34))  # what a narrow terminal leaves beside the names and values
         for name in ("training_accuracy", *(self._seen.get("deciding") or ())):
             if curves.get(name):
-                grid.add_row(Text(f"{name:>20} {sparkline(curves[name], width)} {curves[name][-1]:.3f}", no_wrap=True))
+                grid.add_row(Text(f"{name:>20} {sparkline(curves[name], width)} {unsigned_zero(curves[name][-1], '.3f')}", no_wrap=True))
         if self._seen.get("waiting_for"):
             grid.add_row(Text(f"the period's end waits for: {self._seen['waiting_for']}"))
         return grid
@@ -122,19 +123,26 @@ def leakage_lines(told: Mapping[str, Any]) -> list[str]:
     ] + ([f"... and {len(pairs) - 10:,} more; --json names all"] if len(pairs) > 10 else [])
     share = len(pairs) / max(1, told["n_test"])
     counts = f"{told['n_exact']:,} equal and {told['n_near']:,} nearly equal, {told['n_with_another_label']:,} with another label"
-    return [*lines, f"{len(pairs):,} of {told['n_test']:,} test samples ({share:.2%}) repeat one of {told['n_train']:,} training samples: {counts}"]
+    return [
+        *lines,
+        f"{len(pairs):,} of {counted(told['n_test'], 'test sample')} ({share:.2%}) repeat one of {counted(told['n_train'], 'training sample')}: {counts}",
+    ]
 
 
 def score_lines(run: Mapping[str, Any]) -> list[str]:
     """What `score` says when it is done; the last line says where the critical period ended, why, and what it cost."""
     clp = run["clp"]
-    lines = [f"{run['n_samples']:,} samples, {run['n_classes']} classes, {run['proxy']}, {run['seconds']:.0f} s" + energy(run)]
+    lines = [f"{counted(run['n_samples'], 'sample')}, {counted(run['n_classes'], 'class')}, {run['proxy']}, {run['seconds']:.0f} s" + energy(run)]
     lines += [f"left out: {name} ({reason})" for name, reason in run["skipped"][:5]] + (
         [f"... and {len(run['skipped']) - 5} more"] if len(run["skipped"]) > 5 else []
     )
     lines += [f"note: {note}" for note in run["notes"]]
     if pool := run.get("pool"):
-        looked = f"looked at after epochs {', '.join(map(str, pool['watched_after_epochs']))}" if pool["watched_after_epochs"] else "looked at once"
+        looked = (
+            f"looked at after {'epoch' if len(pool['watched_after_epochs']) == 1 else 'epochs'} {', '.join(map(str, pool['watched_after_epochs']))}"
+            if pool["watched_after_epochs"]
+            else "looked at once"
+        )
         lines.append(f"round {pool['round']}: {pool['n_labelled']:,} labelled, {pool['n_unlabelled']:,} without a label, {looked}")
     if run["proxy"] == "logged":
         lines.append(
@@ -142,9 +150,9 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
         )
     elif not run["has_test_split"]:
         lines.append("note: these data have no test part; `clprune evaluate` will need --test DATA")
-    lines.append(f"{run['suspects']['n']:,} labels suspected wrong, {run['duplicates']['n']:,} near-duplicates")
+    lines.append(f"{counted(run['suspects']['n'], 'label')} suspected wrong, {counted(run['duplicates']['n'], 'near-duplicate')}")
     finishing = run["pool"].get("finishing_epochs", 0) if run.get("pool") else 0
-    epochs = f"{run['epochs_run']} proxy epochs" + (f" and {finishing} more before the last look" if finishing else "")
+    epochs = counted(run["epochs_run"], "proxy epoch") + (f" and {finishing} more before the last look" if finishing else "")
     share = f"{epochs}, {run['share_of_full_training']:.1%} of the epochs of a full training of {run['share_is_of_epochs']}"
     if clp["settled"]:
         lines.append(f"critical period: ended by epoch {clp['end_epoch']}: {clp['reason']}; cost {share}")
@@ -152,7 +160,9 @@ def score_lines(run: Mapping[str, Any]) -> list[str]:
         lines.append(f"critical period {clp['reason']}; cost {share}")
     else:
         more = "log more epochs" if run["proxy"] == "logged" else "raise --max-epochs"
-        lines.append(f"WARNING critical period {clp['reason']}; scores use all {run['epochs_run']} epochs; {more}; cost {share}")
+        lines.append(
+            f"WARNING critical period {clp['reason']}; scores use {'all ' * (run['epochs_run'] != 1)}{counted(run['epochs_run'], 'epoch')}; {more}; cost {share}"
+        )
     return lines
 
 
@@ -210,16 +220,16 @@ def found_lines(found: Mapping[str, Any]) -> list[str]:
         f"planted wrong labels: {wrong['recall_in_top_5_percent']:.0%} of {wrong['planted']} are among the 5 % most suspect; {wrong['flagged']} flagged "
         f"(recall {wrong['recall']:.0%}, precision {wrong['precision']:.0%}); kept {wrong['kept']}, a random choice {wrong['kept_by_a_random_choice']:.0f}",
         f"planted near-duplicates: found {copies['recall']:.0%} of {copies['planted']} (precision {copies['precision']:.0%}); "
-        f"both kept of {copies['kept_both']} pairs, by a random choice {copies['kept_both_by_a_random_choice']:.0f}",
+        f"both kept of {counted(copies['kept_both'], 'pair')}, by a random choice {copies['kept_both_by_a_random_choice']:.0f}",
     ]
 
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [
-        f"{plan['n_samples']:,} samples, {plan['n_classes']} classes, inputs {plan['image']}, {plan['skipped']} unreadable",
+        f"{counted(plan['n_samples'], 'sample')}, {counted(plan['n_classes'], 'class')}, inputs {plan['image']}, {plan['skipped']} unreadable",
         f"no sample has a label: nothing is trained, features take about {60 * plan['max_minutes']:,.0f} s on {plan['device']}; `clprune select RUN --label-budget N` then says what to label first"
         if plan["n_classes"] == 0
-        else f"at most {plan['max_epochs']} epochs, {plan['max_steps']:,} steps, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch, timed on random inputs); it stops by itself when the critical period has ended",
+        else f"at most {counted(plan['max_epochs'], 'epoch')}, {counted(plan['max_steps'], 'step')}, {plan['max_minutes']:.1f} minutes on {plan['device']} ({plan['seconds_per_epoch']:.1f} s an epoch, timed on random inputs); it stops by itself when the critical period has ended",
         f"about {plan['memory_mb']:.0f} MB of memory, at most {plan['disk_mb']:.0f} MB of disk; nothing was written",
     ]
 
@@ -229,7 +239,7 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
 
     def span(*seconds: float) -> str:
         unit, size = ("h", 3600) if max(map(abs, seconds)) >= 7200 else ("min", 60)
-        return " to ".join(f"{second / size:,.1f}" for second in seconds) + f" {unit}"
+        return " to ".join(unsigned_zero(second / size, ",.1f") for second in seconds) + f" {unit}"
 
     def pays(after: Sequence[int | None]) -> str:
         return " to ".join(dict.fromkeys("never" if n is None else str(n) for n in after))
@@ -242,7 +252,7 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
     for keep, row in plan["by_keep"].items():
         cells = [f"{float(keep):.0%}", *(span(seconds) for seconds in row["net_seconds"]), pays(row["pays_after_trainings"])]
         cells += [] if auto is None else [pays(row["pays_after_trainings_auto"])]
-        cells += [] if row["net_money"] is None else [f"{money:,.2f} USD" for money in row["net_money"]]
+        cells += [] if row["net_money"] is None else [f"{unsigned_zero(money, ',.2f')} USD" for money in row["net_money"]]
         rows.append(cells + ([] if row["label_money"] is None else [f"{row['label_money']:,.0f} USD"]))
     some = next(iter(plan["by_keep"].values()))
     headers = ["kept", "time, equal steps", "time, equal epochs", "pays after trainings (equal epochs)"]
@@ -256,7 +266,7 @@ def search_lines(plan: Mapping[str, Any]) -> list[Any]:
     return [
         f"scoring takes {span(*cost)}{trials}; one training on all data {one / 3600:,.2f} h ({plan['training_seconds_how']}){share}",
         plain_table(
-            f"saved by {n} training{'s' if n > 1 else ''} on the kept samples, less the scoring (negative: lost; trials are not in it). Equal steps: a training is as long as before, and the scoring is lost. Equal epochs: it is shorter",
+            f"saved by {counted(n, 'training')} on the kept samples, less the scoring (negative: lost; trials are not in it). Equal steps: a training is as long as before, and the scoring is lost. Equal epochs: it is shorter",
             headers,
             rows,
             right=(1, 2),
@@ -285,13 +295,13 @@ def answers_line(told: Mapping[str, Any]) -> str:
     more = f", {told['repeated']:,} given before" * bool(told["repeated"]) + f", {told['not_asked_for']:,} that nobody asked for" * bool(
         told["not_asked_for"]
     )
-    return f"{told['added']:,} answers added{more}; {told['open']:,} of {told['asked']:,} questions are open"
+    return f"{counted(told['added'], 'answer')} added{more}; {told['open']:,} of {counted(told['asked'], 'question')} {'is' if told['open'] == 1 else 'are'} open"
 
 
 def export_lines(told: Mapping[str, Any]) -> list[str]:
     link = f", {told['link']}" if told.get("link") else ""
-    written = f"{told['files']:,} files, {told['bytes_written']:,} bytes written{link}"
-    return [f"{told['n_samples']:,} samples as {told['form']} in {told['destination']}: {written}"] + (
+    written = f"{counted(told['files'], 'file')}, {counted(told['bytes_written'], 'byte')} written{link}"
+    return [f"{counted(told['n_samples'], 'sample')} as {told['form']} in {told['destination']}: {written}"] + (
         [f"note: {told['note']}"] if told.get("note") else []
     )
 

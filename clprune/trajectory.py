@@ -18,7 +18,7 @@ from clprune.arithmetic import name_of_numbers
 from clprune.batch_norm import over_all_processes
 from clprune.critical_period import deciding_indicators
 from clprune.datatypes import CriticalPeriod, Embeddings, Source, Trajectory
-from clprune.embeddings import embed
+from clprune.embeddings import embed, require_logits
 from clprune.energy import EnergyMeter
 from clprune.errors import DataError, IntegrityError, UsageError
 from clprune.labels import labels_digest
@@ -104,7 +104,7 @@ def record_trajectory(
     state = new_state(model, target, recipe)
     tap = FeatureTap(model, layer)  # refuses a layer that is not there before anything is trained
     tap.close()
-    _require_logits(state.model, data, order[:2], source.n_classes, proxy, layer)
+    require_logits(state.model, data, order[:2], source.n_classes, proxy, layer)
     recorder = Recorder(source, model=state.model)
     key = {
         "fingerprint": source.fingerprint,
@@ -188,23 +188,6 @@ def record_trajectory(
     if n_processes > 1:  # the meter sees this process only
         facts |= {"energy_kwh": None, "energy_method": f"not measured: {n_processes} processes took part"}
     return ProxyRun(recorder.trajectory(**facts), recorder.critical_period(), embeddings)
-
-
-def _require_logits(
-    model: torch.nn.Module, data: DeviceData | TokenData, rows: Int[np.ndarray, "m"], n_classes: int, proxy: str, layer: str | None
-) -> None:
-    """Raise UsageError where the model cannot look at a few samples, gives something else than one number a class, or nothing comes of the `layer`."""
-    wanted = f"It must map {' x '.join(map(str, ('B', *data.input_shape)))} inputs to (B, {n_classes})."
-    try:
-        logits, features = predict(model, data, rows=rows, layer=layer)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever the user's code raises
-        raise UsageError(f"proxy '{proxy}' failed on the first samples: {type(error).__name__}: {error}. {wanted}") from error
-    if logits.shape != (len(rows), n_classes):
-        raise UsageError(f"proxy '{proxy}' gave an array of shape {logits.shape} for {len(rows)} samples. {wanted}")
-    if layer is not None and features is None:
-        raise UsageError(f"layer {layer!r} has no part in what proxy '{proxy}' gives, so there are no features of it. Name another one.")
 
 
 def _features(

@@ -31,10 +31,11 @@ from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy, code_of
 from clprune.run import Run
-from clprune.selection import budget_for, part_of, select
+from clprune.selection import budget_for, floor_of, part_of, require_room, select
 from clprune.storage import SCHEMA_VERSION, may_write, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
+from clprune.wording import points
 
 JUDGES = 5_000  # as many samples judge, but no less than a tenth of all and no more than a fifth
 CANDIDATES = (
@@ -237,7 +238,7 @@ def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, 
     if rivals := [at for at, candidate in enumerate(finalists) if candidate.startswith("random") and at != winner]:
         by, spread = means[winner] - means[rivals[0]], math.hypot(sds[winner], sds[rivals[0]])
         evidence["better_than_random_by"] = float(by)
-        said = f"{said}, by {100 * by:+.2f} points over random"
+        said = f"{said}, by {points(by)} points over random"
         if number > 1:
             surely = 0.5 * (1 + math.erf(by / (spread * math.sqrt(2)))) if spread > 0 else 0.5
             evidence["probability"] = surely
@@ -286,17 +287,16 @@ def shrunk(results: Sequence[Float[np.ndarray, "R"]], *, judging: float = 0.0) -
 
 
 def decide(
-    trials: Trials, *, keep: str, strategy: str, n_samples: int, tolerance: float, confidence: float, n_trials: int
+    trials: Trials, *, keep: str, strategy: str, n_samples: int, tolerance: float, confidence: float, n_trials: int, least: int = 1
 ) -> tuple[Budget | None, str, dict[str, Any]]:
     """Answer `auto` for the strategy and for the share: the budget (None where it was given), the strategy, and the evidence for the manifest.
 
-    Where both are asked for, strategies are compared at the share of a half first.
+    Where both are asked for, strategies are compared at the share of a half first. No share of fewer than `least` samples is tried.
     """
     evidence: dict[str, Any] = {}
     if strategy == "auto":
-        strategy, evidence["strategy"] = contest(
-            trials, CANDIDATES, budget_for("0.5" if keep == "auto" else keep, n_samples).keep_fraction, n_trials=n_trials
-        )
+        share = max(0.5, least / n_samples) if keep == "auto" else budget_for(keep, n_samples).keep_fraction
+        strategy, evidence["strategy"] = contest(trials, CANDIDATES, share, n_trials=n_trials)
     budget = None
     if keep == "auto":
         asked: dict[float, int] = {}
@@ -313,6 +313,7 @@ def decide(
             confidence=confidence,
             n_trials=n_trials,
             n_epochs=trials.n_epochs,
+            least=least,
         )
     return budget, strategy, evidence | {"cost": trials.cost()}
 
@@ -365,6 +366,7 @@ def decided_for(
     seed: int,
     on_progress: Callable[[dict[str, Any]], None] | None,
     *,
+    min_per_class: int = 1,
     tolerance: float = 0.005,
     confidence: float = 0.9,
     trials: int = 12,
@@ -372,8 +374,11 @@ def decided_for(
     device: str = "auto",
     data: str | None = None,
 ) -> tuple[Budget | None, str, dict[str, Any], dict[str, float | None]]:
-    """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder."""
-    document = scored.document
+    """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder. Raises GuardError at once where a share that was given cannot hold `min_per_class` of every class."""
+    document, labels = scored.document, scored.table.labels
+    floor = floor_of(labels, min_per_class)
+    if keep != "auto":
+        require_room(floor, budget_for(keep, len(labels)), labels, min_per_class)
     source = open_recorded(document, data)
     if source.fingerprint != document["fingerprint"]:
         raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
@@ -388,6 +393,6 @@ def decided_for(
         seed=seed, folder=scored.folder / "trials", data_key=key, on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
-        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials
+        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, least=int(floor.sum())
     )  # fmt: skip
     return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}

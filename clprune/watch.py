@@ -25,6 +25,7 @@ from clprune.critical_period import read_curves
 from clprune.errors import ClpruneError, UsageError
 from clprune.live import FILE, NOTHING_YET, is_alive, read_live
 from clprune.run import read_run
+from clprune.wording import counted
 
 ADDRESS = "127.0.0.1"
 MOST_POINTS = 500  # of a curve on the page: more cannot be told apart, and they are sent every second
@@ -121,7 +122,7 @@ def _phase(seen: Mapping[str, Any], *, finished: bool = False) -> str:
     if end is not None:
         return f"The critical period ended after epoch {end}."
     if finished:
-        return f"Finished after {done} epochs; the end of the critical period was not established."
+        return f"Finished after {counted(done, 'epoch')}; the end of the critical period was not established."
     if done == 0:
         return "Before the end of the first epoch."
     if border is None:

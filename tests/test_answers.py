@@ -118,3 +118,8 @@ def test_a_table_of_long_texts_or_of_names_that_are_not_utf8_is_read_back(tmp_pa
         table = exported(manifest_of(source, list(range(len(source))), tmp_path / f"m-{folder.name}"), locator, tmp_path / f"out-{folder.name}")
         filled_in(table)
         assert {answer.sample_id for answer in read_answers(table)} == set(source.sample_ids.tolist())
+
+
+def test_rows_are_numbered_as_a_spreadsheet_does(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfsample_id,label,text\r\n"A,1",2,"two\nlines"\r\n\r\n,,\r\nB,3,x\r\n')
+    assert [(answer.sample_id, answer.where) for answer in read_answers(tmp_path / "a.csv")] == [("A,1", "a.csv row 2"), ("B", "a.csv row 5")]

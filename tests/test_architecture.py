@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "datatypes": 0,
     "families": 0,
+    "wording": 0,
     "__init__": 7,
     "__main__": 9,
     "cli": 8,

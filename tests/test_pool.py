@@ -256,7 +256,7 @@ def test_rounds_ask_for_nothing_twice_and_point_to_their_parent(scored: Path, tm
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sample_id,label\nnobody,1\n", "1 answers are for ids that these data do not have .a.csv row 2: nobody"),
+        ("sample_id,label\nnobody,1\n", "1 answer is for ids that these data do not have .a.csv row 2: nobody"),
         ("sample_id,label\n{0},cat\n", "unknown classes .known: 0, 1, 2, 3. .a.csv row 2: cat for {0}"),
         ("sample_id,label\n{0},1\n{1},1\n{0},2\n", "a.csv row 4: {0} is 2, but was 1"),
         ("sample_id,label\n000,{wrong}\n", "000 is {wrong}, but was"),

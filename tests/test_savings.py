@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,30 @@ def test_an_export_is_counted_once_from_wherever_it_is_made(tmp_path: Path, monk
         monkeypatch.chdir(folder)
         note_export(tmp_path / "m", {"form": "indices", "destination": destination})
     assert [Path(export["destination"]) for export in read_exports(tmp_path / "m")] == [tmp_path / "e", tmp_path / "m" / "e"]
+
+
+def test_exports_at_the_same_time_are_all_counted(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from clprune.savings import note_export\n"
+    code += "for i in range(25): note_export(Path(sys.argv[1]), {'form': 'indices', 'destination': f'/d/{sys.argv[2]}-{i}'})"
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(worker)]) for worker in range(3)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert len(read_exports(tmp_path)) == 75
+
+
+def test_an_export_that_was_killed_before_it_was_listed_is_listed_by_the_same_command(shapes_run: Path, tmp_path: Path) -> None:
+    pipeline.select(shapes_run, tmp_path / "m", keep="0.5")
+    pipeline.select(shapes_run, tmp_path / "other", keep="0.4")
+    told = pipeline.export(tmp_path / "m", "imagefolder", tmp_path / "e")
+    listed, files = read_exports(tmp_path / "m"), sorted(tmp_path.glob("e/**/*"))
+    (tmp_path / "m" / "exports.json").unlink()  # as if it had been killed just before
+    for manifest, form in (("other", "imagefolder"), ("m", "indices")):  # neither of another manifest nor in another form
+        with pytest.raises(UsageError, match="exists already"):
+            pipeline.export(tmp_path / manifest, form, tmp_path / "e")
+    again = pipeline.export(tmp_path / "m", "imagefolder", tmp_path / "e")
+    assert again | {"seconds": 0} == told | {"seconds": 0} and sorted(tmp_path.glob("e/**/*")) == files
+    assert [one | {"seconds": 0} for one in read_exports(tmp_path / "m")] == [one | {"seconds": 0} for one in listed]
+    with pytest.raises(UsageError, match="exists already"):  # what is listed is refused as before
+        pipeline.export(tmp_path / "m", "imagefolder", tmp_path / "e")
 
 
 def test_an_export_from_a_manifest_that_cannot_be_written_to_stands(shapes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,9 +222,16 @@ def test_a_model_of_the_users_own_is_a_proxy(shapes_npz: Path, tmp_path: Path, m
     ):
         with pytest.raises(UsageError, match=said):
             pipeline.score(str(shapes_npz), tmp_path / "other", proxy=f"test_trajectory:{made}", layer=layer, max_epochs=1)
-    np.savez(tmp_path / "rows.npz", x_train=np.zeros((60, 1, 20), np.uint8), y_train=np.arange(60) % 3)
-    with pytest.raises(UsageError, match=r"'speed_cnn' failed on the first samples: .*Kernel size.* It must map B x 1 x 1 x 20 inputs"):
+    rows = {"x_train": np.zeros((60, 1, 20), np.uint8), "y_train": np.arange(60) % 3}
+    np.savez(tmp_path / "rows.npz", **rows, x_test=rows["x_train"], y_test=rows["y_train"])
+    with pytest.raises(UsageError, match=(said := r"'speed_cnn' failed on the first samples: .*Kernel size.* It must map B x 1 x 1 x 20 inputs")):
         pipeline.score(str(tmp_path / "rows.npz"), tmp_path / "other", proxy="speed_cnn", max_epochs=1)
+    with pytest.raises(UsageError, match=said):
+        pipeline.plan(str(tmp_path / "rows.npz"), proxy="speed_cnn")
+    pipeline.score(str(tmp_path / "rows.npz"), tmp_path / "rows", max_epochs=1)
+    pipeline.select(tmp_path / "rows", tmp_path / "subset", keep="0.5")
+    with pytest.raises(UsageError, match=said):
+        pipeline.evaluate(tmp_path / "subset", proxy="speed_cnn")
     for made, said in (("of_another_width", r"gave an array of shape \(2, 7\)"), ("of_another_input", "failed on the first samples: RuntimeError")):
         with pytest.raises(UsageError, match=said):
             pipeline.score(str(shapes_npz), tmp_path / "other", proxy=f"test_trajectory:{made}", max_epochs=1)

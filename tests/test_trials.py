@@ -16,7 +16,9 @@ from clprune.datatypes import Neighborhood, ScoreTable
 from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.manifest import read_manifest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
+from clprune.repeating import how_to_repeat
 from clprune.storage import SEAL
+from clprune.subject import read_subject
 from clprune.trials import CANDIDATES, _judging, held_out, shrunk
 
 
@@ -278,3 +280,20 @@ def test_parts_of_the_tables_keep_every_pointer() -> None:
     assert part.sample_ids.tolist() == ["00002", "00003", "00004", "00007", "00009"]
     assert near.duplicate_of.tolist() == [-1, -1, -1, 0, 2]
     assert vectors is not None and vectors[:, 0].tolist() == [4, 6, 8, 14, 18]
+
+
+def test_no_share_is_tried_that_could_not_be_written(shapes_run: Path, tmp_path: Path) -> None:
+    run, options = tmp_path / "run", {"trials": 4, "trial_epochs": 1, "tolerance": 0.99, "confidence": 0.5}  # everything is good enough
+    shutil.copytree(shapes_run, run)
+    with pytest.raises(GuardError, match="Keep at least 240"):
+        pipeline.select(run, tmp_path / "none", keep="0.3", strategy="auto", min_per_class=60, **options)
+    assert not (run / "trials").exists()  # nothing was trained in vain
+    budget = pipeline.select(run, tmp_path / "m", keep="auto", min_per_class=60, **options).document["budget"]
+    assert budget["n_keep"] == 240 and "holds what has to be kept of every class" in budget["sentence"]
+    assert min(trial["keep_fraction"] for trial in budget["trials"]) == 0.4
+    both = pipeline.select(run, tmp_path / "b", keep="auto", strategy="auto", min_per_class=120, **options | {"trials": 5}).document
+    assert both["n_kept"] == 480 and both["trials"]["strategy"]["keep_fraction"] == 0.8
+    before = set((run / "trials").iterdir())
+    whole = pipeline.select(run, tmp_path / "w", keep="auto", min_per_class=150, **options).document
+    assert whole["n_kept"] == 600 and set((run / "trials").iterdir()) == before
+    assert "--trials" not in how_to_repeat(read_subject(tmp_path / "w"))["commands"][1]

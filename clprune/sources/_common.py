@@ -120,7 +120,7 @@ def require_classes(labels: Int[np.ndarray, "N"], class_names: Sequence[str], lo
     notes = []
     if len(unlabelled):
         notes.append(
-            f"{len(unlabelled):,} of {len(labels):,} samples have no label (rows {shown(unlabelled.tolist())}): they are looked at, not learned from"
+            f"{len(unlabelled):,} of {len(labels):,} samples {'has' if len(unlabelled) == 1 else 'have'} no label (rows {shown(unlabelled.tolist())}): they are looked at, not learned from"
         )
     if len(empty := np.flatnonzero(sizes == 0)):
         notes.append(f"no samples of {shown([class_names[c] for c in empty.tolist()])}")
