@@ -143,7 +143,7 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     tried_for = f"{counted(round(tried['epochs']), 'epoch')} of {counted(tried['trainings'], 'short training')}" if tried["trainings"] else ""
     charged = " and ".join(part for part in (run_for if float(run["share_of_full_training"]) else "", tried_for) if part)
     spent = " and ".join(part for part in (run_for, tried_for) if part)
-    yardstick = f"{_n_trainings(trainings)}, less {charged or 'nothing: what was scored was trained anyway'}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
+    yardstick = f"{counted(trainings, 'training')}, less {charged or 'nothing: what was scored was trained anyway'}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
     parts = f"scoring {timings['score_seconds']:,.1f} s ({spent} on {run['device']}), selecting {timings['select_seconds']:,.1f} s"
     lines = [
         SavingsLine("cost of pruning: time", cost, "seconds", "measured", parts),
@@ -155,7 +155,7 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     ]
     evaluated = _evaluation_of(manifest)
     if evaluated is not None:
-        note = f"{_n_trainings(evaluated['n_trainings'])} and their tests; a check, not counted in the net"
+        note = f"{counted(evaluated['n_trainings'], 'training')} and their tests; a check, not counted in the net"
         lines.append(_measured("cost of evaluating: time", evaluated["seconds"], "seconds", note))
     measured = _measured_training(manifest)
     each, how = None, ""
@@ -173,7 +173,9 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
         note = "give --training-seconds of one training on all data, or run `clprune evaluate` against full"
         return [*lines, SavingsLine("net time saved", None, "seconds", "not measured", note)]
     net = trainings * each - cost
-    lines.append(SavingsLine("net time saved", net, "seconds", "computed", f"{_n_trainings(trainings)} at equal epochs, less the pruning{how}"))
+    lines.append(
+        SavingsLine("net time saved", net, "seconds", "computed", f"{counted(trainings, 'training')} at equal epochs, less the pruning{how}")
+    )
     pays = cost / each if each > 0 else None
     note = "at equal epochs; at equal steps no time is saved" if pays is not None else "never: a training on the kept samples is not shorter"
     lines.append(SavingsLine("trainings until it pays", pays, "trainings", "computed" if pays is not None else "not measured", note))
@@ -204,7 +206,9 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
     net = (trainings * each - kwh) * price["pue"]
     return [
         *lines,
-        SavingsLine("net energy saved", net, "kWh", "computed", f"{_n_trainings(trainings)} at equal epochs, less the pruning", **assumed("pue")),
+        SavingsLine(
+            "net energy saved", net, "kWh", "computed", f"{counted(trainings, 'training')} at equal epochs, less the pruning", **assumed("pue")
+        ),
         SavingsLine("net CO2e saved", net * price["carbon"] / 1000, "kg", "assumed", "average, not marginal, factor", **assumed("carbon")),
     ]
 
@@ -237,10 +241,6 @@ def _measured_training(manifest: Manifest) -> dict[str, Any] | None:
     what = f"{counted(facts['epochs'], 'epoch')} of {facts['proxy']} on {facts['device']}"
     method = arms["full"]["runs"][0]["energy_method"]
     return {"seconds": full, "kwh": full_kwh, "saved_seconds": saved, "saved_kwh": saved_kwh, "what": what, "energy_method": method}
-
-
-def _n_trainings(n: int) -> str:
-    return counted(n, "training")
 
 
 def _measured(name: str, value: float | None, unit: str, method: str) -> SavingsLine:
