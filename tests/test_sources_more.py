@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -106,6 +107,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -145,6 +149,36 @@ def test_a_comma_counts_where_it_gives_the_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text:label\n" + "".join(f"t{i}:{i % 2}\n" for i in range(6)))
     with pytest.raises(DataError, match="in these letters; it has `text:label`"):
         open_source(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_columns_of_other_names_read_as_those_of_the_usual_ones(tmp_path: Path, form: str) -> None:
+    usual = [{"id": f"00{i}", "text": f"words {i}", "label": i % 3, "split": "test" if i > 8 else "train", "site": f"s{i % 2}"} for i in range(12)]
+    other = [{"Key": r["id"], "label": 5, "path": "x", "Body": r["text"], "Class": r["label"], "fold": r["split"], "site": r["site"]} for r in usual]
+    for name, rows in (("usual", usual), ("other", other)):
+        write_rows(tmp_path / f"{name}.{form}", rows)
+    plain = open_source(f"{tmp_path}/usual.{form}")
+    named = open_source(f"{tmp_path}/other.{form}?text=Body&label=Class&id=Key&split=fold")
+    assert plain.load_test is not None and named.load_test is not None
+    for left, right in ((plain, named), (plain.load_test(), named.load_test())):
+        assert left.fingerprint == right.fingerprint and left.class_names == right.class_names
+        assert [left.read_input(row) for row in range(len(left))] == [right.read_input(row) for row in range(len(right))]
+        assert left.facts["columns"]["site"]() == right.facts["columns"]["site"]()
+    with pytest.raises(UsageError, match=r"there is no column 'Klass' \(there are: Key, label, path, Body, Class, fold, site\)"):
+        open_source(f"{tmp_path}/other.{form}?text=Body&label=Klass")
+    with pytest.raises(UsageError, match="no option lable"):
+        open_source(f"{tmp_path}/other.{form}?text=Body&lable=Class")
+
+
+def test_a_named_label_column_keeps_its_class_names(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"]), "fine": datasets.ClassLabel(names=["x", "y", "z"])}
+    )
+    held = {"img": [{"bytes": png(image), "path": None} for image in IMAGES[:6]], "label": [0, 1] * 3, "fine": [0, 1, 2] * 2}
+    datasets.Dataset.from_dict(held, features=features).to_parquet(tmp_path / "t.parquet")
+    source = open_source(f"{tmp_path}/t.parquet?image=img&label=fine")
+    assert source.class_names == ("x", "y", "z") and source.labels.tolist() == [0, 1, 2] * 2
+    np.testing.assert_array_equal(np.asarray(source.read_input(4)), IMAGES[4, ..., 0])
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])

@@ -72,7 +72,7 @@ def source_of_table(
     input_column = next((name for name in INPUTS if name in columns), None)
     if input_column is None or "label" not in columns:
         raise DataError(
-            f"{locator} needs a column `path`, `image` or `text`, and a column `label`, in these letters; it has {', '.join(f'`{name}`' for name in columns)}."
+            f"{locator} needs a column `path`, `image` or `text`, and a column `label`, in these letters; it has {', '.join(f'`{name}`' for name in columns)}. Say which are meant: `FILE?path=COLUMN&label=COLUMN`."
         )
     if twice := [name for name in ("label", "id", "split", "image", "path", "text", "bytes") if columns.count(name) > 1]:
         raise DataError(f"{locator} has several columns of one name ({shown(twice)}). Rename or remove all but one of each.")
@@ -89,7 +89,7 @@ def source_of_table(
             load_test=lambda: source_of_table(test_table, locator, root, strict=strict, class_names=train.class_names, is_test=True, files=files),
         )
     ids = _ids(table, input_column, locator)
-    labels, names = _labels_among(table["label"], class_names or _declared_classes(table), locator, ids, is_test=is_test)
+    labels, names = _labels_among(table["label"], class_names or declared_classes(table), locator, ids, is_test=is_test)
     skipped: list[tuple[str, str]] = []
     not_looked: list[str] = []
     good: Sequence[int]
@@ -182,13 +182,13 @@ def _labels_among(
     return labels, class_names
 
 
-def _declared_classes(table: pa.Table) -> tuple[str, ...] | None:
-    """Class names from the Hugging Face metadata of a Parquet schema, if it has them."""
+def declared_classes(table: pa.Table, column: str = "label") -> tuple[str, ...] | None:
+    """Class names of a column from the Hugging Face metadata of a Parquet schema, if it has them."""
     metadata = (table.schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
     try:
-        names = json.loads(metadata)["info"]["features"]["label"].get("names")
+        names = json.loads(metadata)["info"]["features"][column].get("names")
     except (ValueError, KeyError, AttributeError):
         return None
     return tuple(str(name) for name in names) if names else None
