@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.dtypes import StringDType
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 from clprune import families
 from clprune.critical_period import MIN_EPOCHS, LiveRule, find_critical_period, phase_border
@@ -124,7 +125,11 @@ class Recorder:
     # ---- in the loop
 
     def indexed(self, dataset: Any) -> _Indexed:
-        """The dataset with each item's row as third element, for a DataLoader. Must have the length given at the start."""
+        """The dataset with each item's row as third element, for a DataLoader. Must have the length given at the start, and rows: an IterableDataset has none."""
+        if isinstance(dataset, IterableDataset):
+            raise UsageError(
+                f"recorder.indexed() takes map-style data sets; a {type(dataset).__name__} is read in sequence. Let it give each sample's row itself, and pass that to observe()."
+            )
         if len(dataset) != self.n_samples:
             raise UsageError(f"this dataset has {len(dataset)} samples, the recorder was made for {self.n_samples}.")
         return _Indexed(dataset)

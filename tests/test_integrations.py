@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import clprune
 from clprune.critical_period import live_firing
-from clprune.errors import DataError, UsageError
+from clprune.errors import DataError, FingerprintError, UsageError
 from clprune.live import read_live
 from clprune.recorder import Recorder
 from clprune.training import FeatureTap
@@ -452,6 +453,71 @@ def test_a_run_folder_comes_out_of_a_loop_of_ones_own(train_set: TensorDataset, 
     with pytest.raises(DataError, match="320 samples"):
         clprune.save_run(recorder, TensorDataset(images.tensors[0][:9], images.tensors[1][:9]), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+X = torch.rand(60, 20, generator=torch.Generator().manual_seed(0))
+
+
+class Items(Dataset[Any]):
+    """Sixty items of three classes whose input is what the function gives."""
+
+    def __init__(self, given: Callable[[int], Any]) -> None:
+        self.given = given
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, row: int) -> Any:
+        given = self.given(row)
+        return given | {"labels": row % 3} if isinstance(given, dict) else (given, row % 3)
+
+
+def tokens(**more: list[Any]) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_dict({"input_ids": [[row, 1] for row in range(60)], "labels": [row % 3 for row in range(60)]} | more)
+
+
+OTHERS = {
+    "vectors": lambda: TensorDataset(X, torch.arange(60) % 3),
+    "two inputs": lambda: Items(lambda row: (X[row], X[row].view(1, 4, 5))),
+    "films": lambda: Items(lambda row: X[row].view(5, 1, 2, 2)),
+    "named inputs": lambda: Items(lambda row: {"input_ids": X[row], "attention_mask": X[row] > 0}),
+    "tokens": tokens,
+    "tokens with ids": lambda: tokens(id=[f"t{row:02d}" for row in range(60)]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_loop_over_inputs_that_are_no_images_comes_to_a_run_and_a_subset_too(name: str, tmp_path: Path) -> None:
+    data, recorder = OTHERS[name](), Recorder(range(60), n_classes=3)
+    for epoch in range(3):
+        recorder.observe(torch.arange(60), torch.randn(60, 3, generator=torch.Generator().manual_seed(epoch)), torch.arange(60) % 3)
+        recorder.end_epoch()
+    run = clprune.save_run(recorder, data, tmp_path / "run")
+    manifest = clprune.select(run.folder, tmp_path / "m", keep="0.5")
+    kept, subset = np.load(tmp_path / "m" / "kept.npy"), manifest.subset(data)
+    assert len(subset) == len(kept) == 30
+    ids = [f"{'t' if 'ids' in name else ''}{row:02d}" for row in kept]
+    assert sorted(manifest.kept_ids.tolist()) == ids
+    for shown, row in zip(subset, kept.tolist(), strict=True):
+        assert str(shown) == str(data[row])
+    assert clprune.verify(run.folder) == clprune.verify(tmp_path / "m") == []
+    fewer = data.select(range(50)) if hasattr(data, "select") else torch.utils.data.Subset(data, range(50))
+    with pytest.raises(FingerprintError, match="50 samples"):
+        manifest.subset(fewer)
+
+
+def test_what_is_read_in_sequence_has_no_rows_to_add() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(())
+
+        def __len__(self) -> int:
+            return 8
+
+    with pytest.raises(UsageError, match="read in sequence"):
+        Recorder(Stream(), n_classes=2).indexed(Stream())
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,7 +13,19 @@ import pyarrow as pa
 from clprune.datatypes import Source
 from clprune.errors import DataError, MissingExtraError, UsageError
 from clprune.families import source
-from clprune.sources._common import TEST_SPLITS, TRAIN_SPLITS, options_of, require_range, shown, split_among
+from clprune.sources._common import (
+    TEST_SPLITS,
+    TRAIN_SPLITS,
+    integer_labels,
+    options_of,
+    require_classes,
+    require_ids,
+    require_range,
+    row_ids,
+    shown,
+    split_among,
+    text_of,
+)
 from clprune.sources._table import source_of_table
 
 OPTIONS = ("streaming", "id", "label")
@@ -27,7 +39,7 @@ def _adapts(dataset: Any, like: str) -> Source | None:
     if library is None or not isinstance(dataset, (library.Dataset, library.IterableDataset)):
         return None
     options = options_of(like.partition("?")[2], OPTIONS, like) if like.startswith("hf:") else {}
-    return _open(dataset, "this Hugging Face data set", False, id_column=options.get("id"), label_column=options.get("label"))
+    return _open(dataset, "this Hugging Face data set", False, id_column=options.get("id"), label_column=options.get("label"), any_inputs=True)
 
 
 @source(claims=lambda locator: locator.startswith("hf:"), adapts=_adapts)
@@ -86,6 +98,7 @@ def _open(
     *,
     id_column: str | None = None,
     label_column: str | None = None,
+    any_inputs: bool = False,
 ) -> Source:
     import datasets
 
@@ -93,11 +106,14 @@ def _open(
     image = next((name for name, kind in features.items() if isinstance(kind, datasets.Image)), None)
     label = _label_column(features, label_column, locator)
     text = next((name for name in ("text", "sentence", "content") if name in features), None)
-    if label is None or (image is None and text is None):
+    others = any_inputs and image is None and text is None and not isinstance(data, datasets.IterableDataset)
+    if label is None or (image is None and text is None and not others):
         raise DataError(f"{locator} has columns {', '.join(features)}; an Image or text column and a ClassLabel or `label` column are needed.")
     if id_column is not None and id_column not in features:
         raise UsageError(f"{locator}: there is no column '{id_column}' for the ids (there are: {', '.join(features)}).")
     ids = id_column or next((name for name in ("id", "sample_id") if name in features), None)
+    if others:
+        return _of_other_inputs(data, label, ids, locator)
     streamed = isinstance(data, datasets.IterableDataset)
     if streamed and ids is None:
         raise DataError(
@@ -115,6 +131,26 @@ def _open(
     if names and class_names and names != class_names:  # the splits number their classes differently, the names are what they share
         table = table.set_column(table.column_names.index("label"), "label", _names_of(table["label"], names, locator))
     return source_of_table(table, locator, Path("."), strict=strict, class_names=class_names or names, is_test=class_names is not None, files=files)
+
+
+def _of_other_inputs(data: Any, label: str, ids: str | None, locator: str) -> Source:
+    """Ids and labels of rows that hold neither an image nor a text (tokens, vectors), as of a training that was the user's own; an input is all else of its row, and has no size."""
+    import datasets
+
+    used = [label, *([ids] if ids else [])]
+    table, kind = data.select_columns(used).with_format("arrow")[:], data.features[label]
+    labels, found = integer_labels(table[label].to_pylist(), locator)
+    names = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else found
+    return Source(
+        locator=locator,
+        sample_ids=require_ids([text_of(i) for i in table[ids].to_pylist()] if ids else row_ids(len(table)), locator),
+        labels=labels,
+        class_names=names,
+        sample_bytes=np.zeros(len(table), dtype=np.int64),
+        read_input=lambda index: {name: value for name, value in data[int(index)].items() if name not in used},
+        kind="array",
+        facts={"notes": require_classes(labels, names, locator)},
+    )
 
 
 def _label_column(features: Any, asked: str | None, locator: str) -> str | None:

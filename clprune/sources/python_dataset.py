@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from clprune.datatypes import Source
 from clprune.errors import ClpruneError, DataError, UsageError
@@ -43,7 +44,7 @@ def _adapts(dataset: Any, like: str) -> Source | None:
     """A Source over an open map-style data set, but for those of Hugging Face."""
     if isinstance(dataset, str) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
-    return source_of_dataset(dataset, f"this {type(dataset).__name__}")
+    return source_of_dataset(dataset, f"this {type(dataset).__name__}", any_inputs=True)
 
 
 @source(claims=_claims, adapts=_adapts)
@@ -66,13 +67,15 @@ def python_dataset(locator: str, *, strict: bool = False) -> Source:
     return replace(opened, load_test=lambda: source_of_dataset(test, locator, part_of=opened))
 
 
-def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, part_of: Source | None = None) -> Source:
+def source_of_dataset(
+    dataset: Any, locator: str, *, ids: Sequence[Any] | None = None, part_of: Source | None = None, any_inputs: bool = False
+) -> Source:
     """A source over any map-style data set. Labels are its `targets` or `labels` where it has them and its items show the same, else one pass reads them.
 
     Inputs may be PIL images, arrays or tensors (C, H, W) or (H, W, C), or texts. Numbers are uint8, or lie in [0, 1] or [0, 255], or are standardised
     (below 0 too, then stretched): which of them is seen from items spread over the set. Ids are `ids`, the data set's `sample_ids`, the paths below `root`
     where it lists files as torchvision's folders do (so they are those of the folder itself), else row numbers. A test part has the classes of the training part that it is `part_of`, and
-    its floats are read by the rule of those. Raises UsageError for what is
+    its floats are read by the rule of those. With `any_inputs` other inputs (several of them, vectors, tokens, films) are given as they are, as of a training that was the user's own; they have no size. Raises UsageError for what is
     not map-style, DataError or LabelError that name the row for items and labels that cannot be used.
     """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -83,14 +86,18 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         next((held for name in ("targets", "labels") if _length(held := getattr(dataset, name, None)) == len(dataset)), None),
         _class_names(dataset),
     )
-    texts = isinstance(_item(dataset, 0, locator)[0], str)
+    first = _item(dataset, 0, locator, any_inputs)[0]
+    kind: Literal["image", "text", "array"] = "text" if isinstance(first, str) else "array" if any_inputs and not _is_image(first) else "image"
+    texts = kind == "text"
     sizes: np.ndarray | None = None
-    if given is not None and not texts and _others_in_items(dataset, given, locator):  # by a target_transform, say: what is trained on counts
+    if (
+        given is not None and not texts and _others_in_items(dataset, given, locator, any_inputs)
+    ):  # by a target_transform, say: what is trained on counts
         given, own = None, ()
     if given is None or texts:
         pairs = [
             (_bytes_of_text(x, f"{locator}: row {row}") if texts else 0, y)
-            for row, (x, y) in enumerate(_item(dataset, row, locator) for row in range(len(dataset)))
+            for row, (x, y) in enumerate(_item(dataset, row, locator, any_inputs) for row in range(len(dataset)))
         ]
         sizes = np.array([size for size, _ in pairs], dtype=np.int64) if texts else None
         given = [y for _, y in pairs]
@@ -105,6 +112,18 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
             f"{locator}: there are {len(own_ids)} ids (sample_ids), the data set has {len(dataset)} samples. Give one a sample, in its order."
         )
     sample_ids = require_ids([text_of(i) for i in own_ids] if own_ids is not None else row_ids(len(dataset)), locator)
+    if kind == "array":
+        return Source(
+            locator=locator,
+            sample_ids=sample_ids,
+            labels=labels,
+            class_names=names,
+            sample_bytes=_sizes_of(files, locator) if files is not None else np.zeros(len(dataset), dtype=np.int64),
+            read_input=lambda index: _item(dataset, int(index), locator, any_inputs)[0],
+            kind=kind,
+            paths=files,
+            facts={"notes": notes, "made_by_code": True},
+        )
     pixels = None if texts else (part_of.facts.get("pixels") if part_of is not None else None) or _pixels(dataset, locator)
 
     def read_input(index: int) -> Any:
@@ -126,7 +145,7 @@ def source_of_dataset(dataset: Any, locator: str, *, ids: Sequence[Any] | None =
         class_names=names,
         sample_bytes=sizes,
         read_input=read_input,
-        kind="text" if texts else "image",
+        kind=kind,
         images=images,
         paths=None if texts else files,
         facts={"notes": notes, "made_by_code": True, "pixels": pixels},
@@ -188,9 +207,9 @@ def _some_rows(n: int, most: int) -> list[int]:
     return sorted({int(row) for row in np.linspace(0, n - 1, most)})
 
 
-def _others_in_items(dataset: Any, given: Any, locator: str) -> bool:
+def _others_in_items(dataset: Any, given: Any, locator: str, any_inputs: bool) -> bool:
     """Whether the items of some rows show other class numbers than the data set's list of them says."""
-    pairs = [(_plain(given[row]), _plain(_item(dataset, row, locator)[1])) for row in _some_rows(len(dataset), LABELS_LOOKED_AT)]
+    pairs = [(_plain(given[row]), _plain(_item(dataset, row, locator, any_inputs)[1])) for row in _some_rows(len(dataset), LABELS_LOOKED_AT)]
     return any(a != b for a, b in pairs if isinstance(a, (int, float)) and isinstance(b, (int, float)) and a == a)  # NaN is a missing one
 
 
@@ -232,15 +251,15 @@ def _plain(value: Any) -> Any:
     return held[0] if isinstance(held, list) and len(held) == 1 else held
 
 
-def _item(dataset: Any, row: int, locator: str) -> tuple[Any, Any]:
-    """Input and label of a row. Raises DataError that names the row where it cannot be read."""
+def _item(dataset: Any, row: int, locator: str, any_inputs: bool = False) -> tuple[Any, Any]:
+    """Input and label of a row (see `_pair`). Raises DataError that names the row where it cannot be read."""
     try:
         item = dataset[row]
     except ClpruneError:
         raise
     except Exception as error:  # whatever the user's data set raises
         raise DataError(f"{locator}: row {row} cannot be read ({_said(error)}). Mend it, or leave it out of the data set.") from error
-    return _pair(item, locator)
+    return _pair(item, locator, any_inputs)
 
 
 def _shown_as_it_is(data: Any, read_input: Callable[[int], Any]) -> bool:
@@ -252,14 +271,16 @@ def _shown_as_it_is(data: Any, read_input: Callable[[int], Any]) -> bool:
     return True
 
 
-def _pair(item: Any, locator: str) -> tuple[Any, Any]:
-    """Input and label of an item: a mapping, a named tuple with such names, or the first two of a sequence."""
+def _pair(item: Any, locator: str, any_inputs: bool = False) -> tuple[Any, Any]:
+    """Input and label of an item: a mapping, a named tuple with such names, or the first two of a sequence. With `any_inputs` the input of a mapping that names none is all but its label."""
     fields = getattr(item, "_fields", ())
     if set(INPUT_KEYS) & set(fields) and set(LABEL_KEYS) & set(fields):
         item = item._asdict()
     if isinstance(item, Mapping):
         x = next((item[key] for key in INPUT_KEYS if key in item), None)
         y = next((item[key] for key in LABEL_KEYS if key in item), None)
+        if x is None and any_inputs:
+            x = {key: value for key, value in item.items() if key not in LABEL_KEYS} or None
         if x is None or y is None:
             raise UsageError(
                 f"{locator} gives mappings with {', '.join(map(str, item))}; an input ({', '.join(INPUT_KEYS)}) and a label ({', '.join(LABEL_KEYS)}) are needed."
@@ -298,15 +319,34 @@ def _pixels(dataset: Any, locator: str) -> Pixels | None:
     return AS_THEY_ARE if kind == "f" else None
 
 
+def _is_image(value: Any) -> bool:
+    """Whether an input has the form of an image, whatever its numbers are."""
+    if not (hasattr(value, "shape") or hasattr(value, "numpy")):
+        return isinstance(value, Image.Image)
+    return _has_form(_turned(value))
+
+
+def _turned(value: Any) -> np.ndarray:
+    """A tensor or array as an array, one of (C, H, W) as (H, W, C)."""
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    channels = _channels(array)
+    return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] in channels and array.shape[2] not in channels else array
+
+
+def _channels(array: np.ndarray) -> tuple[int, ...]:
+    return (1, 3, 4) if array.dtype == np.uint8 else (1, 3)  # the fourth is transparency
+
+
+def _has_form(array: np.ndarray) -> bool:
+    return bool(array.size) and array.dtype.kind in "fiub" and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _channels(array)))
+
+
 def _channels_last(value: Any, where: str) -> Any:
     """A tensor (C, H, W) or array as (H, W, C) or (H, W); PIL images as they are. Raises DataError for other shapes and for what is not finite."""
     if not (hasattr(value, "shape") or hasattr(value, "numpy")):
         return value
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    channels = (1, 3, 4) if array.dtype == np.uint8 else (1, 3)  # the fourth is transparency
-    if array.ndim == 3 and array.shape[0] in channels and array.shape[2] not in channels:
-        array = array.transpose(1, 2, 0)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels) or not array.size or array.dtype.kind not in "fiub":
+    array = _turned(value)
+    if not _has_form(array):
         raise DataError(f"{where} has shape {array.shape} and type {array.dtype}; images are (H, W), (H, W, C) or (C, H, W) with C 1 or 3.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where} holds NaN or infinity. Mend it, or leave it out.")
