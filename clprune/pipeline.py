@@ -252,6 +252,8 @@ def _selected(
     ask, asked = label_budget is not None, question(keep, label_budget, strategy, seed, min_per_class, automatic)
     if ask == bool(keep):
         raise distributed.everywhere(UsageError("give either --keep (what to train on) or --label-budget (what to label next)."))
+    if label_budget is not None and label_budget < 1:
+        raise distributed.everywhere(UsageError(f"--label-budget is {label_budget}; at least 1 is needed."))
     scored, table, neighborhood, rows, others = distributed.alike(read)
     document = scored.document
     of_texts = (document["image_rule"] or {}).get("kind") == "text"

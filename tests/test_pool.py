@@ -548,3 +548,21 @@ def test_a_repeat_without_a_label_has_no_other_label(tmp_path: Path) -> None:
     np.savez(tmp_path / "pool.npz", x_train=images, y_train=known)
     told = pipeline.score(str(tmp_path / "pool.npz"), tmp_path / "run", max_epochs=1)["duplicates"]
     assert told["n"] == 12 and told["n_duplicates_with_another_label"] == 1
+
+
+def test_what_has_no_label_yet_is_on_no_removal_list(scored: Path, tmp_path: Path) -> None:
+    kept = pipeline.select(scored / "run", tmp_path / "kept", keep="0.5")
+    pipeline.export(tmp_path / "kept", "removal_list", tmp_path / "gone")
+    rows = kept.samples.to_pylist()
+    dropped = [row["sample_id"] for row in rows if row["index"] < LABELLED and not row["kept"]]
+    assert (tmp_path / "gone" / "dropped_ids.txt").read_text().split() == dropped and len(dropped) == LABELLED // 2
+    assert json.loads((tmp_path / "gone" / "removal-list.json").read_text())["dropped_bytes"] == kept.document["dropped_bytes"]  # those of savings
+    pipeline.select(scored / "run", tmp_path / "asked", label_budget=10)
+    with pytest.raises(UsageError, match="no label yet, and removal_list needs one"):  # what asks drops nothing, least of all what has a label
+        pipeline.export(tmp_path / "asked", "removal_list", tmp_path / "all")
+
+
+@pytest.mark.parametrize("budget", [0, -3])
+def test_no_labels_at_all_cannot_be_asked_for(scored: Path, tmp_path: Path, budget: int) -> None:
+    with pytest.raises(UsageError, match=f"--label-budget is {budget}; at least 1"):
+        pipeline.select(scored / "run", tmp_path / "m", label_budget=budget)

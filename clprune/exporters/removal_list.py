@@ -8,18 +8,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clprune.datatypes import Source, digest_of_ids, rows_of
+import numpy as np
+
+from clprune.datatypes import UNLABELLED, Source, digest_of_ids, rows_of
 from clprune.families import exporter
 from clprune.manifest import Manifest
 from clprune.storage import SCHEMA_VERSION, ids_of, write_bytes, write_json
 
 
-@exporter(takes_unlabelled=True)
+@exporter  # not for what asks for labels: that drops nothing
 def removal_list(manifest: Manifest, source: Source, destination: Path) -> dict[str, Any]:
     """dropped.csv (sample_id, index, path, bytes, reason, duplicate_of), dropped_ids.txt (an id a line) and removal-list.json (counts, bytes, digest).
 
     Rows are those of the source as it is now, in the order of ids. `path` is the file behind a sample where there is one. An id that holds a line
     break is only right in the CSV, which quotes it. `duplicate_of` names the kept sample that a dropped one repeats, where there is one.
+    A sample that has no label yet is not dropped: what is kept was chosen among those that have one.
     """
     manifest.require_same_data(source)
     samples = manifest.samples
@@ -27,7 +30,7 @@ def removal_list(manifest: Manifest, source: Source, destination: Path) -> dict[
     blank = [""] * len(samples)
     reasons = samples["reason"].to_pylist() if "reason" in samples.column_names else blank
     repeats = samples["duplicate_of"].to_pylist() if "duplicate_of" in samples.column_names else blank
-    dropped = [row for row, kept in enumerate(samples["kept"].to_pylist()) if not kept]
+    dropped = np.flatnonzero(~samples["kept"].to_numpy() & (samples["label"].to_numpy() != UNLABELLED)).tolist()
     dropped.sort(key=lambda row: str(source.sample_ids[here[row]]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
