@@ -123,13 +123,25 @@ def among_all(selection: Selection, rows: Int[np.ndarray, "M"], others: Sequence
     return replace(selection, kept_indices=rows[selection.kept_indices], reasons=reasons)
 
 
+def can_choose(strategy: str, table: ScoreTable, has_vectors: bool) -> bool:
+    """Whether a run with these scores, and with features or without, holds all that a strategy declares."""
+    member, options, _ = families.choose("strategies", strategy)
+    held = {"labels", "suspicion", "duplicate_of", *(f"value:{name}" for name in table.values)} | ({"vectors"} if has_vectors else set())
+    needs = {f"value:{_score_of(member, options)}" if need == "difficulty" else need for need in families.facts(member)["needs"]}
+    return needs <= held
+
+
+def _score_of(member, options) -> str:  # type: ignore[no-untyped-def]
+    """The score that is the difficulty of a strategy."""
+    return str(options.get("score", inspect.signature(member).parameters["score"].default))
+
+
 def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
     """The arrays that a strategy declares, in the order of the ids."""
     inputs = []
     for need in families.facts(member)["needs"]:
         if need == "difficulty":
-            score = options.get("score", inspect.signature(member).parameters["score"].default)
-            inputs.append(table.difficulty(score)[order])
+            inputs.append(table.difficulty(_score_of(member, options))[order])
         elif need == "labels":
             inputs.append(np.maximum(table.labels[order], 0))
         elif need == "vectors" and vectors is not None:
@@ -144,7 +156,9 @@ def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.nda
             inputs.append(table.values[need[6:]][order])
         else:
             raise DataError(
-                f"strategy '{member.__name__}' needs {need}, which this run does not hold. Score the data again with a proxy that gives it."
+                f"strategy '{member.__name__}' needs features (vectors), which this run does not hold. Score the data again with --embeddings, or with a proxy that gives some."
+                if need == "vectors"
+                else f"strategy '{member.__name__}' needs the score '{need[6:]}', which this run does not hold (it has: {', '.join(sorted(table.values))}). Choose another strategy."
             )
     return inputs
 

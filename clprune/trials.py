@@ -25,13 +25,13 @@ from clprune.arithmetic import name_of_numbers
 from clprune.budget import USUAL_NOISE, Trial, epochs_of_trial, safe_budget
 from clprune.datatypes import Budget, Neighborhood, ScoreTable, rows_of
 from clprune.energy import EnergyMeter
-from clprune.errors import DataError, FingerprintError, GuardError, UsageError
+from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.inputs import data_key, inputs_of, open_recorded, trainable
 from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy, code_of
 from clprune.run import Run
-from clprune.selection import budget_for, floor_of, part_of, require_room, select
+from clprune.selection import budget_for, can_choose, default_strategy, floor_of, part_of, require_room, select
 from clprune.storage import SCHEMA_VERSION, may_write, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
@@ -249,16 +249,18 @@ def contest(trials: Trials, candidates: Sequence[str], keep_fraction: float, *, 
     return best, evidence | {"sentence": f"{said} ({looked}{sum(map(len, results.values()))} short trainings)"}
 
 
-def probe_of(trials: Trials, candidates: Sequence[str], keep_fraction: float) -> dict[str, float]:
-    """Mean accuracy of both probes for each candidate that this run can be asked for; empty without features, and where too few samples are left to judge on.
+def candidates_of(trials: Trials) -> list[str]:
+    """The default of such a run, and those of the CANDIDATES that it holds the scores and properties for."""
+    default = default_strategy(trials.table, of_texts=trials.images.ndim != 4)
+    return [default, *(c for c in CANDIDATES if c != default and can_choose(c, trials.table, trials.vectors is not None))]
 
-    A candidate is left out where the run lacks its score or property: then it cannot be chosen either.
-    """
+
+def probe_of(trials: Trials, candidates: Sequence[str], keep_fraction: float) -> dict[str, float]:
+    """Mean accuracy of both probes for each candidate; empty without features, and where too few samples are left to judge on."""
     found: dict[str, float] = {}
     with contextlib.suppress(GuardError):
         for candidate in candidates if trials.vectors is not None else ():
-            with contextlib.suppress(DataError):
-                found[candidate] = float(trials.probe(candidate, keep_fraction).mean())
+            found[candidate] = float(trials.probe(candidate, keep_fraction).mean())
     return found
 
 
@@ -296,7 +298,7 @@ def decide(
     evidence: dict[str, Any] = {}
     if strategy == "auto":
         share = max(0.5, least / n_samples) if keep == "auto" else budget_for(keep, n_samples).keep_fraction
-        strategy, evidence["strategy"] = contest(trials, CANDIDATES, share, n_trials=n_trials)
+        strategy, evidence["strategy"] = contest(trials, candidates_of(trials), share, n_trials=n_trials)
     budget = None
     if keep == "auto":
         asked: dict[float, int] = {}

@@ -17,6 +17,7 @@ from clprune.errors import FingerprintError, GuardError, UsageError
 from clprune.manifest import read_manifest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.repeating import how_to_repeat
+from clprune.selection import DEFAULT_FOR_LOSSES, DEFAULT_FOR_TEXTS
 from clprune.storage import SEAL
 from clprune.subject import read_subject
 from clprune.trials import CANDIDATES, _judging, held_out, shrunk
@@ -266,6 +267,27 @@ def test_a_run_of_ones_own_loop_and_many_small_classes_can_be_asked_too(tmp_path
         "budget"
     ]
     assert len(found["trials"]) == 6 and min(trial["keep_fraction"] for trial in found["trials"]) * 480 < 60  # fewer than one of each class
+
+
+def test_a_contest_begins_with_the_default_of_its_run_and_needs_no_score_that_is_not_there(tmp_path: Path) -> None:
+    import torch
+
+    from clprune.recorder import Recorder
+
+    images, labels = draw_shapes(300, 5)
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels)
+    recorder = Recorder(range(300))
+    for epoch in range(3):
+        recorder.observe(torch.arange(300), losses=torch.rand(300, generator=torch.Generator().manual_seed(epoch)))
+        recorder.end_epoch()
+    pipeline.save_run(recorder, str(tmp_path / "data.npz"), tmp_path / "losses")
+    words = [f"{'fine' if row % 2 else 'dull'} thing number {row % 40} of {row % 7}" for row in range(300)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": word, "label": row % 2}) + "\n" for row, word in enumerate(words)))
+    pipeline.score(str(tmp_path / "texts.jsonl"), tmp_path / "texts", max_epochs=2)
+    for name, default in (("losses", DEFAULT_FOR_LOSSES), ("texts", DEFAULT_FOR_TEXTS)):
+        chosen = pipeline.select(tmp_path / name, tmp_path / f"{name}-m", keep="0.5", strategy="auto", trials=6, trial_epochs=1)
+        tried = list(chosen.document["trials"]["strategy"]["posterior"])
+        assert tried[0] == default and "random(class_balanced=True)" in tried
 
 
 def test_parts_of_the_tables_keep_every_pointer() -> None:
