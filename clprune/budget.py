@@ -35,6 +35,7 @@ USELESS = (
 )  # standard deviations of the prior of b, equally likely: giving up useless samples changes next to nothing, or does change something
 WIDTHS = (1.0, 0.1)  # those of A, about a half, and of a, about 0
 TRIAL_STEPS = 1_500  # at least, and EVALUATION_EPOCHS: after fewer, a training on everything is not done yet, and a small part of it looks as good
+SURELY = 1.645  # standard deviations by which guessing exceeds its own accuracy once in twenty times
 SMALLEST = 0.02  # no smaller share is proposed
 SHARES = np.round(np.arange(0.02, 1.0001, 0.01), 2)
 
@@ -166,10 +167,12 @@ def safe_budget(
     n_trials: int = 12,
     n_epochs: int | None = None,
     least: int = 1,
+    guessing: float = 0.0,
 ) -> Budget:
     """The smallest share of at least `least` samples whose loss of accuracy is at most `tolerance` with probability `confidence`, also against everything but useless samples; 1 where there is none.
 
     `train_with(share)` trains on that share of a pool and judges on samples outside it, with a new seed each time it is given the same share.
+    Where the first one on everything is not surely better than the accuracy of `guessing`, the loss of a part cannot be seen, and everything is kept.
     Trainings are spent where they decide: on everything, and around the share at which the loss is as likely above the tolerance as below. The evidence of the
     result holds every trial, the predicted loss with its 95 % interval, and a sentence, which names the `n_epochs` of each training where they are given. Raises UsageError for a tolerance, confidence or number of trials that cannot work.
     """
@@ -188,7 +191,12 @@ def safe_budget(
     useless_share = min(useless_share, 0.95)  # the law needs something useful, also where nearly every label looks doubtful
     first = [1.0, max(0.05, round(0.6 * (1 - useless_share), 2)), max(SMALLEST, round(0.3 * (1 - useless_share), 2))]
     first += [round(1 - useless_share, 2)] if 0.02 <= useless_share <= 0.95 else [round(0.85, 2)]
-    trials = [train_with(max(lowest, share)) for share in first]
+    trials = [train_with(first[0])]
+    if trials[0].accuracy <= guessing + SURELY * math.sqrt(guessing * (1 - guessing) / len(trials[0].right)):
+        said = f"keep everything: a training on all of it is right on {trials[0].accuracy:.1%} of the samples that judge, no better than naming the largest class ({guessing:.1%}), so what a part loses cannot be seen"
+        length = "" if n_epochs is None else f"; {counted(n_epochs, 'epoch')} may be too few (--trial-epochs)"
+        return Budget(1.0, n_samples, "auto", told | {"trials": _told(trials), "sentence": said + length})
+    trials += [train_with(max(lowest, share)) for share in first[1:]]
     while len(trials) < n_trials:
         everything = sum(trial.keep_fraction == 1 for trial in trials)
         if 3 * everything <= len(trials):
@@ -207,7 +215,7 @@ def safe_budget(
         "predicted_loss_of_useful": of_useful,
         "interval": [0.0, 0.0] if share == 1 else [low, high],
         "half_chance_share": float(curve.shares[_edge(curve, tolerance, 0.5)]),
-        "trials": [{"keep_fraction": trial.keep_fraction, "accuracy": trial.accuracy, "n_judged": len(trial.right)} for trial in trials],
+        "trials": _told(trials),
     }
     length = "" if n_epochs is None else f" of {counted(n_epochs, 'epoch')}; a longer one may lose more"
     clean = f", {points(of_useful)} against all but the {useless_share:.0%} that add nothing" if useless_share >= 0.01 else ""
@@ -220,6 +228,10 @@ def safe_budget(
             f"predicted loss {points(loss)} points (95 % interval {points(low)} to {points(high)}){clean}, {len(trials)} short trainings{length}"
         )
     return Budget(share, _n_of(share, n_samples), "auto", evidence | {"sentence": said})
+
+
+def _told(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    return [{"keep_fraction": trial.keep_fraction, "accuracy": trial.accuracy, "n_judged": len(trial.right)} for trial in trials]
 
 
 def _n_of(share: float, n_samples: int) -> int:

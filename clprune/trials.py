@@ -316,6 +316,7 @@ def decide(
             n_trials=n_trials,
             n_epochs=trials.n_epochs,
             least=least,
+            guessing=float(np.bincount(trials.table.labels[trials.judges]).max() / len(trials.judges)),
         )
     return budget, strategy, evidence | {"cost": trials.cost()}
 

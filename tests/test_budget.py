@@ -67,6 +67,21 @@ def test_everything_is_kept_where_every_sample_counts() -> None:
     assert budget.evidence["predicted_loss"] == 0
 
 
+@pytest.mark.parametrize("guessing", [0.1, 0.5, 0.95])
+def test_what_is_no_better_than_guessing_says_nothing(guessing: float) -> None:
+    rng = np.random.default_rng(0)
+
+    def kept(accuracy: float) -> list[float]:
+        """The share that is kept where every training has this accuracy, whatever share it was on: a loss of nothing."""
+        return [
+            safe_budget(lambda share: Trial(share, rng.random(500) < accuracy), 1000, guessing=guessing, tolerance=0.05).keep_fraction
+            for _ in range(40)
+        ]
+
+    assert np.mean([share == 1 for share in kept(guessing)]) >= 0.85
+    assert np.mean([share < 0.9 for share in kept(min(1.0, guessing + 5 * math.sqrt(guessing * (1 - guessing) / 500)))]) >= 0.85
+
+
 def test_a_larger_tolerance_or_a_smaller_confidence_never_keeps_more() -> None:
     trials = [trainings(lambda s: 0.02 * (s**-0.5 - 1), 3)(share) for share in (1.0, 1.0, 0.8, 0.6, 0.4, 0.2)]
     curve = loss_curve(trials, 0.0)

@@ -229,7 +229,7 @@ def test_the_commands_on_the_page_give_the_same_again(shapes_npz: Path, tmp_path
     pipeline.score(
         str(shapes_npz), first / "RUN", max_epochs=2, seed=3, exact=True, batch_size=32, learning_rate=0.01, whole_network=True, image_size=12, layer="body.3"
     )  # fmt: skip
-    pipeline.select(first / "RUN", first / "M", keep="auto", min_per_class=2, seed=4, tolerance=0.07, confidence=0.6, trials=5, trial_epochs=1)
+    pipeline.select(first / "RUN", first / "M", keep="auto", min_per_class=2, seed=4, tolerance=0.07, confidence=0.6, trials=5, trial_epochs=12)
     with contextlib.suppress(GuardError):  # whether it is better than random is not asked here
         pipeline.evaluate(first / "M", seeds=1, against="random", epochs=1, budget="equal-epochs", test=str(shapes_npz))
     pipeline.report([first / "M"], tmp_path / "first.html")
