@@ -28,7 +28,10 @@ class HeadTap:
     def take(self) -> tuple[Tensor, Tensor | None]:
         """Logits and features of the step that just ran, once. Raises UsageError where the model's head did not run in it."""
         if self.logits is None:
-            raise UsageError("the model's head gave no (batch, classes) output in this training step, so there is nothing to record.")
+            raise UsageError(
+                "the model's head gave no (batch, classes) output in this training step, so there is nothing to record. "
+                "Pass head='NAME' of the module that gives one in every step, or call recorder.observe(index, logits, labels) in your own step instead."
+            )
         caught = self.logits, self.features
         self.logits = self.features = None
         return caught
