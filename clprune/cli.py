@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from clprune import distributed, energy, terminal
 from clprune import options as option
 from clprune.commands_for_labels import labels
 from clprune.commands_for_reading import reading
-from clprune.errors import ClpruneError, UsageError
+from clprune.errors import ClpruneError, GuardError, UsageError
 from clprune.terminal import show
 from clprune.wording import counted
 
@@ -320,20 +320,25 @@ def evaluate(
         return
     if label_price is not None:
         raise UsageError("--label-price needs --pool. What the labels of dropped samples cost is told by `clprune savings M --label-price`.")
-    with terminal.ProgressView(quiet=quiet) as view:
-        document = pipeline.evaluate(
-            manifest,
-            seeds=seeds,
-            against="random,full" if against is None else against,
-            proxy=proxy,
-            epochs=epochs,
-            budget=budget or "equal-steps",
-            device=device,
-            data=data,
-            test=test,
-            group=group,
-            on_progress=view,
-        )
+    try:
+        with terminal.ProgressView(quiet=quiet) as view:
+            document = pipeline.evaluate(
+                manifest,
+                seeds=seeds,
+                against="random,full" if against is None else against,
+                proxy=proxy,
+                epochs=epochs,
+                budget=budget or "equal-steps",
+                device=device,
+                data=data,
+                test=test,
+                group=group,
+                on_progress=view,
+            )
+    except GuardError as no:
+        if no.found is not None and not as_json:  # what hours of training measured is seen whatever the verdict; --json has it beside the error
+            show(no.found, False, terminal.evaluation_table(no.found))
+        raise
     show(document, as_json, terminal.evaluation_table(document), document["comparison"].get("sentence", ""))
 
 
@@ -437,7 +442,7 @@ def main() -> None:
     except ClpruneError as error:
         if getattr(error, "everywhere", False) and distributed.rank():
             sys.exit(error.exit_code)
-        _fail(str(error), error.exit_code, as_json)
+        _fail(str(error), error.exit_code, as_json, getattr(error, "found", None))
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -450,8 +455,9 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {error}. Set CLPRUNE_DEBUG=1 to see where, and please report it.", 1, as_json)
 
 
-def _fail(message: str, exit_code: int, as_json: bool) -> None:
+def _fail(message: str, exit_code: int, as_json: bool, found: Mapping[str, Any] | None = None) -> None:
+    """Say what went wrong and leave; with --json in one document, together with what was found before."""
     print(f"clprune: {message}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": message, "exit_code": exit_code}))
+        show({**(found or {}), "error": message, "exit_code": exit_code}, True)
     sys.exit(exit_code)

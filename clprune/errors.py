@@ -17,6 +17,9 @@
 A message says what was wrong, what was seen, and what to do.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ClpruneError(Exception):
     """Base of all errors that clprune raises on purpose; `exit_code` is what the command line returns."""
@@ -60,9 +63,13 @@ class IntegrityError(DataError):
 
 
 class GuardError(ClpruneError):
-    """A guard said no: the result would break a promise (an empty class, worse than random, ...)."""
+    """A guard said no: the result would break a promise (an empty class, worse than random, ...). `found` is the document of what was measured before, where something was."""
 
     exit_code = 4
+
+    def __init__(self, message: str, found: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class MissingExtraError(ClpruneError, ImportError):

@@ -85,5 +85,5 @@ def _measured(
     document = {"schema_version": SCHEMA_VERSION, "kind": "pool evaluation"} | found
     distributed.on_first(lambda: write_result(record, "pool.json", document))
     if found["not_better_than_random"]:
-        raise distributed.everywhere(GuardError(str(found["sentence"])))
+        raise distributed.everywhere(GuardError(str(found["sentence"]), found))
     return found

@@ -364,7 +364,7 @@ def evaluate(
         )  # fmt: skip
         document = distributed.on_first(lambda: write_evaluation(record, with_all_costs(evaluation), test=test))
         if evaluation.comparison.get("not_better_than_random"):
-            raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"])))
+            raise distributed.everywhere(GuardError(str(evaluation.comparison["sentence"]), document))
         return document
 
 

@@ -280,6 +280,10 @@ def test_evaluate_compares_with_random_at_equal_steps(shapes_run: Path, tmp_path
     done = clprune("evaluate", tmp_path / "m", "--seeds", 2, "--epochs", 2)
     assert done.returncode == 4 and re.search("is (not clearly better|worse) than a random one", done.stderr), done.stderr
     evaluation = json.loads((tmp_path / "m" / "evaluation.json").read_text())
+    for arm, result in evaluation["arms"].items():  # a no shows what was measured, too
+        assert f"{100 * result['accuracy_mean']:.2f} ± " in next(line for line in done.stdout.splitlines() if line.startswith(arm)), done.stdout
+    again = json.loads(clprune("evaluate", tmp_path / "m", "--seeds", 2, "--epochs", 2, "--json", "--quiet").stdout)
+    assert (again["exit_code"], again["arms"]) == (4, evaluation["arms"]) and again["error"] == evaluation["comparison"]["sentence"]
     assert {run["steps"] for arm in evaluation["arms"].values() for run in arm["runs"]} == {10}
     assert {arm: result["runs"][0]["n_samples"] for arm, result in evaluation["arms"].items()} == {"pruned": 300, "random": 300, "full": 600}
 
