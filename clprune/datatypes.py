@@ -253,7 +253,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SavingsLine:
-    """One line of the savings table. `value` is None where nothing was measured."""
+    """One line of the savings table. `value` is None where nothing was measured; `price` is the price or factor that it rests on, in `price_unit`."""
 
     name: str
     value: float | None
@@ -261,6 +261,7 @@ class SavingsLine:
     method: Literal["measured", "computed", "assumed", "not measured"]
     note: str = ""
     price: float | None = None
+    price_unit: str | None = None
     price_date: str | None = None
     price_source: str | None = None
 

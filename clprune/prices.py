@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clprune.datatypes import SavingsLine
 from clprune.errors import UsageError
 
 
@@ -23,9 +25,7 @@ class Default:
 
 
 DEFAULTS = {
-    "label_price": Default(
-        0.012, "USD per label of one worker", "2026-03", "AWS SageMaker Ground Truth public workforce, lowest allowed task price", "high"
-    ),
+    "label_price": Default(0.012, "USD per label", "2026-03", "AWS SageMaker Ground Truth public workforce, lowest allowed task price", "high"),
     "labelers_per_item": Default(3, "workers per sample", "2026-03", "usual setting on public workforces (3 to 5)", "medium"),
     "storage_price": Default(0.023, "USD per GB and month", "2026-05", "Amazon S3 Standard, us-east, first 50 TB", "high"),
     "carbon": Default(475.0, "g CO2e per kWh", "2019", "world average, IEA 2019 (the fallback of codecarbon)", "high, old"),
@@ -44,6 +44,7 @@ class Fee:
     source: str
 
 
+UNITS = {name: default.unit for name, default in DEFAULTS.items()} | {"gpu_price": "USD per hour", "label_fee": "USD per sample"}
 FEES = {
     "ground-truth": Fee(
         ((50_000, 0.08), (1_000_000, 0.04), (math.inf, 0.02)),
@@ -51,6 +52,19 @@ FEES = {
         "AWS SageMaker Ground Truth fee a sample, by tiers (as quoted, not seen at AWS)",
     )
 }
+
+
+def price_used(line: SavingsLine | Mapping[str, Any]) -> str:
+    """The price or factor that a line of savings rests on, with its unit, source and date; empty where it rests on none.
+
+    >>> price_used({"price": 475.0, "price_unit": "g CO2e per kWh", "price_source": "world average", "price_date": "2019"})
+    '475 g CO2e per kWh, world average, 2019'
+    """
+    told = line if isinstance(line, Mapping) else asdict(line)
+    if told["price"] is None:
+        return ""
+    unit, date = (f"{before}{text}" if text else "" for before, text in ((" ", told.get("price_unit")), (", ", told["price_date"])))
+    return f"{told['price']:g}{unit}, {told['price_source']}{date}"
 
 
 def read_prices(path: Path) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from clprune.datatypes import Savings
 from clprune.figures import Figure
 from clprune.gallery import galleries, n_duplicates, search_list
 from clprune.harm import DROP_POINTS, LESS_ACCURATE, N_ERRORS, STARVED_BELOW, ClassHarm, harm_by_class
+from clprune.prices import price_used
 from clprune.repeating import how_to_repeat
 from clprune.storage import write_bytes
 from clprune.subject import Subject
@@ -297,11 +298,10 @@ def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None)
 
 
 def _savings_table(savings: Savings) -> dict[str, Any]:
-    headers = ["line", "value", "unit", "how known", "price used", "note"]
+    headers = ["line", "value", "unit", "how known", "price or factor used", "note"]
     rows = []
     for line in savings.lines:
-        price = "" if line.price is None else f"{line.price:g}, {line.price_source}" + (f", {line.price_date}" if line.price_date else "")
-        rows.append([cell(line.name), number(line.value, "savings"), cell(line.unit), cell(line.method), cell(price), cell(line.note)])
+        rows.append([cell(line.name), number(line.value, "savings"), cell(line.unit), cell(line.method), cell(price_used(line)), cell(line.note)])
     return table("savings", "Savings, net of the pruning itself", headers, rows)
 
 

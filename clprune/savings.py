@@ -13,9 +13,9 @@ from clprune.datatypes import Savings, SavingsLine
 from clprune.errors import ClpruneError, UsageError
 from clprune.evaluation_record import read_evaluation
 from clprune.manifest import Manifest
-from clprune.prices import DEFAULTS, FEES, fee_for, read_tiers
+from clprune.prices import DEFAULTS, FEES, UNITS, fee_for, read_tiers
 from clprune.storage import BRIEFLY, SCHEMA_VERSION, locked, read_json, write_json
-from clprune.wording import counted
+from clprune.wording import NOT_RUN_HERE, counted
 
 
 def savings(
@@ -52,8 +52,8 @@ def savings(
 
     def assumed(name: str) -> dict[str, Any]:
         if given[name] is not None:
-            return {"price": price[name], "price_date": None, "price_source": "given by the user"}
-        return {"price": price[name], "price_date": table[name]["date"], "price_source": table[name]["source"]}
+            return {"price": price[name], "price_unit": UNITS[name], "price_date": None, "price_source": "given by the user"}
+        return {"price": price[name], "price_unit": UNITS[name], "price_date": table[name]["date"], "price_source": table[name]["source"]}
 
     gpu: dict[str, Any] | None = None
     if gpu_price is not None:
@@ -97,6 +97,7 @@ def _samples_and_labels(manifest: Manifest, price: Mapping[str, float], owned: b
             "price_date": known.date if known else None,
             "price_source": known.source if known else "given by the user",
             "price": tiers[0][1],
+            "price_unit": UNITS["label_fee"],
         }
         said = "the price shown is that of the first tier; " + note
         lines.append(SavingsLine("platform fee avoidable", 0.0 if owned else fee, "USD", "assumed", said, **source))
@@ -139,12 +140,15 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     tried = document.get("trials", {}).get("cost", {"trainings": 0, "epochs": 0.0})
     share += tried["epochs"] / of_epochs
     finishing = (document.get("pool") or {}).get("finishing_epochs", 0)
-    run_for = counted(run["epochs_run"], "proxy epoch") + (f" and {finishing} more before the last look" if finishing else "")
+    elsewhere = NOT_RUN_HERE.get(run.get("proxy"))
+    epochs = f"{counted(run['epochs_run'], 'epoch')} {elsewhere}" if elsewhere else counted(run["epochs_run"], "proxy epoch")
+    on = "" if elsewhere else f" on {run['device']}"
+    run_for = epochs + (f" and {finishing} more before the last look" if finishing else "")
     tried_for = f"{counted(round(tried['epochs']), 'epoch')} of {counted(tried['trainings'], 'short training')}" if tried["trainings"] else ""
     charged = " and ".join(part for part in (run_for if float(run["share_of_full_training"]) else "", tried_for) if part)
     spent = " and ".join(part for part in (run_for, tried_for) if part)
     yardstick = f"{counted(trainings, 'training')}, less {charged or 'nothing: what was scored was trained anyway'}; a full training taken as {of_epochs} epochs of the scoring model; negative: not paid for yet"
-    parts = f"scoring {timings['score_seconds']:,.1f} s ({spent} on {run['device']}), selecting {timings['select_seconds']:,.1f} s"
+    parts = f"scoring {timings['score_seconds']:,.1f} s ({spent}{on}), selecting {timings['select_seconds']:,.1f} s"
     lines = [
         SavingsLine("cost of pruning: time", cost, "seconds", "measured", parts),
         SavingsLine("training time saved, equal epochs", dropped_share, "share of a training", "computed", "each epoch has fewer samples"),
@@ -170,7 +174,7 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
         if measured["saved_seconds"] is not None:
             each, how = measured["saved_seconds"], "; from measured trainings of both"
     if each is None:
-        note = "give --training-seconds of one training on all data, or run `clprune evaluate` against full"
+        note = "give --training-seconds of one training on all data" + _or_evaluate(manifest)
         return [*lines, SavingsLine("net time saved", None, "seconds", "not measured", note)]
     net = trainings * each - cost
     lines.append(
@@ -180,8 +184,13 @@ def _time(manifest: Manifest, trainings: int, training_seconds: float | None, gp
     note = "at equal epochs; at equal steps no time is saved" if pays is not None else "never: a training on the kept samples is not shorter"
     lines.append(SavingsLine("trainings until it pays", pays, "trainings", "computed" if pays is not None else "not measured", note))
     if gpu is not None:
-        lines.append(SavingsLine("net compute money", net / 3600 * gpu["price"], "USD", "computed", "", **gpu))
+        lines.append(SavingsLine("net compute money", net / 3600 * gpu["price"], "USD", "computed", "", price_unit=UNITS["gpu_price"], **gpu))
     return lines
+
+
+def _or_evaluate(manifest: Manifest) -> str:
+    """The other way to know what a training takes; none where there is nothing to train on."""
+    return "" if manifest.document["run"].get("proxy") == "logged" else ", or run `clprune evaluate` against full"
 
 
 def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, price: Mapping[str, float], assumed: Any) -> list[SavingsLine]:
@@ -200,7 +209,7 @@ def _energy(manifest: Manifest, trainings: int, training_kwh: float | None, pric
         lines.append(_measured("one training on all data: energy", measured["kwh"], "kWh", f"evaluation.json: {measured['energy_method']}"))
         each = measured["kwh"] * dropped_share if measured["saved_kwh"] is None else measured["saved_kwh"]
     if each is None or kwh is None:
-        note = "give --training-kwh of one training on all data, or run `clprune evaluate` against full; nothing is guessed"
+        note = f"give --training-kwh of one training on all data{_or_evaluate(manifest)}; nothing is guessed"
         note = note if each is None else "what the pruning itself used was not measured"
         return [*lines, SavingsLine("net energy saved", None, "kWh", "not measured", note)]
     net = (trainings * each - kwh) * price["pue"]

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from clprune.cells import readable
 from clprune.errors import IntegrityError
+from clprune.prices import price_used
 from clprune.wording import counted, unsigned_zero
 
 EVERY_SECONDS = 30  # between two lines where there is no terminal
@@ -204,12 +205,9 @@ def evaluation_table(document: Mapping[str, Any]) -> Table:
 def savings_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for line in lines:
-        price = (
-            ""
-            if line["price"] is None
-            else f" [price {line['price']:g}, {line['price_source']}{', ' + line['price_date'] if line['price_date'] else ''}]"
-        )
-        rows.append((line["name"], number(line["value"]), line["unit"], line["method"], line["note"] + price))
+        price = price_used(line)
+        note = line["note"] + (f" [at {price}]" if price else "")
+        rows.append((line["name"], number(line["value"]), line["unit"], line["method"], note.lstrip()))
     return plain_table("net savings", ("line", "value", "unit", "method", "note"), rows)
 
 

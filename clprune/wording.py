@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+NOT_RUN_HERE = {
+    "logged": "that were logged elsewhere",
+    "own loop": "of a training of your own",
+}  # epochs that no proxy run of ours had, by what stands for the proxy
+
 
 def counted(n: int | str, noun: str) -> str:
     """A count, or one that is written already, with its noun.

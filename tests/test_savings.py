@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from clprune.datatypes import SavingsLine
 from clprune.errors import StorageError, UsageError
 from clprune.export import RECORD
 from clprune.manifest import Manifest, read_manifest
-from clprune.prices import read_prices
+from clprune.prices import price_used, read_prices
 from clprune.savings import asked_options, note_export, read_exports, savings
+from clprune.terminal import savings_table, show
 
 
 def manifest(n: int, kept: int, **changes: Any) -> Manifest:
@@ -210,6 +212,30 @@ def test_every_assumed_line_has_a_price_with_date_and_source() -> None:
     for line in savings(manifest(100, 50), training_kwh=1.0, training_seconds=1.0).lines:
         if line.method == "assumed":
             assert line.price is not None and line.price_date and line.price_source, line.name
+
+
+def test_a_price_has_a_unit_wherever_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    units = {"labels": "workers per sample", "labelling": "USD per label", "platform": "USD per sample", "storage": "USD per GB and month"}
+    units |= {"net compute money": "USD per hour", "net energy saved": "facility energy over machine energy", "net CO2e saved": "g CO2e per kWh"}
+    table = savings(manifest(100, 50), training_kwh=1.0, training_seconds=1.0, gpu_price=2.0, label_fee="ground-truth", labels_owned=False)
+    for line in table.lines:
+        wanted = [unit for name, unit in units.items() if line.name.startswith(name)]
+        assert wanted == [line.price_unit] * (line.price is not None) and all(unit in price_used(line) for unit in wanted), line
+    show({}, False, savings_table([asdict(line) for line in table.lines]))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "[at 2 USD per hour, given by the user]" in shown and "[at 475 g CO2e per kWh, world average" in shown
+
+
+def test_epochs_that_were_not_run_here_are_not_called_so_and_no_evaluation_of_logged_numbers_is_advised() -> None:
+    run = manifest(100, 50).document["run"]
+    for proxy, said in (
+        ("logged", "(10 epochs that were logged elsewhere)"),
+        ("own loop", "(10 epochs of a training of your own)"),
+        ("small_cnn", "(10 proxy epochs on cpu)"),
+    ):
+        found = lines(manifest(100, 50, run=run | {"proxy": proxy}))
+        assert said in found["cost of pruning: time"].note
+        assert {"clprune evaluate" in found[f"net {what} saved"].note for what in ("time", "energy")} == {proxy != "logged"}
 
 
 def test_negative_prices_are_refused() -> None:
