@@ -124,7 +124,10 @@ def compare(
         rows.append((name, *figures, f"{value.get('n_samples', result['n_shared']):,}"))
     headers = ("score", "rank correlation", "overlap of harder halves", "samples that have it")
     table = terminal.plain_table(f"{result['n_shared']:,} shared samples", headers, rows, right=(1, 2, 3))
-    ends = ", ".join(f"{key}: epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)" for key, end in result["ends"].items())
+    ends = ", ".join(
+        f"{key}: {'' if end['settled'] else 'not established within '}epoch {end['end_epoch']} ({end['end_samples_seen']:,} samples seen)"
+        for key, end in result["ends"].items()
+    )
     other = (
         []
         if result["same_data"]

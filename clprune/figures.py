@@ -108,7 +108,8 @@ def critical_period(
     for axes, name in zip(grid.flat, shown, strict=False):
         known = np.isfinite(curves[name])
         axes.axvspan(start_epoch, end_epoch, color=SOFT, linewidth=0)
-        axes.plot(epochs[known], curves[name][known], color=ACCENT, linewidth=1.6)
+        alone = "o" if known.sum() == 1 else None  # a line of one point is not seen
+        axes.plot(epochs[known], curves[name][known], color=ACCENT, linewidth=1.6, marker=alone, markersize=4)
         axes.axvline(end_epoch, color=WARN, linewidth=1.2)
         if ends.get(name) is not None:
             axes.axvline(float(ends[name] or 0), color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -211,7 +212,7 @@ def difficulty_map(confidence: Float[np.ndarray, "N"], variability: Float[np.nda
     if kept is not None:
         inside = np.histogram2d(variability[kept], confidence[kept], CELLS, limits)[0].T
         shown.append(("share kept", np.where(counts > 0, inside / np.maximum(1, counts), np.nan)))
-    canvas, grid = _new(8.6 if len(shown) == 2 else 4.6, 3.3, 1, len(shown))
+    canvas, grid = _new(8.6, 3.3, 1, len(shown))
     extent = (limits[0][0], limits[0][1], 0.0, 1.0)
     fading = LinearSegmentedColormap.from_list("fading", [(0.18, 0.45, 0.78, 0.18), (0.18, 0.45, 0.78, 1.0)])
     for axes, (title, values) in zip(grid.flat, shown, strict=True):
@@ -232,6 +233,9 @@ def difficulty_map(confidence: Float[np.ndarray, "N"], variability: Float[np.nda
         axes.set_ylabel("mean confidence in the label")
         _style(axes, grid="both")
         bar = canvas.colorbar(picture, ax=axes)
+        if norm:
+            bar.set_ticks(_counts_to(counts.max()), labels=[f"{n:,}" for n in _counts_to(counts.max())], minor=False)
+            bar.minorticks_off()
         bar.ax.tick_params(which="both", colors=MUTED, labelcolor=INK, labelsize=8)
         bar.outline.set_edgecolor(MUTED)  # type: ignore[operator]
     easy, hard = float((confidence > 0.8).mean()), float((confidence < 0.2).mean())
@@ -242,6 +246,12 @@ def difficulty_map(confidence: Float[np.ndarray, "N"], variability: Float[np.nda
         words += " Kept: " + ", ".join(f"{100 * kept[part].mean():.0f} % of those {name}" for name, part in parts if part.any()) + "."
     caption = "Top left: easy. To the right: uncertain. Bottom left: hard, or wrongly labelled."
     return Figure("map", _svg(canvas, "map"), caption, words)
+
+
+def _counts_to(most: float) -> list[int]:
+    """1, 10, 100, ... up to `most`; below 20 also 2 and 5, since one mark alone is no scale."""
+    steps = (1, 2, 5) if most < 20 else (1,)
+    return [step * 10**power for power in range(16) for step in steps if step * 10**power <= max(most, 2)]
 
 
 def accuracies(arms: Mapping[str, Sequence[float]], title: str) -> Figure:
@@ -275,6 +285,10 @@ def class_changes(
     axes.axvline(0, color=INK, linewidth=0.9)
     axes.set_yticks(at, [_short(names[c]) for c in order.tolist()])
     axes.invert_yaxis()
+    left, right = axes.get_xlim()
+    axes.set_xlim(
+        max(left, -105.0), min(right, 105.0)
+    )  # no accuracy changes by more than 100 points, however wide the whisker of a class of one test sample
     axes.set_xlabel(f"accuracy after pruning minus {'all data' if reference == 'full' else 'a random choice'}, points")
     _style(axes, grid="x")
     some = f" The {len(order)} worst of {len(names)} classes." if len(order) < len(names) else ""

@@ -24,7 +24,7 @@ from clprune.prices import price_used
 from clprune.repeating import how_to_repeat
 from clprune.storage import write_bytes
 from clprune.subject import Subject
-from clprune.wording import counted, points
+from clprune.wording import NOT_RUN_HERE, counted, points
 
 MOST_CLASSES = 200  # rows of the table of classes
 DYNAMIC = {"shortened": "all samples, shortened", "rs2": "all samples, RS2", "infobatch": "all samples, InfoBatch"}  # what each of dynamic.py sees
@@ -63,6 +63,7 @@ def _page(subject: Subject, savings: Savings | None) -> dict[str, Any]:
         "verdict": _verdict(subject, savings, classes),
         "tiles": _tiles(subject, savings),
         "evaluation": _evaluation(subject),
+        "of_logged_numbers": subject.of_logged_numbers,
         "harm": _harm(subject, classes, reference),
         "savings": _savings_table(savings) if savings is not None else None,
         "period": _period(subject),
@@ -105,7 +106,7 @@ def _verdict(subject: Subject, savings: Savings | None, classes: Sequence[ClassH
         sentence += (", " if parts else "") + " and ".join(parts)
         beaten = comparison.get("not_better_than_random")
         status, word = (
-            ("caution", "Not better than random beyond the spread")
+            ("caution", "Not better than random" + (", by one seed" if comparison["to_random"]["n"] == 1 else " beyond the spread"))
             if beaten
             else ("good", "Better than random")
             if beaten is False
@@ -173,7 +174,13 @@ def _tiles(subject: Subject, savings: Savings | None) -> list[dict[str, str]]:
     cost = next((line for line in savings.lines if line.name == "cost of pruning: time"), None) if savings is not None else None
     seconds = cost.value if cost is not None else subject.document.get("seconds")
     if seconds is not None:
-        tiles.append({"name": "cost of pruning", "value": duration(float(seconds)), "note": f"on {subject.scoring['device']}"})
+        tiles.append(
+            {
+                "name": "cost of pruning",
+                "value": duration(float(seconds)),
+                "note": "scoring and selecting" if subject.scoring["proxy"] in NOT_RUN_HERE else f"on {subject.scoring['device']}",
+            }
+        )
     return tiles
 
 
@@ -211,9 +218,11 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
         rows.append(row)
     accuracy = {ARM_NAMES[name]: [run["accuracy"] for run in arm["runs"]] for name, arm in arms.items()}
     corrupted = sorted({kind for arm in arms.values() for kind in arm.get("corruptions", {})} - {"mean"})
+    tested = facts.get("test_per_class")
+    on_so_many = f", {counted(sum(tested), 'test sample')}" if tested else ""
     of_arms = table(
         "evaluation",
-        f"Test accuracy after training, {facts['budget']}, {counted(facts['epochs'], 'epoch')} of {facts['proxy']}, {counted(facts['seeds'], 'seed')}",
+        f"Test accuracy after training, {facts['budget']}, {counted(facts['epochs'], 'epoch')} of {facts['proxy']}, {counted(facts['seeds'], 'seed')}{on_so_many}",
         headers,
         rows,
     )
@@ -233,10 +242,25 @@ def _evaluation(subject: Subject) -> dict[str, Any] | None:
         "table": of_arms,
         "figure": figures.accuracies(accuracy, "Accuracy of each training"),
         "corruptions": of_corruptions,
+        "groups": _groups(arms),
         "sentence": subject.evaluation["comparison"].get("sentence", ""),
         "budget": facts["budget"],
         "dynamic": any(arm in DYNAMIC for arm in arms),
     }
+
+
+def _groups(arms: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Mean accuracy of each group of test samples by arm; None where no groups were named."""
+    by_arm = {name: [run.get("per_group") for run in arm["runs"]] for name, arm in arms.items()}
+    if any(run is None for runs in by_arm.values() for run in runs):
+        return None
+    names = list(next(iter(by_arm.values()))[0])
+    rows = [
+        [cell(group)] + [number(100 * float(np.mean([run[group] for run in runs])), ".2f") for runs in by_arm.values()]
+        for group in names[:MOST_CLASSES]
+    ]
+    some = f"; {MOST_CLASSES} of {len(names):,} groups" if len(names) > MOST_CLASSES else ""
+    return table("groups", f"Accuracy of each group of test samples, %{some}", ["group", *(ARM_NAMES[arm] for arm in by_arm)], rows)
 
 
 def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None) -> dict[str, Any] | None:
@@ -285,14 +309,16 @@ def _harm(subject: Subject, classes: Sequence[ClassHarm], reference: str | None)
             if "random" in arms and reference == "full"
             else ""
         )
-    else:
+    elif arms:
+        rule += "Accuracy by class is compared with nothing; run clprune evaluate against full or random."
+    elif not subject.of_logged_numbers:
         rule += "Accuracy by class is not measured; run clprune evaluate."
-    note = f"{MOST_CLASSES} of {len(classes)} classes, the worst ones." if len(classes) > MOST_CLASSES else ""
+    note = f"{MOST_CLASSES} of {len(classes):,} classes, the worst ones." if len(classes) > MOST_CLASSES else ""
     flagged = [one.name for one in classes if one.flags]
     sentence = (
         f"{len(flagged)} of {counted(len(classes), 'class')} {'is' if len(flagged) == 1 else 'are'} flagged: {listed(flagged)}."
         if flagged
-        else f"None of the {len(classes)} classes is flagged."
+        else f"None of the {counted(len(classes), 'class')} is flagged."
     )
     return {"table": table("harm", note or "All classes", headers, rows), "figure": figure, "rule": rule, "sentence": sentence}
 
@@ -329,12 +355,15 @@ def _period(subject: Subject) -> dict[str, Any]:
         if (more := (subject.scoring.get("pool") or {}).get("finishing_epochs"))
         else ""
     )
+    elsewhere = NOT_RUN_HERE.get(subject.scoring["proxy"])
+    epochs = counted(subject.scoring["epochs_run"], "epoch")
+    ran = f"{epochs} of {subject.scoring['proxy']}{after} {'was' if subject.scoring['epochs_run'] == 1 and not after else 'were'} run"
     state = "Ended by" if clp["settled"] else "Not established; used up to"
     return {
         "figure": figure,
         "sentence": f"{state} epoch {clp['end_epoch']}, from epoch {clp['start_epoch']}{interval}; confidence {clp['confidence']:.2f}: {clp['reason']}.",
         "table": table("ends", "Where each deciding curve bends, in epochs", ["curve", "end, epochs"], rows),
-        "cost": f"{counted(subject.scoring['epochs_run'], 'epoch')} of {subject.scoring['proxy']}{after} {'was' if subject.scoring['epochs_run'] == 1 and not after else 'were'} run, {share(subject.scoring['share_of_full_training'])} of the epochs of a full training of {subject.scoring['share_is_of_epochs']}.",
+        "cost": f"{f'Seen were {epochs} {elsewhere}{after}' if elsewhere else ran}, {share(subject.scoring['share_of_full_training'])} of the epochs of a full training of {subject.scoring['share_is_of_epochs']}.",
     }
 
 

@@ -55,6 +55,11 @@ class Subject:
         return self.run if self.run is not None else self.document["run"]
 
     @property
+    def of_logged_numbers(self) -> bool:
+        """Whether there are no inputs at all, so that nothing can be trained on what is kept."""
+        return str(self.scoring["proxy"]) == "logged"
+
+    @property
     def n_samples(self) -> int:
         return len(self.samples)
 
@@ -205,6 +210,8 @@ def _open_data(document: Mapping[str, Any], data: str | None) -> tuple[Source | 
         if data is not None:
             raise
         return None, str(error)
+    if source.kind == "logged":
+        return None, f"{locator} holds logged numbers, no inputs"
     return source, ""
 
 

@@ -220,6 +220,7 @@ def test_runs_of_different_data_are_compared_with_a_warning(shapes_npz: Path, sh
     for run, warned in ((tmp_path / "other", True), (shapes_run, False)):
         done = CliRunner().invoke(app, ["compare", str(shapes_run), str(run)])
         assert done.exit_code == 0 and ("WARNING the runs are of different data" in done.stdout) is warned, done.stdout
+        assert ("b: not established within epoch 1 (" in done.stdout) is warned, done.stdout  # after one epoch no end is known
 
 
 def test_files_of_a_newer_schema_and_other_data_are_refused(shapes_npz: Path, shapes_run: Path, tmp_path: Path) -> None:

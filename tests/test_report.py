@@ -426,6 +426,47 @@ def test_a_selection_no_better_than_random_gets_no_good_verdict(manifest: Path, 
     (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
     told = pipeline.report([tmp_path / "m"], tmp_path / "r.html", force=True)
     assert told["status"] == "open" and "One seed decides nothing" in _Reader(tmp_path / "r.html").text
+    document["comparison"] |= {"not_better_than_random": True, "to_random": {"difference": -0.001, "interval": None, "n": 1}}
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
+    told = pipeline.report([tmp_path / "m"], tmp_path / "r.html", force=True)
+    text = _Reader(tmp_path / "r.html").text
+    assert told["status"] == "caution" and "Not better than random, by one seed" in text and "beyond the spread" not in text
+
+
+def test_groups_and_the_number_of_test_samples_are_on_the_page(manifest: Path, tmp_path: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "m")
+    document = evaluation_of(4)
+    for arm in document["arms"].values():
+        for run in arm["runs"]:
+            run["per_group"] = {"north": 0.25 + run["seed"] / 10, "south": run["accuracy"]}
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
+    pipeline.report([tmp_path / "m"], tmp_path / "r.html")
+    text = _Reader(tmp_path / "r.html").text
+    assert "3 seeds, 400 test samples" in text and "north 35.00 35.00 35.00 south 90.10 89.10 91.10" in text, text
+
+
+def test_accuracies_that_nothing_stands_beside_are_not_called_unmeasured(manifest: Path, tmp_path: Path) -> None:
+    shutil.copytree(manifest, tmp_path / "m")
+    document = evaluation_of(4, comparison={})
+    document["arms"] = {"pruned": document["arms"]["pruned"], "shortened": document["arms"]["full"]}
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps(document))
+    pipeline.report([tmp_path / "m"], tmp_path / "r.html")
+    text = _Reader(tmp_path / "r.html").text
+    assert "Accuracy by class is compared with nothing" in text and "Accuracy by class is not measured" not in text
+
+
+def test_what_cannot_be_done_with_logged_numbers_is_not_advised(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels, n_epochs = rng.integers(0, 3, 60), 5
+    logits = rng.normal(size=(n_epochs, 60, 3)) + 2 * np.eye(3)[labels]
+    np.savez(tmp_path / "logged.npz", labels=labels, logits=logits.astype(np.float32))
+    pipeline.score(str(tmp_path / "logged.npz"), tmp_path / "run")
+    pipeline.select(tmp_path / "run", tmp_path / "m", keep="0.5")
+    pipeline.report([tmp_path / "m"], tmp_path / "r.html")
+    text = _Reader(tmp_path / "r.html").text
+    assert "logged numbers hold no inputs to train on" in text and "clprune evaluate" not in text
+    assert text.count("holds logged numbers, no inputs") == 1 and "cannot be read" not in text
+    assert "Seen were 5 epochs that were logged elsewhere, 0.0 % of" in text and "epochs of logged" not in text
 
 
 def test_a_run_without_a_selection_has_a_page(shapes_run: Path, tmp_path: Path) -> None:
@@ -482,6 +523,27 @@ def test_a_request_for_labels_is_no_selection_to_report_on(tmp_path: Path, manif
     for folder in (tmp_path / "m", tmp_path / "m" / "manifest.json"):
         with pytest.raises(UsageError, match="asks for labels"):
             pipeline.report([folder], tmp_path / "r.html")
+
+
+def test_a_curve_of_one_point_is_seen_and_whiskers_end_at_all_that_can_change() -> None:
+    drawn = [
+        figures.critical_period(
+            np.array([1.0, 2.0]), {"retention": np.array(values)}, ["retention"], {"retention": None}, start_epoch=0, end_epoch=2, settled=False
+        ).svg
+        for values in ([np.nan, 0.5], [0.25, 0.5])
+    ]
+    assert [bool(re.search(r"<use [^>]*var\(--accent\)", svg)) for svg in drawn] == [True, False]
+    wide = figures.class_changes(["one sample", "many"], np.array([-1.0, 0.0]), np.array([1.15, 0.01]), [True, False], "full").svg
+    shown = [float(number.replace("−", "-")) for number in re.findall(r">([−\d.]+)</text>", wide)]
+    assert min(shown) == -100 and max(shown) <= 100, shown
+
+
+@pytest.mark.parametrize(("n", "marks"), [(30, {"1", "2"}), (1_000_000, {"1", "10", "100", "1,000", "10,000"})])
+def test_numbers_of_samples_on_the_map_are_whole_and_written_out(n: int, marks: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    picture = figures.difficulty_map(rng.normal(0.5, 1e-3, n), rng.random(n), None).svg
+    texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", picture))
+    assert marks <= texts and "tspan" not in picture, texts  # powers would be written with spans
 
 
 def test_a_class_without_samples_is_neither_the_worst_nor_drawn() -> None:
