@@ -570,7 +570,7 @@ def test_a_big_set_stays_small_and_says_what_is_listed(tmp_path: Path) -> None:
     text, held = _Reader(tmp_path / "r.html").text, page_json(tmp_path / "r.html")
     assert len(held["records"]) <= MOST_LISTED and f"This list holds {len(held['records']):,} of 30,000 samples" in text
     assert len({record[0] for record in held["records"]}) == len(held["records"])
-    assert "200 of 1000 classes, the worst ones" in text
+    assert "200 of 1,000 classes, the worst ones" in text
 
 
 # --- harm ------------------------------------------------------------------------------------------------------------------------------------
