@@ -8,6 +8,7 @@ from clprune.strategies._quota import by_class, capped_quota, clean_first, floor
 from clprune.suspects import believed, limit_of
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
+DOUBTED = 0.2, 0.4  # how large a part of what is scored may be doubted where little is kept, and where two thirds are
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -22,6 +23,7 @@ def blend(
     score: str = "dual",
     suspect_above: float | None = None,
     too_hard: float = 0.3,
+    most_doubted: float | None = None,
     scored_share: float | None = None,
 ) -> Int[np.ndarray, "K"]:
     """Spend `scored_share` of each class's budget on the highest `score`, the rest at random among what is left of the class.
@@ -30,27 +32,31 @@ def blend(
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy. But no more than COVERING samples in all are drawn at random: how many easy
     samples a model needs to see depends little on how many there are.
     Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. So are samples that are
-    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none. Where
-    COVERING makes the scored share larger, `too_hard` grows by as much.
+    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none. And so are the hardest
+    ones, as many as it takes until at most a share `most_doubted` of what is scored is doubted, that is nearer to another class than to its own (None: a fifth, rising from a third kept on to two fifths, or the share among
+    all clean samples where that is larger). Early scores are highest where the proxy is wrong: of two coarse classes half of the highest ones are doubted, and a choice of those is worse than a random one.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
-    arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share` or a `suspect_above` outside 0 to 1.
+    arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share`, a `suspect_above` or a `most_doubted` outside 0 to 1.
     """
     require_range("blend", 0, too_hard=too_hard)
-    require_range("blend", 0, 1, scored_share=scored_share, suspect_above=suspect_above)
+    require_range("blend", 0, 1, scored_share=scored_share, suspect_above=suspect_above, most_doubted=most_doubted)
     n = len(labels)
     usual = min(1.0, 1.5 * n_keep / n)
     share = max(usual, 1 - COVERING / max(1, n_keep)) if scored_share is None else scored_share
-    hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)
-    limit = min(limit_of(suspicion, suspect_above), believed(suspicion, 1 / (1 + hardest_odds)))
-    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, limit, n_keep)
     hard_first = np.argsort(-difficulty, kind="stable")
+    suspect = limit_of(suspicion, suspect_above)
+    in_order = suspicion[hard_first[(duplicate_of[hard_first] < 0) & (suspicion[hard_first] <= suspect)]]
+    most = max(DOUBTED[0], DOUBTED[1] * usual, float((in_order > 0.5).mean()) if len(in_order) else 0.0) if most_doubted is None else most_doubted
+    too_doubted = _no_more_doubted(in_order, round(share * n_keep), most)
+    limit = min(suspect, believed(suspicion, 1 / (1 + too_hard * (1 - usual))), believed(suspicion, too_doubted))
+    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, limit, n_keep)
     hard_first = hard_first[clean[hard_first]]
-    hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
+    of_hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
     doubt = np.bincount(labels[clean], suspicion[clean], len(quota)) / np.maximum(np.bincount(labels[clean], minlength=len(quota)), 1)
     usual_doubt = suspicion[clean].sum() / max(1, clean.sum())
     floor = np.where(doubt > usual_doubt + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
-    above = np.maximum((1 - share) * quota + share * hardest - floor, 0)
+    above = np.maximum((1 - share) * quota + share * of_hardest - floor, 0)
     room = np.bincount(labels[clean], minlength=len(quota)) - floor
     quota = floor + capped_quota(np.round(1000 * above).astype(np.int64) + 1, room, int(quota.sum() - floor.sum()))
     n_scored = np.round(share * quota).astype(np.int64)
@@ -60,3 +66,18 @@ def blend(
     shuffled = rng.permutation(n)
     drawn = by_class(shuffled[rest[shuffled]], labels, quota - n_scored)
     return np.concatenate([scored, drawn, reserve[: n_keep - quota.sum()]])
+
+
+def _no_more_doubted(suspicion: Float[np.ndarray, "M"], n: int, most: float) -> float:
+    """The greatest suspicion such that of the first `n` samples at or below it a share of at most `most` is doubted, above one half; 1 where all M are at or below it.
+
+    >>> _no_more_doubted(np.array([0.9, 0.7, 0.1, 0.6, 0.2, 0.1, 0.1, 0.1]), 3, 0.4)
+    0.6
+    """
+    steps = np.concatenate([[0.5], np.unique(suspicion[suspicion > 0.5])])
+    low, high = 0, len(steps) - 1  # the share falls with the step: what goes makes room for one that may be doubted or not
+    while low < high:
+        middle = (low + high + 1) // 2
+        first = suspicion[suspicion <= steps[middle]][:n]
+        low, high = (middle, high) if (first > 0.5).sum() <= most * len(first) + 1e-9 else (low, middle - 1)
+    return float(steps[low]) if low < len(steps) - 1 else 1.0

@@ -1,4 +1,4 @@
-"""The default against random on data unlike those that it was made with: two classes, few images, garbage, blur, unequal classes, two sources in one set, copies of everything.
+"""The default against random on data unlike those that it was made with: two classes, two mixed ones, few images, garbage, blur, unequal classes, two sources in one set, copies of everything.
 
     python examples/benchmarks/unlike_data.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 0/2 &
     python examples/benchmarks/unlike_data.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 1/2
@@ -32,6 +32,7 @@ N, N_TEST = 5_000, 5_000
 ANIMALS = (2, 3, 4, 5, 6, 7)  # of CIFAR-10's classes
 SETS = {
     "two classes": "CIFAR-10, animal or vehicle",
+    "two mixed classes": "CIFAR-10, classes of even or odd number",
     "few images": "1,000 of Fashion-MNIST",
     "garbage": "CIFAR-10, a tenth replaced by noise of random labels",
     "blurred": "Fashion-MNIST, three tenths brought to a sixth of their size and back",
@@ -48,10 +49,12 @@ def made(name: str, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.n
     order = np.random.default_rng(3).permutation(50_000)[:N]
     cifar, fashion = ((held[key]["x_train"][order], held[key]["y_train"][order].astype(np.int64)) for key in ("cifar10", "fashion"))
     cifar_test, fashion_test = ((held[key]["x_test"][:N_TEST], held[key]["y_test"][:N_TEST].astype(np.int64)) for key in ("cifar10", "fashion"))
-    (x, y), test = (cifar, cifar_test) if name in ("two classes", "garbage", "four copies") else (fashion, fashion_test)
+    (x, y), test = (cifar, cifar_test) if name in ("two classes", "two mixed classes", "garbage", "four copies") else (fashion, fashion_test)
     if name == "two classes":
         return x, np.isin(y, ANIMALS).astype(np.int64), test[0], np.isin(test[1], ANIMALS).astype(np.int64)
-    if name == "few images":
+    if name == "two mixed classes":
+        y, test = y % 2, (test[0], test[1] % 2)
+    elif name == "few images":
         x, y = x[:1000], y[:1000]
     elif name == "garbage":
         bad = rng.random(N) < 0.1
