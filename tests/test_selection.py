@@ -10,6 +10,7 @@ from clprune.datatypes import Budget, Neighborhood, ScoreTable
 from clprune.errors import GuardError, UsageError
 from clprune.selection import budget_for, select
 from clprune.strategies._quota import capped_quota, proportional_quota
+from clprune.strategies.blend import _no_more_doubted
 
 
 @pytest.mark.parametrize(("keep", "n_keep"), [("0.5", 50), ("1.0", 100), ("30", 30), (0.25, 25), (7, 7), ("1", 1), ("0.001", 1)])
@@ -188,6 +189,18 @@ def test_of_what_is_scored_a_fifth_is_doubted_at_most_or_as_much_as_of_all(n_dou
     else:  # what had to go comes back, least suspect first
         assert hardest <= np.sort(suspicion)[n_keep - 1]
     assert "label suspected wrong" not in chosen.reasons
+
+
+def test_no_more_go_than_it_takes_also_where_suspicions_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        suspicion = np.round(rng.random(rng.integers(0, 40)), int(rng.integers(1, 4)))
+        n, most = int(rng.integers(0, 30)), float(rng.choice([0.0, 0.2, 0.5, 1.0]))
+        plain, left = 1.0, suspicion
+        while (left[:n] > 0.5).sum() > most * len(left[:n]):
+            left = left[left < left.max()]
+            plain = max(0.5, left.max(initial=0.0))
+        assert _no_more_doubted(suspicion, n, most) == plain
 
 
 def test_a_model_that_doubts_most_labels_is_not_believed() -> None:
