@@ -8,7 +8,7 @@ from clprune.strategies._quota import by_class, capped_quota, clean_first, floor
 from clprune.suspects import believed, limit_of
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
-DOUBTED = 0.2, 0.4  # how large a part of what is scored may be doubted where little is kept, and where two thirds are
+DOUBTED = 0.3  # so large a part of what is scored may be doubted
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -32,9 +32,10 @@ def blend(
     (Sorscher et al., 2022; Ayed & Hayou, 2023, arXiv:2302.06960), and a random share keeps the choice near random's accuracy. But no more than COVERING samples in all are drawn at random: how many easy
     samples a model needs to see depends little on how many there are.
     Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. So are samples that are
-    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none. And so are the hardest
-    ones, as many as it takes until at most a share `most_doubted` of what is scored is doubted, that is nearer to another class than to its own (None: a fifth, rising from a third kept on to two fifths, or the share among
-    all clean samples where that is larger). Early scores are highest where the proxy is wrong: of two coarse classes half of the highest ones are doubted, and a choice of those is worse than a random one.
+    too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none. Where
+    COVERING makes the scored share larger, `too_hard` grows by as much. And so are the most suspect of all, as many as it takes until at most a share `most_doubted` of what is scored is doubted, that is
+    nearer to another class than to its own (None: DOUBTED, or the share among all clean samples where that is larger). Early scores are highest where the proxy is wrong: of two coarse classes half of
+    the highest ones are doubted, and a choice of those is worse than a random one.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
     arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share`, a `suspect_above` or a `most_doubted` outside 0 to 1.
@@ -47,9 +48,10 @@ def blend(
     hard_first = np.argsort(-difficulty, kind="stable")
     suspect = limit_of(suspicion, suspect_above)
     in_order = suspicion[hard_first[(duplicate_of[hard_first] < 0) & (suspicion[hard_first] <= suspect)]]
-    most = max(DOUBTED[0], DOUBTED[1] * usual, float((in_order > 0.5).mean()) if len(in_order) else 0.0) if most_doubted is None else most_doubted
+    most = max(DOUBTED, float((in_order > 0.5).mean()) if len(in_order) else 0.0) if most_doubted is None else most_doubted
+    hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)
     too_doubted = _no_more_doubted(in_order, round(share * n_keep), most)
-    limit = min(suspect, believed(suspicion, 1 / (1 + too_hard * (1 - usual))), believed(suspicion, too_doubted))
+    limit = min(suspect, believed(suspicion, 1 / (1 + hardest_odds)), believed(suspicion, too_doubted))
     clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, limit, n_keep)
     hard_first = hard_first[clean[hard_first]]
     of_hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
