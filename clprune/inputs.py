@@ -39,10 +39,18 @@ def open_recorded(record: Mapping[str, Any], data: str | None) -> Source:
 def inputs_of(
     source: Source, image_size: int | None, on_progress: Callable[[int, int], None] | None = None, *, channels: int | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Images (N, H, W, C), decoded into the cache where they are files, or texts (N, L), and the rule that brought them to one size; with so many `channels` where given."""
+    """Images (N, H, W, C), decoded into the cache where they are files, or texts (N, L), and the rule that brought them to one size; with so many `channels` where given.
+
+    Raises DataError where the inputs are neither: only a loop of the user's own trains on those.
+    """
     from clprune.decoding import load_images
     from clprune.texts import load_texts
 
+    if source.kind == "array":
+        raise DataError(
+            f"{source.locator} gives neither images (H, W), (H, W, C) or (C, H, W) with C 1 or 3, nor texts, so no proxy can be trained on it. "
+            "Record your own training with clprune.Recorder and save_run, or give images."
+        )
     return (
         load_texts(source)
         if source.kind == "text"

@@ -262,7 +262,7 @@ def test_beta_sampling_takes_easier_samples_the_less_is_kept() -> None:
 
 def test_beta_sampling_needs_the_confidence() -> None:
     table = ScoreTable(np.array(["a", "b"], dtype=StringDType()), np.array([0, 1]), {"dual": np.ones(2)}, {"dual": "hard"})
-    with pytest.raises(DataError, match="value:confidence"):
+    with pytest.raises(DataError, match=r"needs the score 'confidence', which this run does not hold .it has: dual"):
         select(table, Budget(1.0, 2, "given"), strategy="beta_sampling")
 
 

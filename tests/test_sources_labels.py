@@ -20,8 +20,9 @@ from PIL import Image
 from clprune.datatypes import Source
 from clprune.decoding import load_images
 from clprune.errors import DataError, LabelError, UsageError
-from clprune.inputs import held_out_part
+from clprune.inputs import held_out_part, inputs_of
 from clprune.sources import open_source
+from clprune.sources.python_dataset import source_of_dataset
 
 ANIMALS = np.array(["ant", "bee", "cow", "dog"])
 
@@ -326,7 +327,6 @@ def test_standardised_inputs_keep_their_order_in_every_image() -> None:
     [
         (IMAGES.astype(np.uint16) * 257, LABELS, {}, r"values lie in \[.*\]; give pixels"),
         (np.r_[IMAGES[:39].astype(float), np.full((1, 16, 16, 1), np.nan)], LABELS, {}, "row 39 holds NaN"),
-        (IMAGES[:, :, :, 0, None].repeat(5, 3), LABELS, {}, r"row 0 has shape \(16, 16, 5\)"),
         (IMAGES, LABELS * 0.5, {}, "row 0: 1.5|not whole numbers"),
         (IMAGES, np.eye(4)[LABELS], {}, "one class a sample"),
         (IMAGES, torch.eye(4)[torch.tensor(LABELS)], {"targets": torch.eye(4)[torch.tensor(LABELS)]}, "one class a sample"),
@@ -338,6 +338,15 @@ def test_standardised_inputs_keep_their_order_in_every_image() -> None:
 def test_items_that_cannot_be_used_are_refused_with_the_row_named(images: Any, labels: Any, attributes: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
         open_source(Items(images, labels, **attributes))
+
+
+def test_images_of_five_bands_are_refused_where_they_would_be_trained_on_and_taken_from_a_loop_of_ones_own() -> None:
+    items = Items(IMAGES[:, :, :, 0, None].repeat(5, 3), LABELS)
+    with pytest.raises(DataError, match=r"row 0 has shape \(16, 16, 5\)"):
+        source_of_dataset(items, "module:function")
+    assert open_source(items).kind == "array" and open_source(items).read_input(3).shape == (16, 16, 5)
+    with pytest.raises(DataError, match=r"neither images .*Record your own training"):
+        inputs_of(open_source(items), None)
 
 
 def test_names_as_labels_are_numbered_by_the_classes() -> None:
