@@ -170,6 +170,14 @@ def test_columns_of_other_names_read_as_those_of_the_usual_ones(tmp_path: Path, 
         open_source(f"{tmp_path}/other.{form}?text=Body&lable=Class")
 
 
+def test_columns_that_nobody_asked_for_may_share_a_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,Body,x,Class\n" + "".join(f"1,t{i},2,{i % 2}\n" for i in range(6)))
+    source = open_source(f"{tmp_path}/t.csv?text=Body&label=Class")
+    assert [source.read_input(row) for row in range(6)] == [f"t{i}" for i in range(6)] and source.labels.tolist() == [0, 1] * 3
+    with pytest.raises(UsageError, match="there are several columns 'x'"):
+        open_source(f"{tmp_path}/t.csv?text=x&label=Class")
+
+
 def test_a_named_label_column_keeps_its_class_names(tmp_path: Path) -> None:
     features = datasets.Features(
         {"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"]), "fine": datasets.ClassLabel(names=["x", "y", "z"])}

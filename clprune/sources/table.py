@@ -92,9 +92,12 @@ def _renamed(content: pa.Table, named: Mapping[str, str], locator: str) -> pa.Ta
             raise UsageError(
                 f"{locator}: there {'is no column' if name not in found else 'are several columns'} '{name}' (there are: {', '.join(found)})."
             )
+    if not named:
+        return content
     taken = {*named, *named.values(), *(INPUTS if set(named).intersection(INPUTS) else ())}
-    columns = {name: content[column] for name, column in named.items()}
-    return pa.table(columns | {name: content[name] for name in found if name not in taken}) if named else content
+    others = [at for at, name in enumerate(found) if name not in taken]  # by place: two of them may have one name
+    columns = [*(content[name] for name in named.values()), *(content.column(at) for at in others)]
+    return pa.Table.from_arrays(columns, names=[*named, *(found[at] for at in others)])
 
 
 def _csv(path: Path, named: Mapping[str, str]) -> pa.Table:
