@@ -286,9 +286,8 @@ def class_changes(
     axes.set_yticks(at, [_short(names[c]) for c in order.tolist()])
     axes.invert_yaxis()
     left, right = axes.get_xlim()
-    axes.set_xlim(
-        max(left, -105.0), min(right, 105.0)
-    )  # no accuracy changes by more than 100 points, however wide the whisker of a class of one test sample
+    # no accuracy changes by more than 100 points, however wide the whisker of a class of one test sample
+    axes.set_xlim(max(left, -105.0), min(right, 105.0))
     axes.set_xlabel(f"accuracy after pruning minus {'all data' if reference == 'full' else 'a random choice'}, points")
     _style(axes, grid="x")
     some = f" The {len(order)} worst of {len(names)} classes." if len(order) < len(names) else ""

@@ -8,7 +8,7 @@ from clprune.strategies._quota import by_class, capped_quota, clean_first, floor
 from clprune.suspects import believed, limit_of
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
-DOUBTED = 0.3  # so large a part of what is scored may be doubted
+DOUBTED = 0.3  # of what is scored, no larger part may be doubted: examples/benchmarks/unlike_data.py, two mixed classes
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
