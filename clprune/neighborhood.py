@@ -23,9 +23,10 @@ TOLD_BY = {1: 0.11840875, 2: 0.22662750, 4: 0.42047103, 8: 0.76359744}
 LOOK_AGAIN, MOST_LOOKS = 0.1, 3  # a share of images that were found to repeat others, from which on those that are left are looked at again
 PARTS = 8  # of a set, to see whether it holds groups so large that they hide themselves
 CHANCE = 1000  # samples, of which one may be flagged by chance
-COMPARISON = 1  # raised when images are compared in another way, so that what was found before is not used
+COMPARISON = 2  # raised when images are compared in another way, so that what was found before is not used
 REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
 AT_ONCE = 4_096  # images that one thread looks at together
+GRAY_AT_ONCE = 256  # images in colour
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 
 
@@ -173,9 +174,7 @@ def _near_pairs(
     A pair is near where, seen from both, its distance is so small a share of that to the RANK-th nearest as chance would bring about in one of CHANCE samples: the threshold of the class.
     So images in a crowd of similar ones have to be nearer than those that stand alone.
     """
-    gray = np.empty((len(alone), *images.shape[1:3]), dtype=np.float32)
-    for place, row in enumerate(order[alone]):
-        gray[place] = images[row].mean(axis=2)
+    gray = _gray(images, order[alone])
     if min(gray.shape[1:]) < 2 * POOL + 2 * SHIFT or len(alone) <= RANK:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0), {}
     pairs, distances = _compared_once(gray)
@@ -189,6 +188,18 @@ def _near_pairs(
     limit = thresholds[classes] * np.where(known, usual, 0)
     near = distances <= np.minimum(limit[pairs[:, 0]], limit[pairs[:, 1]])
     return alone[pairs[near]], distances[near], {str(c): float(threshold) for c, threshold in enumerate(thresholds)}
+
+
+def _gray(images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "A"]) -> Float[np.ndarray, "A H W"]:
+    """The mean over the channels of the images of `rows`, block by block; added up one channel after the other, ten times as fast as numpy's mean over the few of each pixel."""
+    gray = np.empty((len(rows), *images.shape[1:3]), dtype=np.float32)
+    for start in range(0, len(rows), GRAY_AT_ONCE):
+        block = images[rows[start : start + GRAY_AT_ONCE]]
+        total = block[..., 0].astype(np.uint32)
+        for channel in range(1, block.shape[3]):
+            total += block[..., channel]
+        gray[start : start + GRAY_AT_ONCE] = total / block.shape[3]
+    return gray
 
 
 def _compared_once(gray: Float[np.ndarray, "N H W"]) -> tuple[Int[np.ndarray, "P 2"], Float[np.ndarray, "P"]]:
@@ -290,7 +301,8 @@ def _small(gray: Float[np.ndarray, "N H W"]) -> Float[np.ndarray, "N D"]:
     """Images averaged over POOL x POOL pixels, mean removed, of length 1."""
     n, height, width = gray.shape
     cut = gray[:, : height // POOL * POOL, : width // POOL * POOL]
-    small = cut.reshape(n, height // POOL, POOL, width // POOL, POOL).mean(axis=(2, 4)).reshape(n, -1)
+    low = np.add.reduce([cut[:, place::POOL] for place in range(POOL)])  # numpy's mean over axes of a few numbers takes three times as long
+    small = (np.add.reduce([low[:, :, place::POOL] for place in range(POOL)]) / POOL**2).reshape(n, -1)
     return unit_rows(small - small.mean(axis=1, keepdims=True))
 
 

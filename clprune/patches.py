@@ -22,7 +22,7 @@ PATCHES_AN_IMAGE = 10
 FLAT, SHRINKAGE, ABOVE = 10 / 255**2, 0.1, 0.5  # added to a patch's variance and to the eigenvalues of all; a response counts from here on
 WIDTH = 128  # of the features, at most
 POWERS = 6  # rounds of power iteration for the directions
-BLOCK = 64  # images: their answers, 256 a place, are still near the processor
+BLOCK = 16  # images: their answers, 256 a place, are still near the processor
 PART = 8_192  # images whose features are held together: what an interruption can lose, some ten seconds
 
 Arrays = dict[str, np.ndarray]
@@ -106,9 +106,9 @@ def _filters(
     found = []
     for block in _small(images, rows[: -(-PATCHES // PATCHES_AN_IMAGE)], torch.device("cpu")):
         size = min(PATCH, *block.shape[2:])
-        every = F.unfold(block, size).transpose(1, 2).numpy()  # (B, places, C P P)
-        at = rng.integers(0, every.shape[1], (len(every), PATCHES_AN_IMAGE))
-        found.append(every[np.arange(len(every))[:, None], at].reshape(-1, every.shape[2]))
+        every = np.lib.stride_tricks.sliding_window_view(block.numpy(), (size, size), axis=(2, 3))  # (B, C, H - P + 1, W - P + 1, P, P)
+        down, across = np.divmod(rng.integers(0, every.shape[2] * every.shape[3], (len(every), PATCHES_AN_IMAGE)), every.shape[3])
+        found.append(every[np.arange(len(every))[:, None], :, down, across].reshape(-1, every.shape[1] * size * size))
     patches = np.concatenate(found).astype(np.float64)
     patches -= patches.mean(axis=1, keepdims=True)
     patches /= np.sqrt(patches.var(axis=1, keepdims=True) + FLAT)
@@ -129,6 +129,7 @@ def _answers(
     weights, away = filters
     box = torch.full_like(weights[:1], 1 / weights[0].numel())
     centred = weights - weights.mean(dim=(1, 2, 3), keepdim=True)  # takes the brightness of a patch off
+    centred = centred.contiguous(memory_format=torch.channels_last)
     for block in _small(images, rows, device):
         mean = F.conv2d(block, box)
         contrast = (F.conv2d(block * block, box) - mean * mean).clamp_min_(0).add_(FLAT).rsqrt_()
@@ -141,4 +142,4 @@ def _small(images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, "M"], dev
     for start in range(0, len(rows), BLOCK):
         block = torch.from_numpy(np.ascontiguousarray(images[rows[start : start + BLOCK]])).to(device).permute(0, 3, 1, 2).float() / 255
         scale = SIDE / min(block.shape[2:])
-        yield F.interpolate(block, scale_factor=scale, mode="area") if scale < 1 else block
+        yield (F.interpolate(block, scale_factor=scale, mode="area") if scale < 1 else block).contiguous(memory_format=torch.channels_last)

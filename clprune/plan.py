@@ -103,9 +103,9 @@ def _noted(tensor: torch.Tensor, kept: dict[int, int]) -> torch.Tensor:
 
 
 def _seen(source: Source) -> int:
-    """Samples that an epoch passes, at most: looking at unlabelled ones costs no more than learning from the others."""
+    """Samples that an epoch passes, at most: looking at unlabelled ones costs half of learning from the others at most (`pool.LOOKS`), which is rounded up."""
     n_labelled = int((source.labels != UNLABELLED).sum())
-    return n_labelled if n_labelled == len(source) else 2 * n_labelled
+    return n_labelled if n_labelled == len(source) else -(-3 * n_labelled // 2)
 
 
 def search_plan(

@@ -2,7 +2,7 @@
 
 No signal here needs a label: the class that the model predicts and its changes between epochs, its confidence, the margin between the two likeliest
 classes, nearness to what is labelled and to the others. A watched epoch costs one forward pass over the pool; epochs are watched as far as that stays
-within what learning from the labelled part costs. The last look is in any case, and at a model that was trained on after the period's end (`training.finishing_steps`):
+within half of what learning from the labelled part costs. The last look is in any case, and at a model that was trained on after the period's end (`training.finishing_steps`):
 it says what is uncertain and what is near to what, and together with a kernel machine on features without labels which class is guessed.
 """
 
@@ -25,7 +25,7 @@ from clprune.neighbors import in_half, nearest, nearest_of, unit_rows
 from clprune.storage import write_bytes
 from clprune.training import pick_device, predict, to_device
 
-FORWARDS_A_STEP = 3  # a training step costs about three forward passes: forward, and backward twice as much
+LOOKS = 1.5  # samples looked at for each visit of training, which costs about three forward passes: half of what learning costs
 TYPICAL_OF = 20  # neighbours whose mean distance says how typical a sample is (Hacohen et al., 2022, arXiv:2202.02794)
 HIGH_MEANS: dict[str, HighMeans] = {
     "uncertainty": "hard",
@@ -82,7 +82,7 @@ class PoolWatcher:
         """Look now, if that is affordable after `epochs_done` epochs or this is the `last` moment."""
         if not self._looks:
             self._recall(epochs_done)
-        if not last and (len(self._looks) + 1) * len(self.rows) > FORWARDS_A_STEP * self.n_labelled * epochs_done:
+        if not last and (len(self._looks) + 1) * len(self.rows) > LOOKS * self.n_labelled * epochs_done:
             return
         if self._data is None:
             self._data = to_device(self._images, self._labels, self._device, statistics=statistics)

@@ -205,3 +205,15 @@ def test_the_embedded_sample_is_read_by_hugging_face_datasets(tmp_path) -> None:
 
     read = datasets.Dataset.from_parquet(str(sample_folder() / "test.parquet"), cache_dir=str(tmp_path))
     assert len(read) == 2000 and read.features["label"].names[9] == "Ankle boot" and read[0]["image"].size == (28, 28)
+
+
+def test_gray_and_small_images_are_means_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    images, rows = rng.integers(0, 256, (50, 21, 18, 3), dtype=np.uint8), rng.permutation(50)[:37]
+    plain = np.stack([images[row].mean(axis=2) for row in rows]).astype(np.float32)
+    for at_once in (1, 7, 256):
+        monkeypatch.setattr(neighborhood, "GRAY_AT_ONCE", at_once)
+        np.testing.assert_array_equal(neighborhood._gray(images, rows), plain)
+    small = plain[:, :20, :16].reshape(37, 5, 4, 4, 4).mean(axis=(2, 4)).reshape(37, -1)
+    small -= small.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(neighborhood._small(plain), small / np.linalg.norm(small, axis=1, keepdims=True), atol=1e-5)
