@@ -200,7 +200,7 @@ def select(
         _checked_keep(keep)
     if dry_run:
         from clprune.run import read_run
-        from clprune.selection import budget_for
+        from clprune.selection import budget_for, require_share
         from clprune.selection_record import NEEDS_LABELS, candidates, require_choice
 
         require_choice(out, run, strategy, force=force)
@@ -209,6 +209,8 @@ def select(
         if rows is not None and "auto" in (keep, strategy):
             raise UsageError(NEEDS_LABELS)
         could = n if rows is None else len(rows)
+        if keep:
+            require_share(keep, scored.table.labels, min_per_class)
         n_keep = None if keep == "auto" else budget_for(label_budget or keep, could).n_keep
         plan: dict[str, Any] = {"n_samples": n, "n_keep": n_keep, "trials": trials * [keep, strategy].count("auto"), "out": str(out)}
         show(plan, as_json, f"{_would(keep, label_budget, strategy, trials, n_keep, could)}; nothing was written")
@@ -385,6 +387,7 @@ def prune(
     exact: option.Exact = False,
     image_size: option.ImageSize = None,
     strict: option.Strict = False,
+    min_per_class: option.MinPerClass = 1,
     tolerance: option.Tolerance = 0.5,
     confidence: option.Confidence = 0.9,
     trials: option.Trials = 12,
@@ -399,12 +402,19 @@ def prune(
 
     _checked_keep(keep)
     if dry_run:
-        plan = pipeline.plan(data, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, strict=strict, exact=exact)
+        from clprune.inputs import open_data
+        from clprune.selection import require_share
+        from clprune.selection_record import require_choice
+
+        source = open_data(data, strict)
+        require_share(keep, source.labels, min_per_class)
+        require_choice(out / "manifest", out / "run", strategy, force=force)
+        plan = pipeline.plan(source, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
         show(plan, as_json, *terminal.plan_lines(plan))
         return
     with terminal.ProgressView(quiet=quiet) as view:
         result = pipeline.prune(
-            data, out, keep=keep, strategy=strategy, seed=seed, force=force, on_progress=view,
+            data, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, on_progress=view,
             proxy=proxy, max_epochs=max_epochs, device=device, exact=exact, image_size=image_size, strict=strict,
             automatic={"tolerance": tolerance / 100, "confidence": confidence, "trials": trials, "trial_epochs": trial_epochs, "device": device},
         )  # fmt: skip

@@ -177,7 +177,7 @@ def save_run(
 
 
 def plan(
-    data: str,
+    data: str | Source,
     *,
     proxy: str = "small_cnn",
     max_epochs: int = 30,
@@ -195,8 +195,9 @@ def plan(
     from clprune.plan import plan as planned
     from clprune.plan import search_plan
 
-    told = planned(open_data(data, strict), proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
-    return told | (search_plan(told, data, **search) if search and told["n_classes"] else {})
+    source = data if isinstance(data, Source) else open_data(data, strict)
+    told = planned(source, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
+    return told | (search_plan(told, source.locator, **search) if search and told["n_classes"] else {})
 
 
 def select(
@@ -451,6 +452,7 @@ def prune(
     keep: str,
     strategy: str | None = None,
     seed: int = 0,
+    min_per_class: int = 1,
     force: bool = False,
     automatic: dict[str, Any] | None = None,
     on_progress: Progress | None = None,
@@ -460,13 +462,23 @@ def prune(
     from dataclasses import asdict
 
     out, automatic = Path(out), automatic or {}
-    asked = question(keep, None, strategy, require_seed(seed), 1, automatic)
+    from clprune.selection import require_share
+
+    asked = question(keep, None, strategy, require_seed(seed), min_per_class, automatic)
+
+    def opened() -> tuple[Source, Manifest | None]:
+        """What needs no training is refused before anything is trained."""
+        made = finished_choice(out / "manifest", out / "run", strategy, asked, force=force)
+        source = open_data(data, options.pop("strict", False), on_progress if distributed.is_first() else None)
+        require_share(keep, source.labels, min_per_class)
+        return source, made
+
     with distributed.joined():
-        held = distributed.alike(lambda: finished_choice(out / "manifest", out / "run", strategy, asked, force=force))  # before anything is trained
-        run = score(data, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
+        source, held = distributed.alike(opened)
+        run = score(source, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
         manifest = held or select(
-            out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, force=force, on_progress=on_progress, **automatic
-        )
+            out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, on_progress=on_progress, **automatic
+        )  # fmt: skip
         problems, saved = distributed.on_first(lambda: (verify(out / "manifest"), savings(out / "manifest", **asked_options(out / "manifest"))))
         page = distributed.on_first(lambda: report([out / "manifest"], out / "report.html", force=True))
     return {"run": run, "manifest": dict(manifest.document), "problems": problems, "savings": asdict(saved), "report": page, "out": str(out)}

@@ -98,6 +98,13 @@ def require_room(floor: Int[np.ndarray, "C"], budget: Budget, labels: Int[np.nda
         )
 
 
+def require_share(keep: str, labels: Int[np.ndarray, "N"], min_per_class: int) -> None:
+    """Raise as `budget_for` and `select` would, where a share that was given cannot be kept of these samples; those without a label are not chosen among."""
+    known = labels[labels >= 0]
+    if keep != "auto" and len(known):
+        require_room(floor_of(known, min_per_class), budget_for(keep, len(known)), known, min_per_class)
+
+
 def part_of(table: ScoreTable, neighborhood: Neighborhood, rows: Int[np.ndarray, "M"], *, by_guess: bool = False) -> tuple[ScoreTable, Neighborhood]:
     """Table and neighbourhood of some rows only; scores that one of them lacks are left out, and so is a pointer to a row that is not among them.
 

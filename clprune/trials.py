@@ -31,7 +31,7 @@ from clprune.labels import labels_digest
 from clprune.probe import RIDGE, lifted, ridge_accuracy
 from clprune.proxies import build_proxy, code_of
 from clprune.run import Run
-from clprune.selection import budget_for, can_choose, default_strategy, floor_of, part_of, require_room, select
+from clprune.selection import budget_for, can_choose, default_strategy, floor_of, part_of, require_share, select
 from clprune.storage import SCHEMA_VERSION, may_write, read_json, to_json, write_json
 from clprune.suspects import limit_of, suspect_above
 from clprune.training import Recipe, new_state, pick_device, pixel_statistics, predict, seed_everything, to_device, train
@@ -379,9 +379,7 @@ def decided_for(
 ) -> tuple[Budget | None, str, dict[str, Any], dict[str, float | None]]:
     """What `auto` stands for and what finding that took, by short trainings on the run's own data; these are kept in the run folder. Raises GuardError at once where a share that was given cannot hold `min_per_class` of every class."""
     document, labels = scored.document, scored.table.labels
-    floor = floor_of(labels, min_per_class)
-    if keep != "auto":
-        require_room(floor, budget_for(keep, len(labels)), labels, min_per_class)
+    require_share(keep, labels, min_per_class)
     source = open_recorded(document, data)
     if source.fingerprint != document["fingerprint"]:
         raise FingerprintError(f"{source.locator} is not the data that {scored.folder} scored. Give those with --data, or score these.")
@@ -396,6 +394,6 @@ def decided_for(
         seed=seed, folder=scored.folder / "trials", data_key=key, on_progress=on_progress,
     )  # fmt: skip
     decided = decide(
-        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, least=int(floor.sum())
+        lab, keep=keep, strategy=strategy, n_samples=len(source), tolerance=tolerance, confidence=confidence, n_trials=trials, least=int(floor_of(labels, min_per_class).sum())
     )  # fmt: skip
     return *decided, {"seconds": lab.seconds, "seconds_before": lab.seconds_before, "energy_kwh": lab.energy_kwh}

@@ -151,6 +151,7 @@ def test_dry_runs_refuse_what_would_be_refused(shapes_run: Path, tmp_path: Path)
     assert clprune("select", shapes_run, "--keep", "0.5", "--out", tmp_path / "m").returncode == 0
     refused(2, "are two things", "select", shapes_run, "--keep", "0.5", "--label-budget", 3, "--out", tmp_path / "n", "--dry-run")
     refused(2, "no samples without a label", "select", shapes_run, "--label-budget", 3, "--out", tmp_path / "n", "--dry-run")
+    refused(4, "some would vanish", "select", shapes_run, "--keep", 3, "--out", tmp_path / "n", "--dry-run")
     refused(2, "exists already", "export", tmp_path / "m", "--to", "indices", tmp_path / "there", "--dry-run")
     refused(2, "nonsense", "export", tmp_path / "m", "--to", "nonsense", tmp_path / "e", "--dry-run")
     assert not (tmp_path / "e").exists()
@@ -161,7 +162,13 @@ def test_prune_refuses_a_selection_that_cannot_be_written_before_anything_is_tra
     (tmp_path / "out" / "manifest" / "mine").write_text("")
     refused(2, "exists already", "prune", shapes_npz, "--keep", "0.5", "--out", tmp_path / "out")
     refused(2, "there is no 'nope' among the strategies", "prune", shapes_npz, "--keep", "0.5", "--strategy", "nope", "--out", tmp_path / "new")
+    for more in ((), ("--dry-run",)):
+        refused(4, "some would vanish", "prune", shapes_npz, "--keep", "3", "--out", tmp_path / "new", *more)
+        refused(2, "keep is 100000", "prune", shapes_npz, "--keep", "100000", "--out", tmp_path / "new", *more)
+    refused(2, "exists already", "prune", shapes_npz, "--keep", "0.5", "--out", tmp_path / "out", "--dry-run")
     assert not (tmp_path / "out" / "run").exists() and not (tmp_path / "new").exists()
+    done = clprune("prune", shapes_npz, "--keep", "3", "--min-per-class", 0, "--max-epochs", 2, "--out", tmp_path / "few", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["manifest"]["unique_samples_kept"] == 3
 
 
 @pytest.mark.parametrize("keep", ["0", "1.5", "-0.1", "half"])
