@@ -354,6 +354,9 @@ def test_without_the_data_the_page_says_so(manifest: Path, tmp_path: Path) -> No
     assert "The data are not at hand, so there are no pictures: there is no file gone/data.npz" in page.text
     assert "The curves are in the run folder, which is not beside this manifest" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
+    write_json(tmp_path / "m" / "manifest.json", document | {"source": families.adapted([(np.zeros((8, 8)), 0), (np.ones((8, 8)), 1)]).locator})
+    pipeline.report([tmp_path / "m"], tmp_path / "own.html")
+    assert "no pictures: this list was in the memory of the program that recorded the run; pass --data" in _Reader(tmp_path / "own.html").text
     pipeline.report([tmp_path / "m"], tmp_path / "with.html", run=manifest.parent / "run", data=str(document["source"]))
     page = _Reader(tmp_path / "with.html")
     assert "not at hand" not in page.text and "not beside" not in page.text
