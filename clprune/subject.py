@@ -203,7 +203,7 @@ def _open_data(document: Mapping[str, Any], data: str | None) -> tuple[Source | 
     if data is None and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", locator) and not locator.startswith("hf:"):
         return None, f"{locator} is a program that would have to be run; pass --data {locator} to allow it"
     if data is None and locator.startswith("this "):  # as `python_dataset` calls what was handed over as an object
-        return None, f"{locator} was in the memory of the program that recorded the run; pass --data with the same samples in a form that clprune reads"
+        return None, f"{locator} was in the memory of the program that recorded the run; pass --data with the same samples, in a form that is read"
     try:
         source = open_source(locator)
         if source.fingerprint != document["fingerprint"]:

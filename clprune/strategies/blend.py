@@ -8,7 +8,7 @@ from clprune.strategies._quota import by_class, capped_quota, clean_first, floor
 from clprune.suspects import believed, limit_of
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
-DOUBTED = 0.3  # of what is scored, no larger part may be doubted: examples/benchmarks/unlike_data.py, two mixed classes
+DOUBTED, AGAINST = 0.3, 1 / 9  # how much of what is scored may be doubted: `_most_doubted`
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -34,8 +34,8 @@ def blend(
     Samples with a suspicion above `suspect_above` (None: above it labels are estimated to be more often wrong than right) and near-duplicates are used last, least suspect first. So are samples that are
     too hard for a small part: those whose label has less than `too_hard` times (1 - 1.5 times the kept share) of the support that another class has; from two thirds kept on there are none. Where
     COVERING makes the scored share larger, `too_hard` grows by as much. And so are the most suspect of all, as many as it takes until at most a share `most_doubted` of what is scored is doubted, that is
-    nearer to another class than to its own (None: DOUBTED, or the share among all clean samples where that is larger). Early scores are highest where the proxy is wrong: of two coarse classes half of
-    the highest ones are doubted, and a choice of those is worse than a random one.
+    nearer to another class than to its own (None: as `_most_doubted` has it). Early scores are highest where the proxy is wrong: of two classes that
+    are hard to tell apart half of the highest ones are doubted, and what is learned from those may be the contrary of what all say.
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
     arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share`, a `suspect_above` or a `most_doubted` outside 0 to 1.
@@ -48,7 +48,7 @@ def blend(
     hard_first = np.argsort(-difficulty, kind="stable")
     suspect = limit_of(suspicion, suspect_above)
     in_order = suspicion[hard_first[(duplicate_of[hard_first] < 0) & (suspicion[hard_first] <= suspect)]]
-    most = max(DOUBTED, float((in_order > 0.5).mean()) if len(in_order) else 0.0) if most_doubted is None else most_doubted
+    most = _most_doubted(in_order, len(np.unique(labels))) if most_doubted is None else most_doubted
     hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)
     too_doubted = _no_more_doubted(in_order, round(share * n_keep), most)
     limit = min(suspect, believed(suspicion, 1 / (1 + hardest_odds)), believed(suspicion, too_doubted))
@@ -68,6 +68,22 @@ def blend(
     shuffled = rng.permutation(n)
     drawn = by_class(shuffled[rest[shuffled]], labels, quota - n_scored)
     return np.concatenate([scored, drawn, reserve[: n_keep - quota.sum()]])
+
+
+def _most_doubted(suspicion: Float[np.ndarray, "M"], n_classes: int) -> float:
+    """Which share of what is scored may be doubted, from the suspicions of all clean samples.
+
+    Of two classes a doubted sample says the contrary of the others; of C classes it speaks against one of C - 1. So a share d says d / (C - 1) against 1 - d, and may say AGAINST at most (of two classes a tenth, of four
+    a quarter), and no more than DOUBTED in any case (chosen on other images than those of examples/benchmarks/unlike_data.py). A proxy that is wrong as often as a guess among the classes cannot judge: as many may be doubted as there are in all, times how near that is to a guess's share.
+
+    >>> [round(_most_doubted(np.zeros(10), n_classes), 3) for n_classes in (2, 3, 4, 10)]
+    [0.1, 0.182, 0.25, 0.3]
+    >>> _most_doubted(np.array([0.9, 0.9, 0.1, 0.1]), 2)
+    0.5
+    """
+    doubted = float((suspicion > 0.5).mean()) if len(suspicion) else 0.0
+    others = n_classes - 1
+    return max(min(DOUBTED, AGAINST * others / (1 + AGAINST * others)), doubted**2 * n_classes / others if others else 0.0)
 
 
 def _no_more_doubted(suspicion: Float[np.ndarray, "M"], n: int, most: float) -> float:
