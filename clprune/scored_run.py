@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from clprune.datatypes import FULL_TRAINING_EPOCHS, UNLABELLED, CriticalPeriod, Embeddings, Neighborhood, ScoreTable, Source, Trajectory
 from clprune.energy import step_so_far
@@ -48,15 +48,14 @@ def scored_run(
     """
     at = time.perf_counter()
     table, missing = score_table(trajectory, period)
-    epochs = slice(period.start_epoch, period.end_epoch)
-    with_logits = "p_label" in trajectory.signals
+    p_label, predicted = _dynamics(trajectory, slice(period.start_epoch, period.end_epoch))
     pixels = None if images is None or images.ndim == 2 else images
     words = digests_of_words(source) if images is not None and images.ndim == 2 else None
     neighborhood = find_neighborhood(
         trajectory.sample_ids,
         trajectory.labels,
-        trajectory.signal("p_label")[epochs] if with_logits else None,
-        trajectory.signal("predicted")[epochs] if with_logits else None,
+        p_label,
+        predicted,
         vectors=embeddings.vectors if embeddings else None,
         images=None if pool else pixels,
         words=None if pool else words,
@@ -65,6 +64,17 @@ def scored_run(
         table, neighborhood, embeddings = with_pool(source, pool, table, neighborhood, embeddings.layer if embeddings else "", pixels, words)
     document = _document(source, trajectory, missing, neighborhood, asked, image_rule, decode_seconds, time.perf_counter() - at, notes, pool)
     return write_run(out, source, trajectory, period, table, neighborhood, embeddings, document, still_open=None if pool is None else pool.still_open)
+
+
+def _dynamics(trajectory: Trajectory, epochs: slice) -> tuple[Float[np.ndarray, "E N"] | None, Float[np.ndarray, "E N"] | None]:
+    """Probability of the label and predicted class in these epochs, where they are known. Of two classes the losses tell both: they are taken as cross-entropy."""
+    signals, labels = trajectory.signals, trajectory.labels
+    if "p_label" in signals:
+        return trajectory.signal("p_label")[epochs], trajectory.signal("predicted")[epochs]
+    if "loss" not in signals or set(np.unique(labels).tolist()) != {0, 1}:
+        return None, None
+    p = np.exp(-np.maximum(trajectory.signal("loss")[epochs], 0))
+    return p, np.where(np.isnan(p), np.nan, np.where(p > 0.5, labels, 1 - labels))
 
 
 def unlabelled_run(

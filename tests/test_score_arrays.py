@@ -16,6 +16,7 @@ import clprune
 from clprune import families
 from clprune.errors import DataError, LabelError, UsageError
 from clprune.recorder import Recorder
+from clprune.scored_run import _dynamics
 from clprune.sources import open_source
 
 
@@ -207,3 +208,19 @@ def test_losses_with_labels_and_embeddings_still_tell_suspects_by_their_neighbou
     clprune.score_arrays(labels, losses=losses_of(labels, logits), embeddings=near, out=tmp_path / "run")
     suspicion = clprune.read_run(tmp_path / "run").neighborhood.suspicion
     assert suspicion[wrong].min() > suspicion[~wrong].max()
+
+
+def test_of_two_classes_losses_tell_the_same_suspects_as_logits(tmp_path: Path) -> None:
+    labels, logits, wrong = logged(n_classes=2)
+    losses = losses_of(labels, logits)
+    losses[3, 5] = logits[3, 5] = np.nan  # not seen
+    by_logits = clprune.score_arrays(labels, logits=logits)
+    by_losses = clprune.score_arrays(labels, losses=losses, out=tmp_path / "run")
+    for one, other in zip(*(_dynamics(scored.trajectory, slice(0, 12)) for scored in (by_logits, by_losses)), strict=True):
+        assert one is not None and other is not None and np.isnan(other[3, 5])
+        np.testing.assert_allclose(other, one, atol=1e-6)
+    found = clprune.read_run(tmp_path / "run")
+    np.testing.assert_array_equal(found.neighborhood.suspicion > 0.5, wrong)
+    np.testing.assert_array_equal(found.neighborhood.suggested_label[wrong], 1 - labels[wrong])
+    assert not [note for note in found.document["notes"] if "suspicion" in note]
+    assert _dynamics(clprune.score_arrays(*logged()[:1], losses=losses_of(*logged()[:2])).trajectory, slice(0, 12)) == (None, None)
