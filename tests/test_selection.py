@@ -176,8 +176,8 @@ def test_of_what_is_scored_so_much_is_doubted_at_most_or_as_much_as_of_all_where
     order, usual = np.argsort(-difficulty), min(1, 1.5 * keep)
     n_keep = round(keep * n)
     n_scored = round(usual * n_keep)
-    share, chance = n_doubted / n, 1 - 1 / n_classes
-    allowed = max({2: 0.1, 10: 0.3}[n_classes], share * share / chance) if most is None else most
+    share = n_doubted / n
+    allowed = {2: max(0.1, share * share / 0.5), 10: max(0.3, share)}[n_classes] if most is None else most
     worst, left = 1.0, order  # the plain way: one after another of the most suspect goes
     while (suspicion[left[:n_scored]] > 0.5).sum() > allowed * len(left[:n_scored]):
         left = left[suspicion[left] < suspicion[left].max()]

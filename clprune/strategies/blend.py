@@ -71,19 +71,20 @@ def blend(
 
 
 def _most_doubted(suspicion: Float[np.ndarray, "M"], n_classes: int) -> float:
-    """Which share of what is scored may be doubted, from the suspicions of all clean samples.
+    """Which share of what is scored may be doubted, from the suspicions of all clean samples: DOUBTED, or as much as of all where that is more, but of few classes less.
 
-    Of two classes a doubted sample says the contrary of the others; of C classes it speaks against one of C - 1. So a share d says d / (C - 1) against 1 - d, and may say AGAINST at most (of two classes a tenth, of four
-    a quarter), and no more than DOUBTED in any case (chosen on other images than those of examples/benchmarks/unlike_data.py). A proxy that is wrong as often as a guess among the classes cannot judge: as many may be doubted as there are in all, times how near that is to a guess's share.
+    Of two classes a doubted sample says the contrary of the others; of C classes it speaks against one of C - 1. So a share d says d / (C - 1) against 1 - d, and AGAINST is the most that it may say: of two classes a tenth may be
+    doubted, of four a quarter (chosen on other images than those of examples/benchmarks/unlike_data.py). A proxy that is wrong as often as a guess among the classes cannot judge: as many may be doubted as there are in all,
+    times how near that is to a guess's share.
 
     >>> [round(_most_doubted(np.zeros(10), n_classes), 3) for n_classes in (2, 3, 4, 10)]
     [0.1, 0.182, 0.25, 0.3]
-    >>> _most_doubted(np.array([0.9, 0.9, 0.1, 0.1]), 2)
-    0.5
+    >>> [round(_most_doubted(np.array([0.9, 0.9, 0.1, 0.1, 0.1]), n_classes), 3) for n_classes in (2, 10)]
+    [0.32, 0.4]
     """
-    doubted = float((suspicion > 0.5).mean()) if len(suspicion) else 0.0
-    others = n_classes - 1
-    return max(min(DOUBTED, AGAINST * others / (1 + AGAINST * others)), doubted**2 * n_classes / others if others else 0.0)
+    doubted, others = float((suspicion > 0.5).mean()) if len(suspicion) else 0.0, n_classes - 1
+    bearable = AGAINST * others / (1 + AGAINST * others)
+    return max(min(max(DOUBTED, doubted), bearable), doubted**2 * n_classes / others if others else 0.0)
 
 
 def _no_more_doubted(suspicion: Float[np.ndarray, "M"], n: int, most: float) -> float:
