@@ -401,24 +401,13 @@ def prune(
     from clprune import pipeline
 
     _checked_keep(keep)
-    if dry_run:
-        from clprune.inputs import open_data
-        from clprune.selection import require_share
-        from clprune.selection_record import require_choice
-
-        source = open_data(data, strict)
-        require_share(keep, source.labels, min_per_class)
-        require_choice(out / "manifest", out / "run", strategy, force=force)
-        plan = pipeline.plan(source, proxy=proxy, max_epochs=max_epochs, device=device, image_size=image_size, exact=exact)
-        show(plan, as_json, *terminal.plan_lines(plan))
-        return
     with terminal.ProgressView(quiet=quiet) as view:
         result = pipeline.prune(
-            data, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, on_progress=view,
+            data, out, keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, dry_run=dry_run, on_progress=view,
             proxy=proxy, max_epochs=max_epochs, device=device, exact=exact, image_size=image_size, strict=strict,
             automatic={"tolerance": tolerance / 100, "confidence": confidence, "trials": trials, "trial_epochs": trial_epochs, "device": device},
         )  # fmt: skip
-    show(result, as_json, *terminal.prune_lines(result))
+    show(result, as_json, *(terminal.plan_lines(result) if dry_run else terminal.prune_lines(result)))
 
 
 @app.command()

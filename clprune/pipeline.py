@@ -279,15 +279,9 @@ def _selected(
             )
         budget = found or budget_for(keep if label_budget is None else label_budget, len(table.sample_ids))
         picked = choose(
-            table,
-            budget,
-            strategy=chosen_by,
-            seed=seed,
-            neighborhood=neighborhood,
-            vectors=vectors if vectors is None or rows is None else vectors[rows],
-            n_classes=document["n_classes"],
-            min_per_class=0 if ask else min_per_class,
-        )
+            table, budget, strategy=chosen_by, seed=seed, neighborhood=neighborhood, vectors=vectors if vectors is None or rows is None else vectors[rows],
+            n_classes=document["n_classes"], min_per_class=0 if ask else min_per_class,
+        )  # fmt: skip
         return budget, picked if rows is None else among_all(picked, rows, others, taken="to be labelled" if ask else "kept")
 
     with distributed.sharing():
@@ -454,16 +448,17 @@ def prune(
     seed: int = 0,
     min_per_class: int = 1,
     force: bool = False,
+    dry_run: bool = False,
     automatic: dict[str, Any] | None = None,
     on_progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`. What the same question has left there, finished or cut short, is gone on with; another one is refused unless `force`."""
+    """Score, select, verify, savings, report: `out/run`, `out/manifest` and `out/report.html`. What the same question has left there, finished or cut short, is gone on with; another one is refused unless `force`. With `dry_run` only what `plan` tells, or the refusal."""
     from dataclasses import asdict
 
-    out, automatic = Path(out), automatic or {}
     from clprune.selection import require_share
 
+    out, automatic = Path(out), automatic or {}
     asked = question(keep, None, strategy, require_seed(seed), min_per_class, automatic)
 
     def opened() -> tuple[Source, Manifest | None]:
@@ -475,6 +470,8 @@ def prune(
 
     with distributed.joined():
         source, held = distributed.alike(opened)
+        if dry_run:
+            return plan(source, **options)
         run = score(source, out / "run", seed=seed, force=force, on_progress=on_progress, **options)
         manifest = held or select(
             out / "run", out / "manifest", keep=keep, strategy=strategy, seed=seed, min_per_class=min_per_class, force=force, on_progress=on_progress, **automatic

@@ -17,6 +17,7 @@ from clprune.embeddings import require_logits
 from clprune.errors import UsageError
 from clprune.latent import latent_features
 from clprune.patches import patch_features
+from clprune.pool import LOOKS
 from clprune.proxies import build_proxy, proxy_for
 from clprune.texts import N_BUCKETS, load_texts
 from clprune.training import Recipe, finishing_steps, new_state, pick_device, to_device, train
@@ -103,9 +104,9 @@ def _noted(tensor: torch.Tensor, kept: dict[int, int]) -> torch.Tensor:
 
 
 def _seen(source: Source) -> int:
-    """Samples that an epoch passes, at most: looking at unlabelled ones costs half of learning from the others at most (`pool.LOOKS`), which is rounded up."""
+    """Samples that an epoch passes, at most: looking at unlabelled ones costs a third of LOOKS of what learning from the others does, rounded up."""
     n_labelled = int((source.labels != UNLABELLED).sum())
-    return n_labelled if n_labelled == len(source) else -(-3 * n_labelled // 2)
+    return n_labelled if n_labelled == len(source) else math.ceil((1 + LOOKS / 3) * n_labelled)
 
 
 def search_plan(

@@ -202,8 +202,6 @@ def _open_data(document: Mapping[str, Any], data: str | None) -> tuple[Source | 
     locator = data or str(document.get("source", ""))
     if data is None and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", locator) and not locator.startswith("hf:"):
         return None, f"{locator} is a program that would have to be run; pass --data {locator} to allow it"
-    if data is None and locator.startswith("this "):  # as `python_dataset` calls what was handed over as an object
-        return None, f"{locator} was in the memory of the program that recorded the run; pass --data with the same samples, in a form that is read"
     try:
         source = open_source(locator)
         if source.fingerprint != document["fingerprint"]:
@@ -211,6 +209,11 @@ def _open_data(document: Mapping[str, Any], data: str | None) -> tuple[Source | 
     except (ClpruneError, OSError) as error:
         if data is not None:
             raise
+        if locator.startswith("this "):  # as `python_dataset` calls what was handed over as an object
+            return (
+                None,
+                f"{locator} was in the memory of the program that recorded the run; pass --data with the same samples, in a form that is read",
+            )
         return None, str(error)
     if source.kind == "logged":
         return None, f"{locator} holds logged numbers, no inputs"

@@ -169,6 +169,10 @@ def test_prune_refuses_a_selection_that_cannot_be_written_before_anything_is_tra
     assert not (tmp_path / "out" / "run").exists() and not (tmp_path / "new").exists()
     done = clprune("prune", shapes_npz, "--keep", "3", "--min-per-class", 0, "--max-epochs", 2, "--out", tmp_path / "few", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["manifest"]["unique_samples_kept"] == 3
+    again = ["prune", shapes_npz, "--keep", "3", "--min-per-class", 0, "--out", tmp_path / "few", "--dry-run", "--json"]
+    before = sorted(tmp_path.rglob("*"))
+    assert json.loads(clprune(*again).stdout)["max_steps"] > 0 and sorted(tmp_path.rglob("*")) == before, "what is finished would be gone on with"
+    refused(2, "exists already", *again[:2], "--keep", "4", *again[4:-1])
 
 
 @pytest.mark.parametrize("keep", ["0", "1.5", "-0.1", "half"])
