@@ -12,6 +12,7 @@ from clprune.discriminant import held_out_posterior, rows_at_once
 from clprune.neighbors import matcher, nearest, unit_rows
 from clprune.products import by_threads
 from clprune.storage import remembered
+from clprune.suspects import for_rare
 
 SHIFT = 2  # pixels: how far a near-duplicate may be moved
 POOL = 4  # pixels: candidates are searched on images made so much smaller, where one pixel hardly matters
@@ -80,7 +81,7 @@ def _suspicion(
 
     Support of a sample for a class is the mean of up to three opinions: the share of epochs in which the model predicted the class (for the label: its
     mean probability), the share of nearest neighbours that carry it, and its probability under a linear discriminant on the vectors that was fitted without the
-    sample. The suggested label is the class with the largest support.
+    sample. The support for the label counts `for_rare` times against a larger class. The suggested label is the class with the largest support.
     """
     n, n_classes = len(labels), int(max(labels.max(), np.nanmax(dynamics[1]) if dynamics is not None else 0)) + 1
     near, posterior = None, None
@@ -90,7 +91,7 @@ def _suspicion(
         if len(np.unique(labels)) > 1:
             posterior = held_out_posterior(labels, vectors, order, n_classes)
     own, other, suggested = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
-    size = rows_at_once(n_classes)
+    size, sizes = rows_at_once(n_classes), np.maximum(np.bincount(labels, minlength=n_classes), 1)
     for part in (np.arange(start, min(start + size, n)) for start in range(0, n, size)):
         rows, support = np.arange(len(part)), np.zeros((len(part), n_classes))
         if dynamics is not None:
@@ -101,9 +102,11 @@ def _suspicion(
             support += _shares(near[part], n_classes)
         if posterior is not None:
             support += posterior(part)
-        own[part], suggested[part] = support[rows, labels[part]], support.argmax(axis=1)
+        own[part] = support[rows, labels[part]]
         support[rows, labels[part]] = 0
-        other[part] = support.max(axis=1)
+        rival, other[part] = support.argmax(axis=1), support.max(axis=1)
+        own[part] *= for_rare(sizes[rival] / sizes[labels[part]])
+        suggested[part] = np.where(other[part] > own[part], rival, labels[part])
     return other / np.maximum(other + own, 1e-9), suggested
 
 

@@ -43,3 +43,13 @@ def limit_of(suspicion: Float[np.ndarray, "N"], given: float | None) -> float:
 def believed(suspicion: Float[np.ndarray, "N"], limit: float) -> float:
     """The limit, or 1.0 where more than half of all labels are above it: a model that doubts most of them has not learned what it judges."""
     return limit if (suspicion > limit).sum() <= len(suspicion) / 2 else 1.0
+
+
+def for_rare(times_larger: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """How many times support for a label counts against a class that is so many times larger than its own; 1 where that is smaller.
+
+    A model that knows nothing yet of a rare class gives it the support that its size alone gives, which says nothing against its labels: by that its support would count as many times as the other class is larger.
+    But where labels went wrong regardless of class, a larger share of a rare class is wrong. The root lies between the two; on classes of unlike sizes with and without wrong labels it flagged fewest right ones for what it
+    found (examples/benchmarks/suspects.py).
+    """
+    return np.sqrt(np.maximum(1.0, times_larger))

@@ -178,6 +178,35 @@ def test_wrong_labels_are_suspect_and_the_true_one_is_suggested_whatever_the_row
     np.testing.assert_array_equal(again.suspicion, hood.suspicion[order])
 
 
+def test_against_a_larger_class_support_counts_by_the_root_of_how_much_larger_it_is() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.permutation(np.repeat([0, 1, 2], [400, 90, 10]))
+    n, n_epochs = len(labels), 6
+    p_label, predicted = rng.random((n_epochs, n)), rng.integers(0, 3, (n_epochs, n)).astype(float)
+    p_label[2, ::7] = predicted[2, ::7] = np.nan
+    hood = find_neighborhood(np.array([f"{at:04d}" for at in range(n)]), labels, p_label, predicted, vectors=None, images=None)
+    sizes = [400, 90, 10]
+    for at in range(n):
+        own, label = np.nanmean(p_label[:, at]), int(labels[at])
+        votes = [float(v) for v in predicted[:, at] if not np.isnan(v)]
+        support = {c: votes.count(c) / len(votes) for c in range(3) if c != label}
+        rival = max(support, key=lambda c: support[c])
+        odds = own * max(1.0, sizes[rival] / sizes[label]) ** 0.5 / max(support[rival], 1e-12)
+        assert hood.suspicion[at] == pytest.approx(1 / (1 + odds), abs=1e-9)
+        assert hood.suggested_label[at] == (rival if odds < 1 else label)
+
+
+def test_a_rare_class_that_is_hardly_learned_is_not_taken_for_wrong_labels() -> None:
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1], [4500, 500])
+    rare = np.clip(rng.normal(0.15, 0.05, (5, 5000)), 0.01, 0.99)  # p(rare) of everything: little more than its share
+    rare[:, 4500:] += 0.05
+    p_label = np.where(labels == 1, rare, 1 - rare)
+    hood = find_neighborhood(np.array([f"{at:04d}" for at in range(5000)]), labels, p_label, (rare > 0.5).astype(float), vectors=None, images=None)
+    flagged = hood.suspicion > suspect_above(hood.suspicion)
+    assert flagged[labels == 1].mean() < 0.1, flagged.sum()
+
+
 def test_a_class_with_one_sample_and_equal_images_have_a_stated_outcome() -> None:
     ids = np.array(["a", "b", "c", "d"], dtype=StringDType())
     labels, images = np.array([0, 0, 0, 1]), np.zeros((4, 24, 24, 1), dtype=np.uint8)

@@ -307,3 +307,27 @@ def test_a_capped_quota_spends_everything_and_is_proportional_where_no_cap_is_me
         assert quota.sum() == min(n_keep, caps.sum()) and (quota <= caps).all() and (quota >= 0).all()
         if (proportional := proportional_quota(sizes, min(n_keep, int(sizes.sum())))).sum() == n_keep and (proportional <= caps).all():
             assert quota.tolist() == proportional.tolist()
+
+
+def test_where_a_class_is_unknown_it_and_what_is_like_it_are_drawn_at_random() -> None:
+    n, rng = 3000, np.random.default_rng(2)
+    labels = (np.arange(n) % 10 == 0).astype(int)
+    difficulty = rng.random(n)
+
+    def mean_place(suspicion_of_rare: float, n_classes: int = 2, strategy: str = "blend(suspect_above=1.0)") -> np.ndarray:
+        """Mean difficulty of what is kept of each class."""
+        mine = labels if n_classes == 2 else np.where(labels == 1, n_classes - 1, np.arange(n) % (n_classes - 1))
+        suspicion = np.where(labels == 1, suspicion_of_rare, 0.1)
+        hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, mine)
+        kept = select(table(difficulty.tolist(), mine.tolist()), Budget(0.5, n // 2, "given"), strategy=strategy, neighborhood=hood).kept_indices
+        sizes = np.bincount(mine[kept])
+        assert abs(int(sizes[-1]) - 150) <= 30
+        return np.bincount(mine[kept], difficulty[kept]) / sizes
+
+    assert (mean_place(0.1) > 0.6).all(), "known classes are scored"
+    assert (np.abs(mean_place(0.9) - 0.5) < 0.06).all(), "of two classes nothing is known where one is unknown"
+    many = mean_place(0.9, n_classes=10)
+    assert abs(many[-1] - 0.5) < 0.08 and (many[:-1] > 0.58).all(), "of ten only the unknown one"
+    assert (mean_place(0.7, strategy="blend(suspect_above=1.0, scored_share=0.75, most_doubted=1.0)") > 0.55).all(), (
+        "a share that was asked for is spent"
+    )

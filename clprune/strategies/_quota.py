@@ -45,19 +45,23 @@ def capped_quota(sizes: Int[np.ndarray, "G"], caps: Int[np.ndarray, "G"], n_keep
 
 
 def clean_first(
-    labels: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"], duplicate_of: Int[np.ndarray, "N"], limit: float, n_keep: int
+    labels: Int[np.ndarray, "N"],
+    suspicion: Float[np.ndarray, "N"],
+    duplicate_of: Int[np.ndarray, "N"],
+    doubtful: Bool[np.ndarray, "N"],
+    n_keep: int,
 ) -> tuple[Bool[np.ndarray, "N"], Int[np.ndarray, "C"], Int[np.ndarray, "R"]]:
-    """Which samples are clean (no repeat, no label suspected to be wrong: suspicion above `limit`), how many of each class to keep of them, and the others in the order in which they fill what is left.
+    """Which samples are clean (no repeat, not `doubtful`), how many of each class to keep of them, and the others in the order in which they fill what is left.
 
     A class keeps its share of all samples that repeat nothing, as far as it has clean ones. A rare class that was hardly learned looks suspect as a whole, so `floor_of` its share counts as clean
     whatever the suspicion, its least suspect samples first. Least suspect first among the others, too.
     """
     alone = duplicate_of < 0
     least_suspect = np.argsort(suspicion, kind="stable")
-    last = np.lexsort((suspicion, suspicion > limit))
+    last = np.lexsort((suspicion, doubtful))
     n_classes = int(labels.max()) + 1
     sizes = np.bincount(labels[alone], minlength=n_classes)
-    clean = alone & (suspicion <= limit)
+    clean = alone & ~doubtful
     clean[by_class(least_suspect[alone[least_suspect]], labels, floor_of(proportional_quota(sizes, min(n_keep, int(sizes.sum())))))] = True
     quota = capped_quota(sizes, np.bincount(labels[clean], minlength=n_classes), min(n_keep, int(clean.sum())))
     return clean, quota, last[~clean[last]]

@@ -1,14 +1,16 @@
 """The default: suspected wrong labels and repeats out, then part by early uncertainty and part at random, class by class."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from clprune.families import require_range, strategy
 from clprune.strategies._quota import by_class, capped_quota, clean_first, floor_of
-from clprune.suspects import believed, limit_of
+from clprune.suspects import believed, for_rare, limit_of
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
 DOUBTED, AGAINST = 0.3, 1 / 9  # how much of what is scored may be doubted: `_most_doubted`
+
+GUESSES = 0.8  # a class doubted as often as this share of a guess among the classes would be: from here on it is known less and less
 
 
 @strategy("difficulty", "labels", "suspicion", "duplicate_of")
@@ -46,28 +48,66 @@ def blend(
     usual = min(1.0, 1.5 * n_keep / n)
     share = max(usual, 1 - COVERING / max(1, n_keep)) if scored_share is None else scored_share
     hard_first = np.argsort(-difficulty, kind="stable")
-    suspect = limit_of(suspicion, suspect_above)
-    in_order = suspicion[hard_first[(duplicate_of[hard_first] < 0) & (suspicion[hard_first] <= suspect)]]
+    suspect = suspicion > limit_of(suspicion, suspect_above)
+    suspicion = _regardless_of_size(suspicion, labels)
+    unlike = (duplicate_of < 0) & ~suspect
+    in_order = suspicion[hard_first[unlike[hard_first]]]
     most = _most_doubted(in_order, len(np.unique(labels))) if most_doubted is None else most_doubted
     hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)
-    too_doubted = _no_more_doubted(in_order, round(share * n_keep), most)
-    limit = min(suspect, believed(suspicion, 1 / (1 + hardest_odds)), believed(suspicion, too_doubted))
-    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, limit, n_keep)
+    limit = min(believed(suspicion, 1 / (1 + hardest_odds)), believed(suspicion, _no_more_doubted(in_order, round(share * n_keep), most)))
+    known = _known(labels, suspicion, unlike) if scored_share is None else np.ones(int(labels.max()) + 1)
+    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, suspect | ((suspicion > limit) & (known[labels] > 0)), n_keep)
     hard_first = hard_first[clean[hard_first]]
     of_hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
     doubt = np.bincount(labels[clean], suspicion[clean], len(quota)) / np.maximum(np.bincount(labels[clean], minlength=len(quota)), 1)
     usual_doubt = suspicion[clean].sum() / max(1, clean.sum())
     floor = np.where(doubt > usual_doubt + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
-    above = np.maximum((1 - share) * quota + share * of_hardest - floor, 0)
+    scored_of = share * known  # of each class
+    above = np.maximum((1 - scored_of) * quota + scored_of * of_hardest - floor, 0)
     room = np.bincount(labels[clean], minlength=len(quota)) - floor
     quota = floor + capped_quota(np.round(1000 * above).astype(np.int64) + 1, room, int(quota.sum() - floor.sum()))
-    n_scored = np.round(share * quota).astype(np.int64)
+    n_scored = np.round(scored_of * quota).astype(np.int64)
     scored = by_class(hard_first, labels, n_scored)
     rest = clean.copy()
     rest[scored] = False
     shuffled = rng.permutation(n)
     drawn = by_class(shuffled[rest[shuffled]], labels, quota - n_scored)
     return np.concatenate([scored, drawn, reserve[: n_keep - quota.sum()]])
+
+
+def _regardless_of_size(suspicion: Float[np.ndarray, "N"], labels: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """Suspicion as it is without `for_rare`, the classes that a label is held against taken for as large as the others are on average.
+
+    >>> _regardless_of_size(np.array([0.5, 0.5, 0.5, 0.5, 0.5]), np.array([0, 0, 0, 0, 1])).round(3)
+    array([0.5  , 0.5  , 0.5  , 0.5  , 0.667])
+    """
+    sizes = np.bincount(labels)
+    others = max(1, np.count_nonzero(sizes) - 1)
+    rare = for_rare((len(labels) - sizes) / others / np.maximum(sizes, 1))
+    return suspicion * rare[labels] / (1 - suspicion + suspicion * rare[labels])
+
+
+def _known(labels: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"], counted: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "C"]:
+    """In [0, 1] for each class, how far the proxy tells it from the others and the others from it: the share of its scores that can be relied on.
+
+    A class of C of which (C - 1) / C are doubted is known no better than by a guess among the classes, and GUESSES of that still leaves it known. What is hard in such a class nobody can say, and what looks hard in
+    the others is what looks like it: kept alone, it would outvote the class. So it counts by its own share and by that of the samples outside it that are of known classes.
+
+    >>> labels = np.repeat([0, 1], [8, 2])
+    >>> _known(labels, np.where(labels == 1, 0.9, 0.1), np.full(10, True))
+    array([0., 0.])
+    >>> _known(np.repeat([0, 1, 2], [8, 2, 2]), np.repeat([0.1, 0.9, 0.1], [8, 2, 2]), np.full(12, True))
+    array([0.5, 0. , 0.8])
+    """
+    n_classes = int(labels.max()) + 1
+    sizes = np.bincount(labels[counted], minlength=n_classes)
+    others = np.count_nonzero(sizes) - 1
+    if others < 1:
+        return np.ones(n_classes)
+    doubted = np.bincount(labels[counted & (suspicion > 0.5)], minlength=n_classes) / np.maximum(sizes, 1)
+    rest = sizes.sum() - sizes
+    known = np.clip((1 - doubted * (others + 1) / others) / (1 - GUESSES), 0, 1)
+    return known * ((sizes * known).sum() - sizes * known) / np.maximum(rest, 1)
 
 
 def _most_doubted(suspicion: Float[np.ndarray, "M"], n_classes: int) -> float:

@@ -33,7 +33,7 @@ def diverse(
     """
     require_range("diverse", 1, n_strata=n_strata)
     require_range("diverse", 0, 1, suspect_above=suspect_above)
-    clean, class_quotas, reserve = clean_first(labels, suspicion, duplicate_of, limit_of(suspicion, suspect_above), n_keep)
+    clean, class_quotas, reserve = clean_first(labels, suspicion, duplicate_of, suspicion > limit_of(suspicion, suspect_above), n_keep)
     used, wanted, ends = list[np.ndarray](), list[int](), list[int]()
     for c in np.flatnonzero(class_quotas):
         mine = np.flatnonzero(clean & (labels == c))

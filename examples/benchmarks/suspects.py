@@ -5,7 +5,7 @@
 
 All training images unless `--samples` says fewer (class-balanced). Fashion-MNIST: 20 % of the labels replaced by another class at random ("symmetric"), and 20 % by the class that
 follows ("class-dependent"), drawn anew for each seed. CIFAR-10 with the labels that people gave (CIFAR-10N, Wei et al., 2022, arXiv:2110.12088), arrays `y_aggre` and `y_worse` of the file;
-wrong is what differs from `y_train`. "none" is the data as they are, whose labels count as right, so that nothing should be flagged. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
+wrong is what differs from `y_train`. "unequal": classes of unlike sizes, the first twenty times the last, in geometric progression, with 10 % of the labels replaced at random or none ("unequal, none"). "none" is the data as they are, whose labels count as right, so that nothing should be flagged. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
 probabilities from FOLDS-fold cross-validation of the small CNN with a cosine, which together train on no more samples than scoring did. `--cleanlab` names the Python that has it. With
 `--runs FOLDER` run folders and probabilities stay there, and are used again; suspicion is computed anew from what a run recorded.
 """
@@ -23,8 +23,9 @@ from common import Results, auc, bench_scale, on_device
 
 RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "noise", "samples", "seed"))
 SHARE, BATCH = 0.2, 128
+UNEQUAL, SIZES = ("unequal, none", "unequal"), [int(1_500 * 20 ** (-c / 9)) for c in range(10)]
 FOLDS = 3
-NOISES = {"fashion": ("none", "symmetric", "class-dependent"), "cifar10": ("none", "y_aggre", "y_worse")}
+NOISES = {"fashion": ("none", "symmetric", "class-dependent", *UNEQUAL), "cifar10": ("none", "y_aggre", "y_worse", *UNEQUAL)}
 BARS = {"symmetric": 0.98, "class-dependent": 0.93, "y_aggre": 0.95, "y_worse": 0.90}
 CLEANLAB = """
 import sys, numpy as np
@@ -42,10 +43,17 @@ def labels_with(noise: str, held: dict[str, np.ndarray], path: str, seed: int) -
     n_classes = int(clean.max()) + 1
     if noise.startswith("y_"):
         return np.load(path)[noise].astype(np.int64)[held["ids"].astype(np.int64)]
-    if noise == "none":
+    if noise.endswith("none"):
         return clean
-    step = rng.integers(1, n_classes, len(clean)) if noise == "symmetric" else 1
-    return np.where(rng.random(len(clean)) < SHARE, (clean + step) % n_classes, clean)
+    step = 1 if noise == "class-dependent" else rng.integers(1, n_classes, len(clean))
+    return np.where(rng.random(len(clean)) < (SHARE / 2 if noise in UNEQUAL else SHARE), (clean + step) % n_classes, clean)
+
+
+def unequal(path: str, seed: int) -> dict[str, np.ndarray]:
+    """The data of `bench_scale` with SIZES training images of the classes, drawn anew for each seed."""
+    held, rng = bench_scale(path, with_ids=True), np.random.default_rng((seed, 42))
+    rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(held["y_train"] == c))[:size] for c, size in enumerate(SIZES)]))
+    return held | {name: held[name][rows] for name in ("x_train", "y_train", "ids")}
 
 
 def cross_validated(held: dict[str, np.ndarray], labels: np.ndarray, seed: int, n_seen: int) -> np.ndarray:
@@ -78,17 +86,16 @@ def found(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     }
 
 
-def measure(data: str, path: str, noise: str, samples: int | None, seed: int, python: str | None, work: Path) -> dict[str, Any]:
+def measure(data: str, path: str, noise: str, samples: int, seed: int, python: str | None, work: Path) -> dict[str, Any]:
     """Score with wrong labels, and let cleanlab judge the same labels."""
     from clprune import pipeline
     from clprune.neighborhood import find_neighborhood
     from clprune.run import read_run
     from clprune.suspects import suspect_above
 
-    n = len(np.load(path)["y_train"])
-    held = bench_scale(path, samples or n, with_ids=True)
+    held = unequal(path, seed) if noise in UNEQUAL else bench_scale(path, samples, with_ids=True)
     labels = labels_with(noise, held, path, seed)
-    wrong, name = labels != held["y_train"], f"{data}-{noise}-{len(labels)}-{seed}"
+    wrong, name = labels != held["y_train"], f"{data}-{noise}-{len(labels)}-{seed}".replace(", ", "-")
     file, run = work / f"{name}.npz", work / name
     if not (run / "run.json").exists():
         np.savez(file, x_train=held["x_train"], y_train=labels, ids=held["ids"])
@@ -130,8 +137,8 @@ def table() -> str:
         theirs = [r["cleanlab"] for r in mine if "cleanlab" in r]
         above, n_flagged = (np.mean([r[key] for r in mine]) for key in ("above", "n_flagged"))
         epochs = ", ".join(str(r["epochs"]) for r in mine)
-        if noise == "none":
-            lines.append(f"| {data} | none | {samples:,} |  |  |  |  | {above:.3f} | {n_flagged:,.0f} |  |  | {epochs} | {len(mine)} |")
+        if noise.endswith("none"):
+            lines.append(f"| {data} | {noise} | {samples:,} |  |  |  |  | {above:.3f} | {n_flagged:,.0f} |  |  | {epochs} | {len(mine)} |")
             continue
         aucs = np.array([r["auc"] for r in mine])
         shown = f"{aucs.mean():.3f}" + (f" ± {aucs.std(ddof=1):.3f}" if len(mine) > 1 else "")
@@ -142,7 +149,7 @@ def table() -> str:
         ]
         others = f"{np.mean([r['auc_of_mean_loss'] for r in mine]):.3f} | " + (f"{np.mean([r['auc'] for r in theirs]):.3f}" if theirs else "")
         lines.append(
-            f"| {data} | {noise}, {share:.0%} | {samples:,} | {shown} | {BARS[noise]:.2f} | {others} | {above:.3f} | {n_flagged:,.0f} | {flags[0]} | {flags[1]} | {epochs} | {len(mine)} |"
+            f"| {data} | {noise}, {share:.0%} | {samples:,} | {shown} | {BARS.get(noise, '')} | {others} | {above:.3f} | {n_flagged:,.0f} | {flags[0]} | {flags[1]} | {epochs} | {len(mine)} |"
         )
     return "\n".join(lines)
 
@@ -172,7 +179,7 @@ if __name__ == "__main__":
             work = given.runs or Path(folder)
             work.mkdir(parents=True, exist_ok=True)
             for seed, data, noise in jobs[part::parts]:
-                samples = given.samples or len(np.load(files[data])["y_train"])
+                samples = sum(SIZES) if noise in UNEQUAL else given.samples or len(np.load(files[data])["y_train"])
                 if not RESULTS.has(data=data, noise=noise, samples=samples, seed=seed):
-                    RESULTS.add(measure(data, files[data], noise, given.samples, seed, given.cleanlab, work))
+                    RESULTS.add(measure(data, files[data], noise, samples, seed, given.cleanlab, work))
     print(table())

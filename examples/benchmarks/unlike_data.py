@@ -1,4 +1,4 @@
-"""The default against random on data unlike those that it was made with: two classes, two mixed ones, two and four that are alike, few images, garbage, blur, unequal classes, two sources in one set, copies of everything.
+"""The default against random on data unlike those that it was made with: two classes, two mixed ones, one rare one, two and four that are alike, few images, garbage, blur, unequal classes, two sources in one set, copies of everything.
 
     python examples/benchmarks/unlike_data.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 0/2 &
     python examples/benchmarks/unlike_data.py fashion=FASHION.npz cifar10=CIFAR10.npz --part 1/2
@@ -30,10 +30,11 @@ RESULTS = Results(Path(__file__).with_suffix(".json"), ("data", "keep", "strateg
 RANDOM, DEFAULT, STEPS = "random(class_balanced=True)", "blend", 500
 N, N_TEST = 5_000, 5_000
 ANIMALS, ALIKE = (2, 3, 4, 5, 6, 7), {"two alike": (3, 5), "four alike": (3, 4, 5, 7)}  # of CIFAR-10's classes
-FEW_CLASSES = ("two classes", "two mixed classes", *ALIKE)
+RARE, FEW_CLASSES = 3, ("two classes", "two mixed classes", "one rare class", *ALIKE)
 SETS = {
     "two classes": "CIFAR-10, animal or vehicle",
     "two mixed classes": "CIFAR-10, classes of even or odd number",
+    "one rare class": "CIFAR-10, a tenth cats, against all else",
     "two alike": "CIFAR-10, cats and dogs",
     "four alike": "CIFAR-10, cats, deer, dogs and horses",
     "few images": "1,000 of Fashion-MNIST",
@@ -57,6 +58,10 @@ def made(name: str, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.n
     order = np.random.default_rng(3).permutation(50_000)[:N]
     cifar, fashion = ((held[key]["x_train"][order], held[key]["y_train"][order].astype(np.int64)) for key in ("cifar10", "fashion"))
     cifar_test, fashion_test = ((held[key]["x_test"][:N_TEST], held[key]["y_test"][:N_TEST].astype(np.int64)) for key in ("cifar10", "fashion"))
+    if name == "one rare class":
+        x, y = held["cifar10"]["x_train"], held["cifar10"]["y_train"] == RARE
+        rows = rng.permutation(np.concatenate([rng.permutation(np.flatnonzero(y == rare))[: N // 10 * (1 if rare else 9)] for rare in (True, False)]))
+        return x[rows], y[rows].astype(np.int64), cifar_test[0], (cifar_test[1] == RARE).astype(np.int64)
     (x, y), test = (cifar, cifar_test) if name in ("two classes", "two mixed classes", "garbage", "four copies") else (fashion, fashion_test)
     if name == "two classes":
         return x, np.isin(y, ANIMALS).astype(np.int64), test[0], np.isin(test[1], ANIMALS).astype(np.int64)
