@@ -191,7 +191,7 @@ def evaluation_table(document: Mapping[str, Any]) -> Table:
     rows = []
     for arm, result in document["arms"].items():
         spread = "" if result["accuracy_sd"] is None else f" ± {100 * result['accuracy_sd']:.2f}"
-        cells = (f"{100 * result['worst_class_mean']:.1f}", "" if result["worst_group_mean"] is None else f"{100 * result['worst_group_mean']:.1f}")
+        cells = (f"{100 * result['worst_class_mean']:.1f}", _worst_group(result))
         corrupted = f"{100 * result['corruptions']['mean']:.1f}" if result["corruptions"] else ""
         more = (f"{100 * result['calibration_error_mean']:.1f}", corrupted, f"{result['seconds_mean']:.0f}")
         rows.append((arm, f"{100 * result['accuracy_mean']:.2f}{spread}", *cells, *more))
@@ -200,6 +200,14 @@ def evaluation_table(document: Mapping[str, Any]) -> Table:
         ("arm", "accuracy", "worst class", "worst group", "calibration error", "corrupted", "seconds"),
         rows,
     )
+
+
+def _worst_group(result: Mapping[str, Any]) -> str:
+    """Mean accuracy of the worst group of each training, and the group that is worst on average."""
+    if result["worst_group_mean"] is None:
+        return ""
+    of = {name: sum(run["per_group"][name] for run in result["runs"]) for name in result["runs"][0]["per_group"]}
+    return f"{100 * result['worst_group_mean']:.1f} ({min(of, key=lambda name: of[name])})"
 
 
 def savings_table(lines: Sequence[Mapping[str, Any]]) -> Table:

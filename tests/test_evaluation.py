@@ -21,6 +21,7 @@ from clprune.evaluation import _comparison, calibration_error, evaluate, t_975
 from clprune.harm import harm_by_class
 from clprune.sources import open_source
 from clprune.storage import SEAL, write_json
+from clprune.terminal import evaluation_table
 
 TIMES = {SEAL, "seconds", "test_seconds", "total_seconds", "seconds_mean", "energy_kwh", "test_energy_kwh", "energy_method"}
 TIMES |= {f"{what}_{unit}" for what in ("trainings", "trainings_before") for unit in ("seconds", "kwh")}
@@ -214,6 +215,8 @@ def test_the_worst_group_is_that_of_the_column(tmp_path: Path) -> None:
         run = arm["runs"][0]
         assert set(run["per_group"]) == {"a", "b"} and arm["worst_group_mean"] == min(run["per_group"].values())
         assert 0.75 * run["per_group"]["a"] + 0.25 * run["per_group"]["b"] == pytest.approx(run["accuracy"])  # by the sizes of the groups
+        worst = min(run["per_group"], key=lambda name: run["per_group"][name])
+        assert f"{100 * run['per_group'][worst]:.1f} ({worst})" in [str(cell) for cell in evaluation_table(document).columns[3].cells]
     with pytest.raises(UsageError, match=r"no such column \(there are: site\)"):
         pipeline.evaluate(tmp_path / "m", seeds=1, epochs=1, group="hospital")
     assert open_source(str(tmp_path / "x.parquet")).facts["columns"]["site"]() == ["a"] * 240
