@@ -44,7 +44,7 @@ def score(*signals: str, high_means: HighMeans) -> Callable[[Callable[..., Any]]
 
 
 def strategy(*needs: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a strategy: which of `difficulty`, `labels`, `vectors`, `suspicion`, `duplicate_of`, `value:NAME` it is given."""
+    """Declare a strategy: which of `difficulty`, `labels`, `vectors`, `suspicion`, `suggested_label`, `duplicate_of`, `value:NAME` it is given."""
     return lambda function: _declare(function, needs=needs)
 
 

@@ -91,7 +91,7 @@ def _suspicion(
         if len(np.unique(labels)) > 1:
             posterior = held_out_posterior(labels, vectors, order, n_classes)
     own, other, suggested = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
-    size, sizes = rows_at_once(n_classes), np.maximum(np.bincount(labels, minlength=n_classes), 1)
+    size, sizes = rows_at_once(n_classes), np.bincount(labels, minlength=n_classes)
     for part in (np.arange(start, min(start + size, n)) for start in range(0, n, size)):
         rows, support = np.arange(len(part)), np.zeros((len(part), n_classes))
         if dynamics is not None:
@@ -102,11 +102,10 @@ def _suspicion(
             support += _shares(near[part], n_classes)
         if posterior is not None:
             support += posterior(part)
-        own[part] = support[rows, labels[part]]
+        own[part], suggested[part] = support[rows, labels[part]], support.argmax(axis=1)
         support[rows, labels[part]] = 0
-        rival, other[part] = support.argmax(axis=1), support.max(axis=1)
-        own[part] *= for_rare(sizes[rival] / sizes[labels[part]])
-        suggested[part] = np.where(other[part] > own[part], rival, labels[part])
+        other[part] = support.max(axis=1)
+        own[part] *= for_rare(labels[part], support.argmax(axis=1), sizes)
     return other / np.maximum(other + own, 1e-9), suggested
 
 

@@ -133,7 +133,9 @@ def among_all(selection: Selection, rows: Int[np.ndarray, "M"], others: Sequence
 def can_choose(strategy: str, table: ScoreTable, has_vectors: bool) -> bool:
     """Whether a run with these scores, and with features or without, holds all that a strategy declares."""
     member, options, _ = families.choose("strategies", strategy)
-    held = {"labels", "suspicion", "duplicate_of", *(f"value:{name}" for name in table.values)} | ({"vectors"} if has_vectors else set())
+    held = {"labels", "suspicion", "suggested_label", "duplicate_of", *(f"value:{name}" for name in table.values)} | (
+        {"vectors"} if has_vectors else set()
+    )
     needs = {f"value:{_score_of(member, options)}" if need == "difficulty" else need for need in families.facts(member)["needs"]}
     return needs <= held
 
@@ -157,6 +159,8 @@ def _inputs(member, options, table, neighborhood, vectors, order) -> list[np.nda
             inputs.append(vectors if in_order else vectors[order])  # what may be large is not copied in vain
         elif need == "suspicion":
             inputs.append(neighborhood.suspicion[order] if neighborhood is not None else np.zeros(len(order)))
+        elif need == "suggested_label":
+            inputs.append((neighborhood.suggested_label if neighborhood is not None else np.maximum(table.labels, 0))[order])
         elif need == "duplicate_of":
             inputs.append(_reordered(neighborhood.duplicate_of, order) if neighborhood is not None else np.full(len(order), -1))
         elif need.startswith("value:") and need[6:] in table.values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 RIGHT_FROM = 0.5  # odds own : other at or above which nearly every label is right, and right ones lie as densely as below
 
@@ -45,11 +45,25 @@ def believed(suspicion: Float[np.ndarray, "N"], limit: float) -> float:
     return limit if (suspicion > limit).sum() <= len(suspicion) / 2 else 1.0
 
 
-def for_rare(times_larger: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
-    """How many times support for a label counts against a class that is so many times larger than its own; 1 where that is smaller.
+def for_rare(labels: Int[np.ndarray, "N"], rivals: Int[np.ndarray, "N"], sizes: Int[np.ndarray, "C"]) -> Float[np.ndarray, "N"]:
+    """How many times support for a label counts against a rival class, given the sizes of the classes: 1 where the rival is not larger.
 
-    A model that knows nothing yet of a rare class gives it the support that its size alone gives, which says nothing against its labels: by that its support would count as many times as the other class is larger.
+    A model that knows nothing yet of a rare class gives it the support that its size alone gives, which says nothing against its labels: by that its support would count as many times as the rival is larger.
     But where labels went wrong regardless of class, a larger share of a rare class is wrong. The root lies between the two; on classes of unlike sizes with and without wrong labels it flagged fewest right ones for what it
     found (examples/benchmarks/suspects.py).
+
+    >>> for_rare(np.array([0, 1]), np.array([1, 0]), np.array([90, 10]))
+    array([1., 3.])
     """
-    return np.sqrt(np.maximum(1.0, times_larger))
+    return np.sqrt(np.maximum(1.0, sizes[rivals] / np.maximum(sizes[labels], 1)))
+
+
+def regardless_of_size(suspicion: Float[np.ndarray, "N"], labels: Int[np.ndarray, "N"], suggested: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """Suspicion without `for_rare` where another class is suggested; where none is, the label has most support by any count.
+
+    >>> regardless_of_size(np.array([0.1, 0.1, 0.1, 0.1, 0.5]), np.array([0, 0, 0, 0, 1]), np.zeros(5, dtype=int)).round(3)
+    array([0.1  , 0.1  , 0.1  , 0.1  , 0.667])
+    """
+    suggested = np.maximum(suggested, 0)
+    times = for_rare(labels, suggested, np.bincount(labels, minlength=int(suggested.max(initial=0)) + 1))
+    return suspicion * times / (1 - suspicion + suspicion * times)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from clprune.suspects import suspect_above
+from clprune.suspects import for_rare, regardless_of_size, suspect_above
 
 
 def of_odds(odds: np.ndarray) -> np.ndarray:
@@ -47,3 +47,15 @@ def test_it_agrees_with_a_slow_plain_version_and_neither_order_nor_those_below_a
 def test_a_model_that_doubts_most_labels_is_not_believed() -> None:
     assert suspect_above(np.repeat([1.0, 0.0], [50, 50])) == pytest.approx(0.75)
     assert suspect_above(np.repeat([1.0, 0.0], [51, 49])) == 1.0
+
+
+def test_what_sizes_had_added_is_taken_back_where_another_class_is_suggested() -> None:
+    rng = np.random.default_rng(5)
+    labels, rivals = rng.choice(4, 3000, p=[0.6, 0.3, 0.08, 0.02]), rng.integers(0, 4, 3000)
+    own, other = rng.random((2, 3000))
+    as_told = other / (other + own * for_rare(labels, rivals, np.bincount(labels)))
+    suggested = np.where(other > own, rivals, labels)
+    back = regardless_of_size(as_told, labels, suggested)
+    np.testing.assert_allclose(back[other > own], (other / (other + own))[other > own], atol=1e-12)
+    np.testing.assert_array_equal(back[other <= own], as_told[other <= own])
+    assert (as_told <= other / (other + own) + 1e-12).all() and (back <= 0.5).sum() == (other <= own).sum()

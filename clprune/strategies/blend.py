@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 
 from clprune.families import require_range, strategy
 from clprune.strategies._quota import by_class, capped_quota, clean_first, floor_of
-from clprune.suspects import believed, for_rare, limit_of
+from clprune.suspects import believed, limit_of, regardless_of_size
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
 DOUBTED, AGAINST = 0.3, 1 / 9  # how much of what is scored may be doubted: `_most_doubted`
@@ -13,11 +13,12 @@ DOUBTED, AGAINST = 0.3, 1 / 9  # how much of what is scored may be doubted: `_mo
 GUESSES = 0.8  # a class doubted as often as this share of a guess among the classes would be: from here on it is known less and less
 
 
-@strategy("difficulty", "labels", "suspicion", "duplicate_of")
+@strategy("difficulty", "labels", "suspicion", "suggested_label", "duplicate_of")
 def blend(
     difficulty: Float[np.ndarray, "N"],
     labels: Int[np.ndarray, "N"],
     suspicion: Float[np.ndarray, "N"],
+    suggested: Int[np.ndarray, "N"],
     duplicate_of: Int[np.ndarray, "N"],
     n_keep: int,
     rng: np.random.Generator,
@@ -38,6 +39,8 @@ def blend(
     COVERING makes the scored share larger, `too_hard` grows by as much. And so are the most suspect of all, as many as it takes until at most a share `most_doubted` of what is scored is doubted, that is
     nearer to another class than to its own (None: as `_most_doubted` has it). Early scores are highest where the proxy is wrong: of two classes that
     are hard to tell apart half of the highest ones are doubted, and what is learned from those may be the contrary of what all say.
+    A class that the proxy tells from the others hardly better than by a guess is not scored, only its suspects are left out, and of the other classes as large a part is not scored as has to be told from it
+    (`_known`; a `scored_share` that is given holds for all).
     Classes keep their share of the samples that repeat nothing, as far as they have clean ones; as far as the choice is scored, hard classes get more, as many as there
     are among the highest scores of all, and easy ones less, but at least half of their share, and all of it where they are small (below half of the mean class): equal shares leave the worst class behind (DRoP, Vysogorets et al., 2024,
     arXiv:2404.05579). Less is for easy classes only: one that the proxy has hardly begun to learn has low scores too, and keeps its share, known by a mean suspicion above that of all. Raises UsageError for a negative `too_hard`, and for a `scored_share`, a `suspect_above` or a `most_doubted` outside 0 to 1.
@@ -49,7 +52,7 @@ def blend(
     share = max(usual, 1 - COVERING / max(1, n_keep)) if scored_share is None else scored_share
     hard_first = np.argsort(-difficulty, kind="stable")
     suspect = suspicion > limit_of(suspicion, suspect_above)
-    suspicion = _regardless_of_size(suspicion, labels)
+    suspicion = regardless_of_size(suspicion, labels, suggested)
     unlike = (duplicate_of < 0) & ~suspect
     in_order = suspicion[hard_first[unlike[hard_first]]]
     most = _most_doubted(in_order, len(np.unique(labels))) if most_doubted is None else most_doubted
@@ -73,18 +76,6 @@ def blend(
     shuffled = rng.permutation(n)
     drawn = by_class(shuffled[rest[shuffled]], labels, quota - n_scored)
     return np.concatenate([scored, drawn, reserve[: n_keep - quota.sum()]])
-
-
-def _regardless_of_size(suspicion: Float[np.ndarray, "N"], labels: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
-    """Suspicion as it is without `for_rare`, the classes that a label is held against taken for as large as the others are on average.
-
-    >>> _regardless_of_size(np.array([0.5, 0.5, 0.5, 0.5, 0.5]), np.array([0, 0, 0, 0, 1])).round(3)
-    array([0.5  , 0.5  , 0.5  , 0.5  , 0.667])
-    """
-    sizes = np.bincount(labels)
-    others = max(1, np.count_nonzero(sizes) - 1)
-    rare = for_rare((len(labels) - sizes) / others / np.maximum(sizes, 1))
-    return suspicion * rare[labels] / (1 - suspicion + suspicion * rare[labels])
 
 
 def _known(labels: Int[np.ndarray, "N"], suspicion: Float[np.ndarray, "N"], counted: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "C"]:
