@@ -52,19 +52,22 @@ def blend(
     share = max(usual, 1 - COVERING / max(1, n_keep)) if scored_share is None else scored_share
     hard_first = np.argsort(-difficulty, kind="stable")
     suspect = suspicion > limit_of(suspicion, suspect_above)
-    suspicion = regardless_of_size(suspicion, labels, suggested)
-    unlike = (duplicate_of < 0) & ~suspect
-    in_order = suspicion[hard_first[unlike[hard_first]]]
+    doubt = regardless_of_size(suspicion, labels, suggested)
+    alone = (duplicate_of < 0) & ~suspect
+    known = _known(labels, doubt, alone) if scored_share is None else np.ones(int(labels.max()) + 1)
+    contrary = (
+        limit_of(doubt, None) if suspect_above is None else 1.0
+    )  # where a class is known, what lies with a larger one is as well left out, wrong or not
+    in_order = doubt[hard_first[(alone & (doubt <= contrary))[hard_first]]]
     most = _most_doubted(in_order, len(np.unique(labels))) if most_doubted is None else most_doubted
     hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)
-    limit = min(believed(suspicion, 1 / (1 + hardest_odds)), believed(suspicion, _no_more_doubted(in_order, round(share * n_keep), most)))
-    known = _known(labels, suspicion, unlike) if scored_share is None else np.ones(int(labels.max()) + 1)
-    clean, quota, reserve = clean_first(labels, suspicion, duplicate_of, suspect | ((suspicion > limit) & (known[labels] > 0)), n_keep)
+    limit = min(contrary, believed(doubt, 1 / (1 + hardest_odds)), believed(doubt, _no_more_doubted(in_order, round(share * n_keep), most)))
+    clean, quota, reserve = clean_first(labels, doubt, duplicate_of, suspect | ((doubt > limit) & (known[labels] > 0)), n_keep)
     hard_first = hard_first[clean[hard_first]]
     of_hardest = np.bincount(labels[hard_first[: quota.sum()]], minlength=len(quota))
-    doubt = np.bincount(labels[clean], suspicion[clean], len(quota)) / np.maximum(np.bincount(labels[clean], minlength=len(quota)), 1)
-    usual_doubt = suspicion[clean].sum() / max(1, clean.sum())
-    floor = np.where(doubt > usual_doubt + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
+    of_class = np.bincount(labels[clean], doubt[clean], len(quota)) / np.maximum(np.bincount(labels[clean], minlength=len(quota)), 1)
+    usual_doubt = doubt[clean].sum() / max(1, clean.sum())
+    floor = np.where(of_class > usual_doubt + 1e-9, quota, floor_of(quota))  # not by rounding, where all are equally suspect
     scored_of = share * known  # of each class
     above = np.maximum((1 - scored_of) * quota + scored_of * of_hardest - floor, 0)
     room = np.bincount(labels[clean], minlength=len(quota)) - floor
