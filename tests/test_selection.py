@@ -331,3 +331,16 @@ def test_where_a_class_is_unknown_it_and_what_is_like_it_are_drawn_at_random() -
     assert (mean_place(0.7, strategy="blend(suspect_above=1.0, scored_share=0.75, most_doubted=1.0)") > 0.55).all(), (
         "a share that was asked for is spent"
     )
+
+
+def test_what_lies_with_a_larger_class_is_left_out_where_its_own_is_known_and_is_not_called_wrong() -> None:
+    n, rng = 3000, np.random.default_rng(6)
+    labels = (np.arange(n) % 10 == 0).astype(int)
+    scores = table(rng.random(n).tolist(), labels.tolist())
+    for share, found in ((0.2, 0), (0.95, 142)):
+        astray = (labels == 1) & (rng.permutation(n // 10)[np.arange(n) // 10] < share * n / 10)
+        suspicion = np.where(astray, 0.6, 0.05)  # odds of 2/3, of 2/9 if the larger class did not count less: there all are suspect
+        hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, np.where(astray, 0, labels))
+        chosen = select(scores, Budget(0.5, n // 2, "given"), neighborhood=hood)
+        assert abs(int(astray[chosen.kept_indices].sum()) - found) <= 25 * (found > 0)
+        assert "label suspected wrong" not in chosen.reasons
