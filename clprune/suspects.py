@@ -49,8 +49,8 @@ def for_rare(labels: Int[np.ndarray, "N"], rivals: Int[np.ndarray, "N"], sizes: 
     """How many times support for a label counts against a rival class, given the sizes of the classes: 1 where the rival is not larger.
 
     A model that knows nothing yet of a rare class gives it the support that its size alone gives, which says nothing against its labels: by that its support would count as many times as the rival is larger.
-    But where labels went wrong regardless of class, a larger share of a rare class is wrong. The root lies between the two; on classes of unlike sizes with and without wrong labels it flagged fewest right ones for what it
-    found (examples/benchmarks/suspects.py).
+    But where labels went wrong regardless of class, a larger share of a rare class is wrong. The root lies between the two: with nothing whole classes were suspected, with the whole ratio no wrong label of a class of a tenth was
+    (chosen on other images than those of examples/benchmarks/suspects.py; figures in the README).
 
     >>> for_rare(np.array([0, 1]), np.array([1, 0]), np.array([90, 10]))
     array([1., 3.])

@@ -339,9 +339,8 @@ def test_what_lies_with_a_larger_class_is_left_out_where_its_own_is_known_and_is
     scores = table(rng.random(n).tolist(), labels.tolist())
     for share, found in ((0.2, 0), (0.95, 142)):
         astray = (labels == 1) & (rng.permutation(n // 10)[np.arange(n) // 10] < share * n / 10)
-        suspicion = np.where(
-            astray, rng.uniform(0.55, 0.65, n), 0.05
-        )  # odds of about 2/3, of 2/9 if the larger class did not count less: there all are suspect
+        # odds of about 2/3, of 2/9 if the larger class did not count less: there all are suspect
+        suspicion = np.where(astray, rng.uniform(0.55, 0.65, n), 0.05)
         hood = Neighborhood(np.full(n, -1), np.full(n, np.nan), suspicion, np.where(astray, 0, labels))
         chosen = select(scores, Budget(0.5, n // 2, "given"), neighborhood=hood)
         kept = chosen.kept_indices[astray[chosen.kept_indices]]

@@ -9,7 +9,6 @@ from clprune.suspects import believed, limit_of, regardless_of_size
 
 COVERING = 2_500  # samples at random are enough to cover what is easy: the rest of a larger choice is scored
 DOUBTED, AGAINST = 0.3, 1 / 9  # how much of what is scored may be doubted: `_most_doubted`
-
 GUESSES = 0.8  # a class doubted as often as this share of a guess among the classes would be: from here on it is known less and less
 
 
@@ -55,9 +54,8 @@ def blend(
     doubt = regardless_of_size(suspicion, labels, suggested)
     alone = (duplicate_of < 0) & ~suspect
     known = _known(labels, doubt, alone) if scored_share is None else np.ones(int(labels.max()) + 1)
-    contrary = (
-        limit_of(doubt, None) if suspect_above is None else 1.0
-    )  # where a class is known, what lies with a larger one is as well left out, wrong or not
+    # where a class is known, what lies with a larger one is left out too, wrong or not
+    contrary = limit_of(doubt, None) if suspect_above is None else 1.0
     in_order = doubt[hard_first[(alone & (doubt <= contrary))[hard_first]]]
     most = _most_doubted(in_order, len(np.unique(labels))) if most_doubted is None else most_doubted
     hardest_odds = (too_hard + (share - usual if scored_share is None else 0.0)) * (1 - usual)

@@ -5,7 +5,8 @@
 
 All training images unless `--samples` says fewer (class-balanced). Fashion-MNIST: 20 % of the labels replaced by another class at random ("symmetric"), and 20 % by the class that
 follows ("class-dependent"), drawn anew for each seed. CIFAR-10 with the labels that people gave (CIFAR-10N, Wei et al., 2022, arXiv:2110.12088), arrays `y_aggre` and `y_worse` of the file;
-wrong is what differs from `y_train`. "unequal": classes of unlike sizes, the first twenty times the last, in geometric progression, with 10 % of the labels replaced at random or none ("unequal, none"). "none" is the data as they are, whose labels count as right, so that nothing should be flagged. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
+wrong is what differs from `y_train`. "unequal": classes of 1,500 down to 75, in geometric progression, with 10 % of the labels replaced at random or none ("unequal, none").
+"none" is the data as they are, whose labels count as right, so that nothing should be flagged. Suspicion is that of the run folder of `clprune score` (small CNN, stops by itself), nothing else. cleanlab's `find_label_issues` is given
 probabilities from FOLDS-fold cross-validation of the small CNN with a cosine, which together train on no more samples than scoring did. `--cleanlab` names the Python that has it. With
 `--runs FOLDER` run folders and probabilities stay there, and are used again; suspicion is computed anew from what a run recorded.
 """
@@ -131,7 +132,7 @@ def table() -> str:
     lines.append("|" + "---|" * 13)
     rows = RESULTS.rows()
     for data, noise, samples in sorted(
-        {(r["data"], r["noise"], r["samples"]) for r in rows}, key=lambda cell: (cell[2], cell[0], BARS.get(cell[1], 0))
+        {(r["data"], r["noise"], r["samples"]) for r in rows}, key=lambda cell: (cell[2], cell[0], BARS.get(cell[1], 0), cell[1])
     ):
         mine = [r for r in rows if (r["data"], r["noise"], r["samples"]) == (data, noise, samples)]
         theirs = [r["cleanlab"] for r in mine if "cleanlab" in r]
@@ -147,9 +148,10 @@ def table() -> str:
             " / ".join(f"{np.mean([r[key] for r in those]):.2f}" for key in ("precision", "recall", "f1")) if those else ""
             for those in (mine, theirs)
         ]
+        bar = f"{BARS[noise]:.2f}" if noise in BARS else ""
         others = f"{np.mean([r['auc_of_mean_loss'] for r in mine]):.3f} | " + (f"{np.mean([r['auc'] for r in theirs]):.3f}" if theirs else "")
         lines.append(
-            f"| {data} | {noise}, {share:.0%} | {samples:,} | {shown} | {BARS.get(noise, '')} | {others} | {above:.3f} | {n_flagged:,.0f} | {flags[0]} | {flags[1]} | {epochs} | {len(mine)} |"
+            f"| {data} | {noise}, {share:.0%} | {samples:,} | {shown} | {bar} | {others} | {above:.3f} | {n_flagged:,.0f} | {flags[0]} | {flags[1]} | {epochs} | {len(mine)} |"
         )
     return "\n".join(lines)
 
