@@ -119,12 +119,16 @@ def evaluate(
         facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
     facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
     comparison = _comparison(summary, len(test_labels), everything=len(kept) == len(order))
-    if "to_random" in comparison and (n_steps := finished[first_seed, "pruned"]["steps"]) < TRIAL_STEPS:
-        of = len(order) if budget == "equal-steps" else len(kept)
-        enough = epochs_of_trial(of, recipe.batch_size)
-        said = f"--epochs {enough} gives {enough * math.ceil(of / recipe.batch_size):,}"
-        comparison["sentence"] += f" So short a training ({counted(n_steps, 'step')}) may not show what a longer one would: {said}."
+    n_rows, n_steps = len(order) if budget == "equal-steps" else len(kept), finished[first_seed, "pruned"]["steps"]
+    comparison["sentence"] += _if_short(n_steps, n_rows, recipe.batch_size) if "to_random" in comparison else ""
     return Evaluation(summary, comparison, facts)
+
+
+def _if_short(n_steps: int, n_rows: int, batch_size: int) -> str:
+    """A caution where trainings are shorter than trials would be; `n_rows` are those of an epoch."""
+    enough = epochs_of_trial(n_rows, batch_size)
+    more = f"--epochs {enough} gives {enough * math.ceil(n_rows / batch_size):,}"
+    return "" if n_steps >= TRIAL_STEPS else f" So short a training ({counted(n_steps, 'step')}) may not show what a longer one would: {more}."
 
 
 def _carried_out(
@@ -245,7 +249,7 @@ def evaluate_pool(
     sentence = (
         f"Asking for these {len(asked):,} labels {verb} asking for as many random ones: {points(gain.mean())} points{_points(interval)}, {_of_seeds(seeds)}. "
         f"Random labelling needs {'more than ' if bound == 'at least' else f'{bound} ' if bound else ''}{len(asked) + saved:,} for the same accuracy: {f'{bound} ' if bound else ''}{counted(saved, 'label')} saved{money}. "
-        f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s."
+        f"Choosing took {choosing_seconds:,.0f} s, one training on the choice {seconds.mean():,.0f} s.{_if_short(n_steps, largest, recipe.batch_size)}"
     )
     return {
         "n_labelled": len(labelled),

@@ -351,6 +351,7 @@ def test_the_worth_of_a_round_is_measured_against_random_ones(scored: Path, tmp_
     with pytest.raises(GuardError, match=r"Asking for these 20 labels is (not clearly better|worse) than asking for as many random ones"):
         evaluate_pool(tmp_path / "m", f"{scored / 'pool.npz'}?labels=y_all", seeds=2, epochs=1)
     found = json.loads((tmp_path / "m" / "pool.json").read_text())
+    assert found["sentence"].endswith("So short a training (1 step) may not show what a longer one would: --epochs 1500 gives 1,500.")
     (place,) = (tmp_path / "m" / "evaluation").iterdir()
     assert len(list(place.iterdir())) == 2 * 6 and pipeline.verify(tmp_path / "m") == []
     (place / "random-30-1.json").unlink()  # as if it had been interrupted there

@@ -72,7 +72,7 @@ def tables() -> dict[str, str]:
         "many_files",
     )
     made = {name: runpy.run_path(str(HERE / f"{name}.py"))["table"]() for name in scripts if (HERE / f"{name}.json").exists()}
-    return {"recording": recording(), "report": report_scale()} | made
+    return {"headline": runpy.run_path(str(HERE / "headline.py"))["table"](), "recording": recording(), "report": report_scale()} | made
 
 
 def filled(text: str) -> str:
