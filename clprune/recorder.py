@@ -36,7 +36,7 @@ BATCHES_AT_ONCE = 8  # batches whose statistics are computed together: eight tim
 
 
 class _Indexed:
-    """A map-style dataset whose items carry their row as a third element."""
+    """A map-style dataset whose items carry their row as the last element, or under "index" where they are mappings."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -44,13 +44,15 @@ class _Indexed:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, ...] | dict[Any, Any]:
         item = self.dataset[index]
         if isinstance(item, Mapping):
-            raise UsageError(
-                "recorder.indexed() takes datasets that give (input, label); this one gives a mapping. Add the row to it yourself and pass it to observe()."
-            )
-        return item[0], item[1], index
+            if "index" in item:
+                raise UsageError(
+                    'recorder.indexed() adds "index" to items that are mappings; these have one already. Rename theirs, or add the row under another name yourself and pass it to observe().'
+                )
+            return {**item, "index": index}
+        return (*item, index) if isinstance(item, tuple | list) else (item, index)
 
 
 class SwitchedTransform:
@@ -125,7 +127,7 @@ class Recorder:
     # ---- in the loop
 
     def indexed(self, dataset: Any) -> _Indexed:
-        """The dataset with each item's row as third element, for a DataLoader. Must have the length given at the start, and rows: an IterableDataset has none."""
+        """The dataset for a DataLoader, with each item's row as its last element: (input, label, row); a mapping has it under "index". Must have the length given at the start, and rows: an IterableDataset has none."""
         if isinstance(dataset, IterableDataset):
             raise UsageError(
                 f"recorder.indexed() takes map-style data sets; a {type(dataset).__name__} is read in sequence. Let it give each sample's row itself, and pass that to observe()."

@@ -520,6 +520,32 @@ def test_what_is_read_in_sequence_has_no_rows_to_add() -> None:
         Recorder(Stream(), n_classes=2).indexed(Stream())
 
 
+@pytest.mark.parametrize(
+    ("item", "batch"),
+    [
+        ((10, 3), lambda row: (10, 3, row)),
+        ([10, 20, 3], lambda row: (10, 20, 3, row)),  # a second input: it is not taken for the label, and not lost
+        (torch.tensor([1.0, 2.0]), lambda row: (torch.tensor([1.0, 2.0]), row)),  # no label: the tensor itself is not cut
+        ({"image": 10, "label": 3}, lambda row: {"image": 10, "label": 3, "index": row}),
+    ],
+)
+def test_whatever_an_item_holds_its_row_is_added_and_nothing_else_changes(item: Any, batch: Any) -> None:
+    found = Recorder([item] * 3).indexed([item] * 3)[2]
+    assert type(found) is (dict if isinstance(item, dict) else tuple) and repr(found) == repr(batch(2))
+    with pytest.raises(UsageError, match='"index"'):
+        Recorder([{"index": 0}]).indexed([{"index": 0}])[0]
+
+
+def test_lightning_reads_the_rows_and_labels_of_mappings_that_were_indexed(train_set: TensorDataset) -> None:
+    from clprune.integrations.lightning import index_and_labels
+
+    recorder = Recorder(train_set)
+    items = [{"image": x, "label": y} for x, y in train_set]
+    for batch in DataLoader(recorder.indexed(items), batch_size=32):
+        rows, labels = index_and_labels(batch)
+        assert torch.equal(labels, train_set.tensors[1][rows])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_change_of_the_rate_is_masked_in_a_run_and_in_logged_curves_as_each_counts(train_set: TensorDataset, tmp_path: Path, seed: int) -> None:
     images = TensorDataset((255 * train_set.tensors[0][:64]).round().to(torch.uint8), train_set.tensors[1][:64])
