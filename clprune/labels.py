@@ -54,8 +54,10 @@ def read_answers(path: Path) -> list[Answer]:
             rows: Iterator[tuple[int, Any]] = _lines_of(text, path)
         else:
             csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a text may be longer than what csv takes by itself
-            separator = separator_of(text[:HEAD], lambda columns: bool(columns.intersection(ID_COLUMNS) and columns.intersection(LABEL_COLUMNS)))
-            rows = _numbered(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+            separator, told = separator_of(
+                text[:HEAD], lambda columns: bool(columns.intersection(ID_COLUMNS) and columns.intersection(LABEL_COLUMNS))
+            )
+            rows = _numbered(csv.DictReader(io.StringIO(text.split("\n", told)[-1], newline=""), delimiter=separator))
         return list(_of_rows(rows, path))
     except (ValueError, RecursionError, csv.Error) as error:
         raise LabelError(f"{path} is not readable as {path.suffix or 'CSV'} ({error}). Give .csv, .jsonl, or Label Studio's .json.") from error

@@ -43,5 +43,9 @@ TrialEpochs = Annotated[
 ]
 MinPerClass = Annotated[int, typer.Option("--min-per-class", min=0, help="Samples of each class that are kept in any case.")]
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Folder, FILE.npz, FILE.parquet, hf:NAME, torchvision:NAME, module:function, fashion-mnist-sample.")
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder with a subfolder a class, FILE.npz, FILE.parquet, .csv or .jsonl, hf:NAME, wds:SHARDS, torchvision:NAME, module:function, or fashion-mnist-sample.",
+    ),
 ]

@@ -74,11 +74,12 @@ def test_a_row_with_more_fields_than_columns_is_named(tmp_path: Path) -> None:
     assert [answer.label for answer in read_answers(tmp_path / "a.csv")] == ["a"]
 
 
-@pytest.mark.parametrize(("separator", "encoding"), [(",", "utf-8-sig"), (";", "cp1252"), (";", "utf-8-sig"), ("\t", "utf-16")])
+@pytest.mark.parametrize(("separator", "encoding"), [(",", "utf-8-sig"), (";", "cp1252"), (";", "utf-8-sig"), ("\t", "utf-16"), ("sep=;", "utf-16")])
 def test_answers_are_read_as_spreadsheets_save_them(tmp_path: Path, separator: str, encoding: str) -> None:
     rows = [("priority", "sample_id", "guess", "label"), ("1", "a, b.png", "", "Hund, groß"), ("2", "c.png", "", "Katze")]
+    told, separator = [separator] if separator.startswith("sep=") else [], separator[-1]
     quoted = ['"' + cell + '"' if separator in cell else cell for row in rows for cell in row]
-    lines = [separator.join(quoted[at : at + 4]) for at in range(0, 12, 4)]
+    lines = told + [separator.join(quoted[at : at + 4]) for at in range(0, 12, 4)]
     (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode(encoding))
     if encoding == "cp1252":
         with pytest.raises(LabelError, match="Save it as UTF-8"):
@@ -121,5 +122,7 @@ def test_a_table_of_long_texts_or_of_names_that_are_not_utf8_is_read_back(tmp_pa
 
 
 def test_rows_are_numbered_as_a_spreadsheet_does(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfsample_id,label,text\r\n"A,1",2,"two\nlines"\r\n\r\n,,\r\nB,3,x\r\n')
-    assert [(answer.sample_id, answer.where) for answer in read_answers(tmp_path / "a.csv")] == [("A,1", "a.csv row 2"), ("B", "a.csv row 5")]
+    rows = b'sample_id,label,text\r\n"A,1",2,"two\nlines"\r\n\r\n,,\r\nB,3,x\r\n'
+    for before in (b"", b"sep=,\r\n"):  # a line that Excel does not show
+        (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + before + rows)
+        assert [(answer.sample_id, answer.where) for answer in read_answers(tmp_path / "a.csv")] == [("A,1", "a.csv row 2"), ("B", "a.csv row 5")]

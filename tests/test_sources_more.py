@@ -127,13 +127,14 @@ def test_texts_and_ids_are_taken_as_they_are_written(tmp_path: Path, form: str) 
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "json"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;", "json"])
 def test_text_of_any_usual_encoding_and_separator_reads_alike(tmp_path: Path, encoding: str, separator: str) -> None:
     texts = ["a; b", "a, b", "tab\tand | bar", "two\nlines", "été", "label;text", "7,5"]
     columns = {"id": [f"{i}5" for i in range(7)], "text": texts, "label": ["Hund, groß", "Katze"] * 3 + ["Katze"]}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     path, held = tmp_path / ("t.jsonl" if separator == "json" else "t.csv"), io.StringIO()
-    writer = csv.DictWriter(held, list(columns), delimiter="," if separator == "json" else separator)
+    held.write(f"{separator}\r\n" if separator.startswith("sep=") else "")  # for Excel, which does not show it
+    writer = csv.DictWriter(held, list(columns), delimiter="," if separator == "json" else separator[-1])
     writer.writeheader()
     writer.writerows(rows)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -105,9 +105,9 @@ def _csv(path: Path, named: Mapping[str, str]) -> pa.Table:
     head = head_of(path)
     encoding, label = encoding_of(head), named.get("label", "label")
     inputs = {named[name] for name in INPUTS if name in named} or set(INPUTS)
-    separator = separator_of(head.decode(encoding, "replace"), lambda columns: label in columns and bool(columns.intersection(inputs)))
+    separator, told = separator_of(head.decode(encoding, "replace"), lambda columns: label in columns and bool(columns.intersection(inputs)))
     as_written = {name: pa.string() for name in (*INPUTS, *OPTIONS, *named.values())}
-    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, encoding=ARROWS.get(encoding, encoding))
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, encoding=ARROWS.get(encoding, encoding), skip_rows=told)
     parse = pa.csv.ParseOptions(newlines_in_values=True, delimiter=separator)
     content = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=pa.csv.ConvertOptions(column_types=as_written))
     if content.column_names.count(label) != 1:
