@@ -2,9 +2,9 @@
 
 Up to EXACT_UP_TO vectors each is compared with all others. Above that k-means cuts them into cells of bounded size, and each is compared with those of its own cell and the
 N_CELLS nearest ones: what one search costs no longer depends on how many vectors there are. Either way the distances that decide are taken anew from the vectors, in float64 and
-in an order of their own, so that the outcome does not depend on threads, blocks or the library. The many searches of a `matcher`, each the work of one thread, are plain matrix products, which also stand in where
-faiss is missing: faiss 1.15 takes two to three times as long for them on one thread (1.1 s against 0.4 s for 15,000 x 15,000 of 49 numbers, Intel Xeon with AVX-512).
-k-means and assignment are products, too, which are as fast for few centroids and, unlike faiss's, the same to the last bit whatever the number of threads.
+in an order of their own, so that the outcome does not depend on threads, blocks or the library. Where faiss is missing, blocks of a torch matrix product and top-k stand in.
+k-means and assignment are plain matrix products, which are as fast for few centroids and, unlike faiss's, the same to the last bit
+whatever the number of threads.
 Torch is imported before faiss, so that both share one OpenMP runtime; index files are never read.
 """
 
@@ -26,8 +26,6 @@ BRANCHES = 128  # cells a cut, so that a cut costs the same for each vector howe
 N_CELLS = 16  # cells that are searched: recall of the ten nearest 0.967 (8: 0.939, 32: 0.987) on 100,000 vectors, examples/benchmarks/diversity.py
 SPARE = 6  # more neighbours than asked for are searched, since float32's rounding may swap those that are about equally far
 BLOCK = 16_384  # vectors that are looked at together
-PRODUCTS = 4_000_000  # of a block of queries with all vectors: 16 MB, which stay in a large cache
-GROUP = 64  # vectors a group, of which first only the nearest counts: 32 and 128 take as long
 LARGEST_HALF = float(np.finfo(np.float16).max)
 PER_CENTROID = 256  # vectors a centroid that k-means learns from; more no longer move the centroids much
 
@@ -85,7 +83,7 @@ def matcher(
     cells = _cells(base, exact_up_to, n_near=4)
 
     def match(view: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "M k"]:
-        at = _search(base, cells, min(k + same + SPARE, len(base)), view)
+        at = _search(base, cells, min(k + same + SPARE, len(base)), view, n_threads=1)
         if same:
             at = np.where(at == np.arange(len(base))[:, None], -1, at)
         best = np.full((len(view), k), -1, dtype=np.int64)
@@ -125,9 +123,10 @@ def _cells(points: Float[np.ndarray, "N D"], exact_up_to: int, *, n_near: int | 
     return _Cells(rows, centroids, near)
 
 
-def _search(points: Float[np.ndarray, "N D"], cells: _Cells, k: int, queries: Float[np.ndarray, "M D"] | None = None) -> Int[np.ndarray, "M k"]:
+def _search(
+    points: Float[np.ndarray, "N D"], cells: _Cells, k: int, queries: Float[np.ndarray, "M D"] | None = None, *, n_threads: int | None = None
+) -> Int[np.ndarray, "M k"]:
     """About the `k` nearest of `points` for each of `queries` (by default the points themselves), in no particular order, -1 where the cells hold fewer."""
-    top = _top if queries is None else _top_by_products
     if queries is None:
         queries, groups = points, cells.rows
     else:
@@ -143,43 +142,31 @@ def _search(points: Float[np.ndarray, "N D"], cells: _Cells, k: int, queries: Fl
         width = min(k, len(rows))
         for start in range(0, len(mine), BLOCK):
             part = mine[start : start + BLOCK]
-            found[part, :width] = rows[top(base, np.asarray(queries[part], dtype=np.float32) - centre, width)]
+            found[part, :width] = rows[_top(base, np.asarray(queries[part], dtype=np.float32) - centre, width, n_threads)]
     return found
 
 
-def _top(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int) -> Int[np.ndarray, "M k"]:
-    """Positions in `base` of the `k` nearest, compared with all, in float32, by as many threads as torch has."""
+def _top(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int, n_threads: int | None) -> Int[np.ndarray, "M k"]:
+    """Positions in `base` of the `k` nearest, compared with all, in float32, by so many threads (None: torch's)."""
     import torch
 
     try:
         import faiss
     except ImportError:
-        return _top_by_products(base, queries, k)
-    faiss.omp_set_num_threads(torch.get_num_threads())
+        return _top_by_torch(base, queries, k)
+    faiss.omp_set_num_threads(n_threads or torch.get_num_threads())
     return faiss.knn(np.ascontiguousarray(queries), np.ascontiguousarray(base), k)[1]  # type: ignore[no-any-return]
 
 
-def _top_by_products(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int) -> Int[np.ndarray, "M k"]:
-    """The same by products q b - b b / 2, the greater the nearer. The k greatest lie in the k groups with the greatest maxima, so that all but these are looked at once, by a fast maximum."""
-    n, width = base.shape
-    n_groups = -(-n // GROUP)  # group g holds the positions g, g + n_groups, g + 2 n_groups ...; each holds one at least
-    turned = np.zeros((width + 1, n_groups * GROUP), dtype=np.float32)
-    turned[:width, :n], turned[width, :n], turned[width, n:] = base.T, -np.einsum("nd,nd->n", base, base) / 2, -np.inf
-    asked, found = np.concatenate([queries, np.ones_like(queries[:, :1])], axis=1), np.empty((len(queries), k), dtype=np.int64)
-    members, n_wanted = n_groups * np.arange(GROUP)[:, None], min(k, n_groups)
-    size = max(1, PRODUCTS // turned.shape[1])
-    for start in range(0, len(asked), size):
-        values = asked[start : start + size] @ turned
-        groups = _greatest(values.reshape(len(values), GROUP, n_groups).max(axis=1), n_wanted)
-        at = (groups[:, None, :] + members).reshape(len(values), -1)
-        best = _greatest(np.take_along_axis(values, at, axis=1), k)
-        found[start : start + size] = np.take_along_axis(at, best, axis=1)
-    return found
+def _top_by_torch(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int) -> Int[np.ndarray, "M k"]:
+    """The same in blocks of a matrix product, on the GPU where there is one."""
+    import torch
 
-
-def _greatest(values: Float[np.ndarray, "M N"], k: int) -> Int[np.ndarray, "M k"]:
-    """Where the `k` greatest of each row are, in no particular order."""
-    return np.argpartition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k :]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    every = torch.from_numpy(base).to(device)
+    half = (every * every).sum(1) / 2
+    parts = torch.from_numpy(queries).to(device).split(1024)
+    return torch.cat([(half - part @ every.T).topk(k, dim=1, largest=False).indices.cpu() for part in parts]).numpy()
 
 
 def _squared(

@@ -75,22 +75,9 @@ def test_equal_vectors_are_neighbours_by_position_however_many_there_are() -> No
     assert nearest(many, 3, exact_up_to=0)[1][[0, 1, 1999, 2000]].tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 2], [2001, 2002, 2003]]
 
 
-def test_products_stand_in_for_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_stands_in_for_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.random.default_rng(6).normal(size=(500, 7)) + 100
     distances, at = nearest(points, 5)
-    monkeypatch.setattr(neighbors, "_top", neighbors._top_by_products)
+    monkeypatch.setattr(neighbors, "_top", lambda base, queries, k, n_threads: neighbors._top_by_torch(base, queries, k))
     again, there = nearest(points, 5)
     assert at.tobytes() == there.tobytes() and distances.tobytes() == again.tobytes()
-
-
-@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 127, 129, 1_000])
-@pytest.mark.parametrize("at_once", [1, 4_000_000])
-def test_products_find_those_that_a_search_of_all_finds_at_every_size(n: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "PRODUCTS", at_once)
-    rng = np.random.default_rng(n)
-    base, queries = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=(40, 5)).astype(np.float32)
-    base[: n // 2] *= 0.1  # the nearest of most queries are then in the same few places
-    distances = ((queries[:, None].astype(float) - base[None]) ** 2).sum(axis=2)
-    for k in {1, min(2, n), min(9, n), min(70, n), n}:
-        plain = np.argsort(distances, axis=1)[:, :k]
-        assert np.sort(neighbors._top_by_products(base, queries, k), axis=1).tolist() == np.sort(plain, axis=1).tolist(), k
