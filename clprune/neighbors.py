@@ -10,8 +10,11 @@ Torch is imported before faiss, so that both share one OpenMP runtime; index fil
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,6 +29,7 @@ BRANCHES = 128  # cells a cut, so that a cut costs the same for each vector howe
 N_CELLS = 16  # cells that are searched: recall of the ten nearest 0.967 (8: 0.939, 32: 0.987) on 100,000 vectors, examples/benchmarks/diversity.py
 SPARE = 6  # more neighbours than asked for are searched, since float32's rounding may swap those that are about equally far
 BLOCK = 16_384  # vectors that are looked at together
+CORES = {"AVX2": "Haswell", "AVX512": "SkylakeX"}  # OpenBLAS's names for processors that can do what torch calls so
 LARGEST_HALF = float(np.finfo(np.float16).max)
 PER_CENTROID = 256  # vectors a centroid that k-means learns from; more no longer move the centroids much
 
@@ -151,11 +155,27 @@ def _top(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: i
     import torch
 
     try:
-        import faiss
+        faiss = _faiss()
     except ImportError:
         return _top_by_torch(base, queries, k)
     faiss.omp_set_num_threads(n_threads or torch.get_num_threads())
     return faiss.knn(np.ascontiguousarray(queries), np.ascontiguousarray(base), k)[1]  # type: ignore[no-any-return]
+
+
+def _faiss() -> Any:
+    """faiss, told what the processor can do: the OpenBLAS of its wheels (0.3.15) takes newer ones than itself for the oldest, and then searches three times as long. Raises ImportError."""
+    import torch
+
+    known = CORES.get(torch.backends.cpu.get_cpu_capability())
+    if "faiss" in sys.modules or known is None or "OPENBLAS_CORETYPE" in os.environ:
+        import faiss
+    else:
+        os.environ["OPENBLAS_CORETYPE"] = known  # read when the library is loaded, and no longer
+        try:
+            import faiss
+        finally:
+            os.environ.pop("OPENBLAS_CORETYPE", None)
+    return faiss
 
 
 def _top_by_torch(base: Float[np.ndarray, "N D"], queries: Float[np.ndarray, "M D"], k: int) -> Int[np.ndarray, "M k"]:

@@ -1,6 +1,9 @@
 """k-means, assignment and group means against plain versions."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,3 +84,20 @@ def test_torch_stands_in_for_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "_top", lambda base, queries, k, n_threads: neighbors._top_by_torch(base, queries, k))
     again, there = nearest(points, 5)
     assert at.tobytes() == there.tobytes() and distances.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize("told", [None, "Nehalem"])
+def test_the_blas_of_faiss_is_told_what_the_processor_can_do_unless_somebody_told_it(told: str | None) -> None:
+    code = """
+import os, numpy as np, torch
+from threadpoolctl import threadpool_info
+from clprune import neighbors
+neighbors.nearest(np.eye(9), 2)
+found = [library["architecture"] for library in threadpool_info() if "faiss" in library["filepath"] and library["internal_api"] == "openblas"]
+print(neighbors.CORES.get(torch.backends.cpu.get_cpu_capability()), os.environ.get("OPENBLAS_CORETYPE"), *found)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"} | ({"OPENBLAS_CORETYPE": told} if told else {})
+    known, left, *found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.split()
+    if known == "None" or not found:
+        pytest.skip("neither AVX2 nor AVX-512 here, or a faiss without an OpenBLAS of its own")
+    assert (left, found) == (str(told), [told or known])
