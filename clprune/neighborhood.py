@@ -28,6 +28,7 @@ COMPARISON = 2  # raised when images are compared in another way, so that what w
 REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
 AT_ONCE = 4_096  # images that one thread looks at together
 GRAY_AT_ONCE = 256  # images in colour
+REST = 0.5  # of what a label's probability leaves, for the best of several other classes: of 6,000 images doubted about as many right labels as the predicted classes do
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 
 
@@ -50,7 +51,7 @@ def find_neighborhood(
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence
     n = len(order)
     known = p_label is not None or (vectors is not None and len(np.unique(labels)) > 1)
-    dynamics = (p_label[:, order], predicted[:, order]) if p_label is not None and predicted is not None else None
+    dynamics = None if p_label is None else (p_label[:, order], None if predicted is None else predicted[:, order])
     suspicion, suggested = _suspicion(labels[order], dynamics, vectors, order) if known else (np.zeros(n), labels[order])
     threshold: dict[str, float] = {}
     if images is not None:
@@ -67,23 +68,24 @@ def find_neighborhood(
     differing = int((labels[duplicate_of[duplicate_of >= 0]] != labels[duplicate_of >= 0]).sum())
     facts: dict[str, object] = {"duplicate_thresholds": threshold, "n_duplicates": int(repeated.sum()), "n_duplicates_with_another_label": differing}
     if not known:
-        facts["suspicion"] = "not known: it needs class logits (of two classes losses and labels), or labels and embeddings"
+        facts["suspicion"] = "not known: it needs labels of two classes or more, and class logits, losses or embeddings"
     return Neighborhood(duplicate_of, duplicate_distance, suspicion[back], suggested[back], facts)
 
 
 def _suspicion(
     labels: Int[np.ndarray, "N"],
-    dynamics: tuple[np.ndarray, np.ndarray] | None,
+    dynamics: tuple[np.ndarray, np.ndarray | None] | None,
     vectors: Float[np.ndarray, "N D"] | None,
     order: Int[np.ndarray, "N"],
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """Support for another class against support for the label, in [0, 1]. `vectors` are read in `order`.
 
     Support of a sample for a class is the mean of up to three opinions: the share of epochs in which the model predicted the class (for the label: its
-    mean probability), the share of nearest neighbours that carry it, and its probability under a linear discriminant on the vectors that was fitted without the
+    mean probability; where only that is known, REST of what is left is for the other class, whichever that is), the share of nearest neighbours that carry it, and its probability under a linear discriminant on the vectors that was fitted without the
     sample. The support for the label counts `for_rare` times against a larger class. The suggested label is the class with the largest support.
     """
-    n, n_classes = len(labels), int(max(labels.max(), np.nanmax(dynamics[1]) if dynamics is not None else 0)) + 1
+    predicted = None if dynamics is None else dynamics[1]
+    n, n_classes = len(labels), int(max(labels.max(), 0 if predicted is None else np.nanmax(predicted))) + 1
     near, posterior = None, None
     if vectors is not None and n > 2:
         _, at = nearest(unit_rows(vectors[order]), N_NEIGHBORS)
@@ -93,19 +95,20 @@ def _suspicion(
     own, other, suggested = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
     size, sizes = rows_at_once(n_classes), np.bincount(labels, minlength=n_classes)
     for part in (np.arange(start, min(start + size, n)) for start in range(0, n, size)):
-        rows, support = np.arange(len(part)), np.zeros((len(part), n_classes))
+        rows, support, rest = np.arange(len(part)), np.zeros((len(part), n_classes)), 0.0
+        if predicted is not None:
+            support += _shares(predicted[:, part].T, n_classes)
         if dynamics is not None:
-            p_label, predicted = dynamics[0][:, part], dynamics[1][:, part]  # each (E, m)
-            support += _shares(predicted.T, n_classes)
-            support[rows, labels[part]] = np.nanmean(p_label, axis=0)
+            support[rows, labels[part]] = p_label = np.nanmean(dynamics[0][:, part], axis=0)
+            rest = REST * (1 - p_label) if predicted is None else 0.0
         if near is not None:
             support += _shares(near[part], n_classes)
         if posterior is not None:
             support += posterior(part)
         own[part], suggested[part] = support[rows, labels[part]], support.argmax(axis=1)
         support[rows, labels[part]] = 0
-        other[part] = support.max(axis=1)
-        own[part] *= for_rare(labels[part], support.argmax(axis=1), sizes)
+        other[part] = support.max(axis=1) + rest
+        own[part] *= for_rare(labels[part], np.where(support.any(axis=1), support.argmax(axis=1), labels[part]), sizes)
     return other / np.maximum(other + own, 1e-9), suggested
 
 

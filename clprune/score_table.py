@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from clprune import families
 from clprune.datatypes import CriticalPeriod, HighMeans, ScoreTable, Trajectory
 from clprune.errors import DataError
+
+ROUNDING = 1e-3  # nats: a cross-entropy of nothing may come out so far below zero
 
 
 def score_table(trajectory: Trajectory, period: CriticalPeriod) -> tuple[ScoreTable, dict[str, str]]:
@@ -24,6 +27,8 @@ def score_table(trajectory: Trajectory, period: CriticalPeriod) -> tuple[ScoreTa
                 f"{len(unseen)} of {values.shape[1]} samples have no '{name}' in epochs {period.start_epoch} to {period.end_epoch - 1} ({shown} ...). "
                 "Show every sample at least once (drop_last=False), or record more epochs."
             )
+    if "p_label" not in signals and (p_label := p_label_of(trajectory)) is not None:
+        signals["p_label"] = p_label[epochs]
     scores: dict[str, np.ndarray] = {}
     directions: dict[str, HighMeans] = {}
     missing: dict[str, str] = {}
@@ -35,3 +40,19 @@ def score_table(trajectory: Trajectory, period: CriticalPeriod) -> tuple[ScoreTa
         scores[name] = np.asarray(member(*(signals[signal] for signal in facts["needs"])), dtype=np.float64)
         directions[name] = facts["high_means"]
     return ScoreTable(trajectory.sample_ids, trajectory.labels, scores, directions), missing
+
+
+def p_label_of(trajectory: Trajectory) -> Float[np.ndarray, "E N"] | None:
+    """Probability of the label: recorded, or, where only losses were and they may be cross-entropy, exp(-loss). None where it is not known.
+
+    They may be where every sample has a class, there are two or more, no loss is negative, and their median is no larger than that of a guess among the classes.
+    """
+    if "p_label" in trajectory.signals:
+        return trajectory.signal("p_label")
+    n_classes = len(np.unique(trajectory.labels))
+    if "loss" not in trajectory.signals or trajectory.labels.min() < 0 or n_classes < 2:
+        return None
+    loss = trajectory.signal("loss").astype(np.float64)
+    if np.nanmin(loss) < -ROUNDING or np.nanmedian(loss) > np.log(n_classes):
+        return None
+    return np.exp(-np.maximum(loss, 0))

@@ -40,8 +40,8 @@ def score_arrays(
 ) -> ScoredArrays:
     """Score N samples from what a training logged in E epochs: logits, or one loss a sample. `labels` (N,) may be None where losses are given.
 
-    NaN marks what an epoch did not see. Logits give every score but those that need features, losses those of a loss trajectory. With `out`
-    the run folder is written too, for `select`, `verify` and `savings`. Raises UsageError, DataError or LabelError for what does not fit.
+    NaN marks what an epoch did not see. Logits give every score but those that need features, losses those of a loss trajectory, and where they may be cross-entropy
+    (`p_label_of`) those of the label's probability. With `out` the run folder is written too, for `select`, `verify` and `savings`. Raises UsageError, DataError or LabelError for what does not fit.
     """
     source = source_of_logged(labels, logits=logits, losses=losses, embeddings=embeddings, ids=ids, class_names=class_names)
     trajectory, period, _ = replay(source)

@@ -21,7 +21,7 @@ from clprune.errors import DataError
 from clprune.neighborhood import find_neighborhood
 from clprune.pool import HIGH_MEANS, PoolWatcher, nearness_scores, with_pool
 from clprune.run import Run, write_run
-from clprune.score_table import score_table
+from clprune.score_table import p_label_of, score_table
 from clprune.suspects import suspect_above
 from clprune.texts import digests_of_words
 
@@ -67,14 +67,13 @@ def scored_run(
 
 
 def _dynamics(trajectory: Trajectory, epochs: slice) -> tuple[Float[np.ndarray, "E N"] | None, Float[np.ndarray, "E N"] | None]:
-    """Probability of the label and predicted class in these epochs, where they are known. Of two classes the losses tell both: they are taken as cross-entropy."""
-    signals, labels = trajectory.signals, trajectory.labels
-    if "p_label" in signals:
-        return trajectory.signal("p_label")[epochs], trajectory.signal("predicted")[epochs]
-    if "loss" not in signals or set(np.unique(labels).tolist()) != {0, 1}:
+    """Probability of the label and predicted class in these epochs, where they are known. Of two classes the first tells the second."""
+    if (p_label := p_label_of(trajectory)) is None:
         return None, None
-    p = np.exp(-np.maximum(trajectory.signal("loss")[epochs], 0))
-    return p, np.where(np.isnan(p), np.nan, np.where(p > 0.5, labels, 1 - labels))
+    p_label, labels = p_label[epochs], trajectory.labels
+    if "predicted" in trajectory.signals:
+        return p_label, trajectory.signal("predicted")[epochs]
+    return p_label, np.where(np.isnan(p_label), np.nan, np.where(p_label > 0.5, labels, 1 - labels)) if labels.max() == 1 else None
 
 
 def unlabelled_run(

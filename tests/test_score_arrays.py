@@ -1,6 +1,7 @@
 """Scores from logged numbers, with no model of ours."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -223,4 +224,40 @@ def test_of_two_classes_losses_tell_the_same_suspects_as_logits(tmp_path: Path) 
     np.testing.assert_array_equal(found.neighborhood.suspicion > 0.5, wrong)
     np.testing.assert_array_equal(found.neighborhood.suggested_label[wrong], 1 - labels[wrong])
     assert not [note for note in found.document["notes"] if "suspicion" in note]
-    assert _dynamics(clprune.score_arrays(*logged()[:1], losses=losses_of(*logged()[:2])).trajectory, slice(0, 12)) == (None, None)
+
+
+@pytest.mark.parametrize(("n_classes", "made"), [(2, None), (5, None), (5, "large"), (5, "negative"), (5, "no classes")])
+def test_losses_that_may_be_cross_entropy_give_the_scores_of_the_labels_probability(n_classes: int, made: str | None) -> None:
+    labels, logits, _ = logged(n_classes=n_classes)
+    losses = losses_of(labels, logits)
+    by_logits = clprune.score_arrays(labels, logits=logits)
+    given = {"large": losses + 3, "negative": losses - 1}.get(made or "", losses)
+    by_losses = clprune.score_arrays(None if made == "no classes" else labels, losses=given)
+    of_p = {name for name in families.names("scores") if families.facts(families.find("scores", name))["needs"] == ("p_label",)}
+    assert {"dual", "confidence", "variability"} <= of_p
+    if made:
+        assert not of_p & set(by_losses.table.values) and by_losses.missing["dual"] == "needs p_label"
+    else:
+        end = min(by_logits.period.end_epoch, by_losses.period.end_epoch)
+        p = np.exp(-losses[:end].astype(float))
+        for name in of_p:
+            score = families.find("scores", name)
+            np.testing.assert_allclose(by_losses.table.values[name], score(np.exp(-losses[: by_losses.period.end_epoch].astype(float))), atol=1e-6)
+            np.testing.assert_allclose(score(by_logits.trajectory.signal("p_label")[:end].astype(float)), score(p), atol=1e-4)
+
+
+def test_of_several_classes_losses_tell_how_sure_the_model_was_and_so_which_labels_are_suspect(tmp_path: Path) -> None:
+    labels, logits, wrong = logged()
+    losses = losses_of(labels, logits)
+    losses[3, 5] = np.nan  # not seen
+    clprune.score_arrays(labels, losses=losses, out=tmp_path / "run")
+    found = clprune.read_run(tmp_path / "run")
+    end = found.document["clp"]["end_epoch"]
+    for row in range(len(labels)):
+        p = [math.exp(-loss) for loss in losses[:end, row].tolist() if not math.isnan(loss)]
+        rest = 0.5 * (1 - sum(p) / len(p))  # half of what is left is for the best other class
+        assert found.neighborhood.suspicion[row] == pytest.approx(rest / (rest + sum(p) / len(p)), abs=1e-6)
+    assert found.neighborhood.suspicion[wrong].min() > found.neighborhood.suspicion[~wrong].max()
+    assert not [note for note in found.document["notes"] if "suspicion" in note]
+    kept = clprune.select(tmp_path / "run", tmp_path / "m", keep="0.5").kept_ids
+    assert not set(kept.tolist()) & set(found.table.sample_ids[wrong].tolist())
