@@ -119,16 +119,16 @@ def evaluate(
         facts |= {f"{name}_seconds": sum(finished[job]["total_seconds"] for job in some), f"{name}_kwh": None if None in kwh else sum(kwh)}
     facts |= {"seconds": facts["trainings_seconds"], "energy_kwh": facts["trainings_kwh"], "processes": distributed.world_size()}
     comparison = _comparison(summary, len(test_labels), everything=len(kept) == len(order))
-    n_rows, n_steps = len(order) if budget == "equal-steps" else len(kept), finished[first_seed, "pruned"]["steps"]
-    comparison["sentence"] += _if_short(n_steps, n_rows, recipe.batch_size) if "to_random" in comparison else ""
+    if "to_random" in comparison:
+        n_rows = len(order) if budget == "equal-steps" else len(kept)
+        comparison["sentence"] += _if_short(finished[first_seed, "pruned"]["steps"], n_rows, recipe.batch_size)
     return Evaluation(summary, comparison, facts)
 
 
 def _if_short(n_steps: int, n_rows: int, batch_size: int) -> str:
     """A caution where trainings are shorter than trials would be; `n_rows` are those of an epoch."""
-    enough = epochs_of_trial(n_rows, batch_size)
-    more = f"--epochs {enough} gives {enough * math.ceil(n_rows / batch_size):,}"
-    return "" if n_steps >= TRIAL_STEPS else f" So short a training ({counted(n_steps, 'step')}) may not show what a longer one would: {more}."
+    enough, said = epochs_of_trial(n_rows, batch_size), f" So short a training ({counted(n_steps, 'step')}) may not show what a longer one would"
+    return "" if n_steps >= TRIAL_STEPS else f"{said}: --epochs {enough} gives {enough * math.ceil(n_rows / batch_size):,}."
 
 
 def _carried_out(
