@@ -28,7 +28,7 @@ COMPARISON = 2  # raised when images are compared in another way, so that what w
 REMEMBERED_FROM = 5_000  # images: fewer are compared in a second or two
 AT_ONCE = 4_096  # images that one thread looks at together
 GRAY_AT_ONCE = 256  # images in colour
-REST = 0.5  # of what a label's probability leaves, for the best of several other classes: of 6,000 images doubted about as many right labels as the predicted classes do
+REST = 0.5  # of what a label's probability leaves, for the best of several other classes: so it doubts about as many right labels as predicted classes do (6,000 images of two sets)
 MIN_PAIRS = 20  # a class with fewer distances uses those of all classes
 
 
@@ -45,7 +45,7 @@ def find_neighborhood(
     """Near-duplicates from the images, suspected labels from early dynamics and the labels of neighbours in `vectors`.
 
     Of texts those with equal digests of their `words` are duplicates, without images and texts those with equal vectors; without vectors suspicion rests on the dynamics alone, without dynamics (a task that
-    logs losses only) on the neighbours, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
+    logs losses which are no cross-entropy) on the neighbours, and without both it is 0 and `facts["suspicion"]` says that it is not known. NaN (unseen) is left out of
     means. Of samples that repeat each other the least suspect one stays, ties to the smaller id.
     """
     order = np.argsort(sample_ids, kind="stable")  # everything below works in the order of ids, so that row order has no influence

@@ -248,6 +248,8 @@ def test_losses_that_may_be_cross_entropy_give_the_scores_of_the_labels_probabil
 
 def test_of_several_classes_losses_tell_how_sure_the_model_was_and_so_which_labels_are_suspect(tmp_path: Path) -> None:
     labels, logits, wrong = logged()
+    some = (labels == 0) | (np.arange(len(labels)) % 3 == 0)  # the sizes of the classes do not count where the other class is not known
+    labels, logits, wrong = labels[some], logits[:, some], wrong[some]
     losses = losses_of(labels, logits)
     losses[3, 5] = np.nan  # not seen
     clprune.score_arrays(labels, losses=losses, out=tmp_path / "run")
