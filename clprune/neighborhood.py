@@ -68,7 +68,7 @@ def find_neighborhood(
     differing = int((labels[duplicate_of[duplicate_of >= 0]] != labels[duplicate_of >= 0]).sum())
     facts: dict[str, object] = {"duplicate_thresholds": threshold, "n_duplicates": int(repeated.sum()), "n_duplicates_with_another_label": differing}
     if not known:
-        facts["suspicion"] = "not known: it needs labels of two classes or more, and class logits, losses or embeddings"
+        facts["suspicion"] = "not known: it needs labels of two classes or more, and class logits, losses that may be cross-entropy, or embeddings"
     return Neighborhood(duplicate_of, duplicate_distance, suspicion[back], suggested[back], facts)
 
 

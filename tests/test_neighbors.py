@@ -4,6 +4,8 @@ import itertools
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,17 +89,32 @@ def test_torch_stands_in_for_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("told", [None, "Nehalem"])
-def test_the_blas_of_faiss_is_told_what_the_processor_can_do_unless_somebody_told_it(told: str | None) -> None:
+@pytest.mark.parametrize(("can", "name"), [("AVX512", "SkylakeX"), ("AVX2", "Haswell"), ("DEFAULT", None)])
+@pytest.mark.parametrize("there", [True, False])
+def test_while_faiss_is_loaded_its_blas_is_told_what_the_processor_can_do_unless_somebody_told_it(
+    can: str, name: str | None, told: str | None, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module in faiss's place writes down what it was told when it was loaded, so that this holds on any processor; it may then be there or not."""
+    written = f"import os, pathlib\npathlib.Path({str(tmp_path / 'told')!r}).write_text(str(os.environ.get('OPENBLAS_CORETYPE')))\n"
+    (tmp_path / "faiss.py").write_text(written + ("" if there else "raise ImportError"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # what was loaded before comes back after the test
+    del sys.modules["faiss"]
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: can)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", told or "")
+    if told is None:
+        monkeypatch.delenv("OPENBLAS_CORETYPE")
+    with nullcontext() if there else pytest.raises(ImportError):
+        neighbors._faiss()
+    assert (tmp_path / "told").read_text() == str(told or name) and os.environ.get("OPENBLAS_CORETYPE") == told
+
+
+def test_the_real_faiss_finds_the_same_whatever_its_blas_was_told() -> None:
     code = """
-import os, numpy as np, torch
-from threadpoolctl import threadpool_info
-from clprune import neighbors
-neighbors.nearest(np.eye(9), 2)
-found = [library["architecture"] for library in threadpool_info() if "faiss" in library["filepath"] and library["internal_api"] == "openblas"]
-print(torch.backends.cpu.get_cpu_capability(), os.environ.get("OPENBLAS_CORETYPE"), *found)
+import numpy as np
+from clprune.neighbors import nearest
+print(*nearest(np.random.default_rng(0).normal(size=(300, 40)), 5)[1].ravel())
 """
-    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"} | ({"OPENBLAS_CORETYPE": told} if told else {})
-    can, left, *found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.split()
-    if can not in ("AVX2", "AVX512") or not found:
-        pytest.skip("neither AVX2 nor AVX-512 here, or a faiss without an OpenBLAS of its own")
-    assert (left, found) == (str(told), [told or {"AVX2": "Haswell", "AVX512": "SkylakeX"}[can]])
+    env = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.split()
+    assert found == [str(row) for row in nearest(np.random.default_rng(0).normal(size=(300, 40)), 5)[1].ravel()]

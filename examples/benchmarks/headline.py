@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from clprune.datatypes import FULL_TRAINING_EPOCHS
+
 HERE = Path(__file__).parent
 RANDOM, DEFAULT, SETS = "random(class_balanced=True)", "blend", {"fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 TOLERANCE = 0.5  # points, of `--keep auto`
@@ -60,6 +62,7 @@ def table() -> str:
     steps = [row for row in chosen if row["budget"] == "steps"]
     clean, noisy = ([row for row in steps if bool(row["noise"]) == wrong] for wrong in (False, True))
     epochs = [row["score_epochs"] for row in clean if row["strategy"] == DEFAULT]
+    least, most = (100 * bound(epochs) / FULL_TRAINING_EPOCHS for bound in (min, max))
     lines = {
         "a part against as many random samples, right labels": span(gains(clean, RANDOM)),
         "the same with 20 or 40 % wrong labels": span(gains(noisy, RANDOM)),
@@ -69,7 +72,7 @@ def table() -> str:
         ),
         "a part against random on unlike sets: two classes, a rare one, few images, garbage, copies ...": span(gains(rows_of("unlike_data"), RANDOM)),
         "ResNet-18 trained on what the small CNN chose, against random": span(gains(rows_of("transfer"), RANDOM)),
-        "cost of scoring": f"{min(epochs)} to {max(epochs)} epochs of the small CNN, found by itself (other sets up to 30): {min(epochs) / 2:g} to {max(epochs) / 2:g} % of 200",
+        "cost of scoring": f"{min(epochs)} to {max(epochs)} epochs of the small CNN, found by itself (other sets up to 30): {least:g} to {most:g} % of {FULL_TRAINING_EPOCHS}",
         f"`--keep auto`: no more than {TOLERANCE} points lost": of_keep_auto(),
         "suspected wrong labels": of_suspects(),
         "labels not bought yet": of_labels(),
